@@ -1,0 +1,308 @@
+"""The events on the exchange: CloudEvents 1.0 envelopes in structured JSON mode, and what each one carries."""
+
+import re
+import secrets
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar, Literal, Self
+from uuid import UUID, uuid5
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+
+from contracts.failures import FailureCode
+
+CONTENT_TYPE = "application/cloudevents+json"
+"""Content type of an event on the wire (CloudEvents JSON Event Format 1.0, section 3)."""
+
+_NAMESPACE = UUID("5b0f6f3e-7d8b-5c52-9a4d-1d7a2c0e5e11")
+_TRACEPARENT = re.compile(r"^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$")
+
+
+JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", description="UUID of the job")]
+Traceparent = Annotated[
+    str,
+    Field(pattern=r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$", description="W3C Trace Context, version 00"),
+]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bytes, lower-case hex")]
+TokenId = Annotated[str, Field(min_length=1, max_length=200, description="The token that was dubbed; opaque")]
+S3Url = Annotated[str, Field(pattern=r"^s3://[^/]+/.+$", description="Where the audio lies, s3://bucket/key")]
+JsonObject = dict[str, JsonValue]
+
+
+class InvalidEventError(ValueError):
+    """A message is no event that this version of the contract knows; no retry can help."""
+
+
+class EventData(BaseModel):
+    """What an event carries; unknown fields are passed over, so that old code reads newer events."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class AudioInfo(EventData):
+    """What decoding every frame of a recording found."""
+
+    duration_seconds: float = Field(gt=0)
+    sample_rate: int = Field(gt=0, description="Hz")
+    channels: int = Field(gt=0)
+    codec: str = Field(max_length=64)
+    container: str = Field(max_length=64)
+    waveform: list[Annotated[int, Field(ge=0, le=255)]] = Field(
+        max_length=200, description="Peak of each of up to 200 equal stretches of time; 255 is full scale"
+    )
+
+
+class UploadReceivedData(EventData):
+    """A recording lies in the inbox."""
+
+    token_id: TokenId
+    inbox_key: str = Field(description="Claim check: the S3 key of the bytes")
+    size_bytes: int = Field(gt=0)
+    sha256: Sha256 | None = Field(default=None, description="To be verified, when the way in computed one")
+
+
+class AudioStoredData(EventData):
+    """A recording was decoded, verified and stored."""
+
+    token_id: TokenId
+    s3_url: S3Url
+    sha256: Sha256
+    size_bytes: int = Field(gt=0)
+    audio: AudioInfo
+
+
+class UploadRejectedData(EventData):
+    """A recording cannot be used."""
+
+    token_id: TokenId
+    code: FailureCode
+
+
+class AnalysisRequestedData(EventData):
+    """The analysis server took the recording on."""
+
+    token_id: TokenId
+    s3_url: S3Url
+    attempt: int = Field(ge=1)
+    deadline: AwareDatetime = Field(description="When the analysis is asked for again or given up")
+
+
+class AnalysisWebhookReceivedData(EventData):
+    """The analysis server called back with a valid signature."""
+
+    attempt: int = Field(ge=1, description="The attempt whose signature the call carried")
+    body: JsonObject | None = Field(default=None, description="The call's JSON body; absent when too large to keep")
+
+
+class AnalysisCompletedData(EventData):
+    """A recording has its result."""
+
+    token_id: TokenId
+    s3_url: S3Url
+    result: JsonObject = Field(description="As the analysis server sent it")
+    cached: bool = Field(description="True when an earlier analysis of the same bytes answered")
+
+
+class AnalysisFailedData(EventData):
+    """A recording will have no result."""
+
+    token_id: TokenId
+    s3_url: S3Url
+    code: FailureCode
+
+
+class JobHeldData(EventData):
+    """A message about the job was set aside as a dead letter."""
+
+    queue: str = Field(description="The queue whose dead letters hold the message")
+    event_id: str
+    event_type: str
+    reason: str = Field(max_length=200)
+
+
+class JobProgressedData(EventData):
+    """The job's state as a listener sees it after one change."""
+
+    revision: int = Field(ge=1)
+    token_id: str
+    status: str
+    stage: str
+    progress: int
+    message: str
+    s3_url: str | None = None
+    error: FailureCode | None = None
+    result: JsonObject | None = None
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+
+
+class Event(BaseModel):
+    """The envelope (CloudEvents 1.0, section 3.1); `subject` is the job id, `traceparent` the tracing extension."""
+
+    TYPE: ClassVar[str]
+
+    model_config = ConfigDict(frozen=True)
+
+    specversion: Literal["1.0"] = "1.0"
+    id: str = Field(min_length=1, description="Derived from job and step: a repeat has the same id")
+    source: str = Field(min_length=1, description="The service that says so, e.g. /sori/gateway")
+    subject: JobId
+    time: AwareDatetime
+    datacontenttype: Literal["application/json"] = "application/json"
+    traceparent: Traceparent
+    # Narrowed by each event below.
+    type: str
+    data: EventData
+
+    @classmethod
+    def new(cls, job_id: str, data: EventData, *, source: str, traceparent: str, step: str = "") -> Self:
+        """Say that this happened to the job now; `step` tells apart what may happen to one job more than once."""
+        return cls(
+            id=event_id(job_id, cls.TYPE, step),
+            source=f"/sori/{source}",
+            subject=job_id,
+            time=datetime.now(UTC),
+            traceparent=traceparent,
+            type=cls.TYPE,
+            data=data,
+        )
+
+    def encode(self) -> bytes:
+        """Return the event as it goes on the wire."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+    @property
+    def trace_id(self) -> str:
+        """Return the trace that this event belongs to, 32 hex digits."""
+        return self.traceparent[3:35]
+
+
+class UploadReceived(Event):
+    """upload.received: the gateway holds the last byte of a recording."""
+
+    TYPE: ClassVar[str] = "upload.received.v1"
+    type: Literal["upload.received.v1"]
+    data: UploadReceivedData
+
+
+class AudioStored(Event):
+    """audio.stored: the uploader verified the recording and stored it."""
+
+    TYPE: ClassVar[str] = "audio.stored.v1"
+    type: Literal["audio.stored.v1"]
+    data: AudioStoredData
+
+
+class UploadRejected(Event):
+    """upload.rejected: the uploader found that the recording cannot be used."""
+
+    TYPE: ClassVar[str] = "upload.rejected.v1"
+    type: Literal["upload.rejected.v1"]
+    data: UploadRejectedData
+
+
+class AnalysisRequested(Event):
+    """analysis.requested: the analysis server accepted the recording."""
+
+    TYPE: ClassVar[str] = "analysis.requested.v1"
+    type: Literal["analysis.requested.v1"]
+    data: AnalysisRequestedData
+
+
+class AnalysisWebhookReceived(Event):
+    """analysis.webhook-received: the analysis server called back."""
+
+    TYPE: ClassVar[str] = "analysis.webhook-received.v1"
+    type: Literal["analysis.webhook-received.v1"]
+    data: AnalysisWebhookReceivedData
+
+
+class AnalysisCompleted(Event):
+    """analysis.completed: the recording has its result."""
+
+    TYPE: ClassVar[str] = "analysis.completed.v1"
+    type: Literal["analysis.completed.v1"]
+    data: AnalysisCompletedData
+
+
+class AnalysisFailed(Event):
+    """analysis.failed: the recording will have no result."""
+
+    TYPE: ClassVar[str] = "analysis.failed.v1"
+    type: Literal["analysis.failed.v1"]
+    data: AnalysisFailedData
+
+
+class JobHeld(Event):
+    """job.held: a service set a message about the job aside as a dead letter."""
+
+    TYPE: ClassVar[str] = "job.held.v1"
+    type: Literal["job.held.v1"]
+    data: JobHeldData
+
+
+class JobProgressed(Event):
+    """job.progressed: what listeners see has changed; goes to every notifier replica on the fan-out exchange."""
+
+    TYPE: ClassVar[str] = "job.progressed.v1"
+    type: Literal["job.progressed.v1"]
+    data: JobProgressedData
+
+
+AnyEvent = Annotated[
+    UploadReceived
+    | AudioStored
+    | UploadRejected
+    | AnalysisRequested
+    | AnalysisWebhookReceived
+    | AnalysisCompleted
+    | AnalysisFailed
+    | JobHeld
+    | JobProgressed,
+    Field(discriminator="type"),
+]
+EVENT_TYPES: tuple[type[Event], ...] = (
+    UploadReceived,
+    AudioStored,
+    UploadRejected,
+    AnalysisRequested,
+    AnalysisWebhookReceived,
+    AnalysisCompleted,
+    AnalysisFailed,
+    JobHeld,
+    JobProgressed,
+)
+_ANY: TypeAdapter[Any] = TypeAdapter(AnyEvent)
+_OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
+
+
+def decode(body: bytes) -> Event:
+    """Read an event from the wire; InvalidEventError says which field is wrong, without the values."""
+    try:
+        event: Event = _ANY.validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "body"
+        raise InvalidEventError(f"invalid event: {place}: {first['msg']}"[:200]) from None
+    return event
+
+
+def to_json(value: JsonObject) -> str:
+    """Return a JSON object as compact text, numbers of any size included."""
+    return _OBJECT.dump_json(value).decode()
+
+
+def from_json(text: str) -> JsonObject:
+    """Read what `to_json` wrote."""
+    return _OBJECT.validate_json(text)
+
+
+def event_id(job_id: str, event_type: str, step: str = "") -> str:
+    """Return the id that this step of this job always has."""
+    return str(uuid5(_NAMESPACE, f"{job_id}/{event_type}/{step}"))
+
+
+def continued_trace(received: str | None) -> str:
+    """Return `received` when it is a valid traceparent, else that of a new sampled trace (W3C Trace Context, 3.2)."""
+    if received and _TRACEPARENT.match(received):
+        return received
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"

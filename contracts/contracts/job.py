@@ -1,0 +1,226 @@
+"""The job document and the pure rule that events change it by: order-proof, repeat-proof, progress never falls."""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from contracts import events
+from contracts.events import AudioInfo, Event
+from contracts.failures import FailureCode
+
+
+class Status(StrEnum):
+    """Where a job stands; all but `processing` are terminal."""
+
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class Stage(StrEnum):
+    """What is being done for a job now; says for programs what `message` says for people."""
+
+    RECEIVED = "received"
+    STORING = "storing"
+    REQUESTING = "requesting"
+    WAITING = "waiting"
+    HELD = "held"
+    """A message about the job is among the dead letters; a replay moves it on."""
+    DONE = "done"
+
+
+MESSAGES: dict[Stage, str] = {
+    Stage.RECEIVED: "업로드 시작",
+    Stage.STORING: "S3 업로드 중...",
+    Stage.REQUESTING: "분석 서버 요청 중...",
+    Stage.WAITING: "분석 중... 결과 대기",
+    Stage.HELD: "처리 보류 중... 운영자 확인 대기",
+}
+COMPLETED_MESSAGE = "분석 완료"
+FAILED_MESSAGE = "분석 실패"
+
+_STAGE_AT: dict[int, Stage] = {
+    10: Stage.RECEIVED,
+    40: Stage.STORING,
+    70: Stage.REQUESTING,
+    90: Stage.WAITING,
+}
+_PROGRESS_AFTER: dict[str, int] = {
+    events.UploadReceived.TYPE: 40,
+    events.AudioStored.TYPE: 70,
+    events.AnalysisRequested.TYPE: 90,
+}
+_PROGRESS_WHEN_HELD: dict[str, int] = {
+    **_PROGRESS_AFTER,
+    events.AnalysisWebhookReceived.TYPE: 90,
+}
+COMPLETED_PROGRESS = 100
+
+
+class View(BaseModel):
+    """What a listener can see of a job, but for its result, which comes with `completed` only."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Status = Status.PROCESSING
+    stage: Stage = Stage.RECEIVED
+    progress: int = 10
+    message: str = MESSAGES[Stage.RECEIVED]
+    s3_url: str | None = None
+    error: FailureCode | None = None
+    updated_at: AwareDatetime
+
+
+class HistoryEntry(BaseModel):
+    """One event that concerned the job; `revision` and `view` are there when it changed what a listener sees."""
+
+    event_id: str
+    type: str
+    time: AwareDatetime
+    revision: int | None = None
+    view: View | None = None
+
+
+class Job(BaseModel):
+    """The document in the `jobs` collection. The gateway inserts it, every later change is the notifier's."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    job_id: str = Field(alias="_id")
+    token_id: str
+    filename: str | None = Field(default=None, max_length=255, description="What the user called the file")
+    traceparent: str
+    created_at: AwareDatetime
+    revision: int = Field(default=1, ge=1, description="Raised by every change that a listener can see; the SSE id")
+    view: View
+    audio: AudioInfo | None = None
+    result_json: str | None = Field(
+        default=None,
+        description="The result as JSON text: BSON cannot hold every JSON object (64-bit integers, depth)",
+    )
+    held_at: int | None = Field(default=None, description="The furthest progress at which a message was set aside")
+    outbox: str | None = Field(default=None, description="upload.received, until it is known to be published")
+    history: list[HistoryEntry]
+
+    @classmethod
+    def received(cls, event: events.UploadReceived, filename: str | None) -> "Job":
+        """Make the document of a recording whose last byte is safe, with `event` in its outbox."""
+        view = View(updated_at=event.time)
+        created = HistoryEntry(event_id=event.subject, type="job.created", time=event.time, revision=1, view=view)
+        return cls(
+            job_id=event.subject,
+            token_id=event.data.token_id,
+            filename=filename,
+            traceparent=event.traceparent,
+            created_at=event.time,
+            view=view,
+            outbox=event.encode().decode(),
+            history=[created],
+        )
+
+
+class Change(BaseModel):
+    """What one event does to a job: named fields to set, and a line of history."""
+
+    revision: int = Field(description="The job's revision after the change")
+    fields: dict[str, Any]
+    published: bool = Field(description="True when the event proves that the outbox is empty")
+    entry: HistoryEntry
+    visible: bool
+
+
+def apply(job: Job, event: Event) -> Change | None:
+    """Return what `event` changes, or None when the job has had it. Any order of the same events ends alike."""
+    if any(entry.event_id == event.id for entry in job.history):
+        return None
+    facts = _facts(job, event)
+    view = _view(job, event, facts.get("held_at", job.held_at))
+    visible = view.model_copy(update={"updated_at": job.view.updated_at}) != job.view
+    revision = job.revision + 1 if visible else job.revision
+    entry = HistoryEntry(event_id=event.id, type=event.type, time=event.time)
+    if visible:
+        facts["view"] = view
+        entry = entry.model_copy(update={"revision": revision, "view": view})
+    return Change(
+        revision=revision,
+        fields=facts,
+        published=isinstance(event, events.UploadReceived),
+        entry=entry,
+        visible=visible,
+    )
+
+
+def changed(job: Job, change: Change) -> Job:
+    """Return the job after `change`, as the document will read."""
+    update: dict[str, Any] = {**change.fields, "revision": change.revision}
+    if change.published:
+        update["outbox"] = None
+    return job.model_copy(update={**update, "history": [*job.history, change.entry]})
+
+
+def views_since(job: Job, revision: int) -> list[tuple[int, View]]:
+    """Return every state that a listener who has had `revision` has not had, oldest first."""
+    return [
+        (entry.revision, entry.view)
+        for entry in job.history
+        if entry.revision is not None and entry.view is not None and entry.revision > revision
+    ]
+
+
+def is_terminal(status: Status | str) -> bool:
+    """Tell whether a job of this status will never change again for a listener."""
+    return status != Status.PROCESSING
+
+
+def _facts(job: Job, event: Event) -> dict[str, Any]:
+    """The fields that hold whatever else has happened, so they do not depend on the order of arrival."""
+    if isinstance(event, events.AudioStored):
+        return {"audio": event.data.audio}
+    if isinstance(event, events.JobHeld):
+        # A message that is set aside at the very end (a completion) holds the job wherever it stands.
+        at = _PROGRESS_WHEN_HELD.get(event.data.event_type, COMPLETED_PROGRESS)
+        return {"held_at": max(at, job.held_at or 0)}
+    if isinstance(event, events.AnalysisCompleted) and not is_terminal(job.view.status):
+        return {"result_json": events.to_json(event.data.result)}
+    return {}
+
+
+def _view(job: Job, event: Event, held_at: int | None) -> View:
+    before = job.view
+    if is_terminal(before.status):
+        return before
+    update: dict[str, Any] = {"updated_at": max(before.updated_at, event.time)}
+    if s3_url := getattr(event.data, "s3_url", None):
+        update["s3_url"] = s3_url
+    if isinstance(event, events.AnalysisCompleted):
+        update |= {
+            "status": Status.COMPLETED,
+            "stage": Stage.DONE,
+            "progress": COMPLETED_PROGRESS,
+            "message": COMPLETED_MESSAGE,
+        }
+    elif isinstance(event, events.AnalysisFailed | events.UploadRejected):
+        update |= {
+            "status": Status.FAILED,
+            "stage": Stage.DONE,
+            "message": FAILED_MESSAGE,
+            "error": event.data.code,
+        }
+    else:
+        progress = max(before.progress, _PROGRESS_AFTER.get(event.type, 0))
+        stage = Stage.HELD if held_at is not None and held_at >= progress else _STAGE_AT[progress]
+        update |= {"progress": progress, "stage": stage, "message": MESSAGES[stage]}
+    return before.model_copy(update=update)
+
+
+def progressed(job: Job, revision: int, view: View) -> events.JobProgressedData:
+    """Return what a listener sees of the job at one of its states; only a completed one has the result."""
+    completed = view.status == Status.COMPLETED and job.result_json is not None
+    return events.JobProgressedData(
+        revision=revision,
+        token_id=job.token_id,
+        **view.model_dump(),
+        result=events.from_json(job.result_json) if completed and job.result_json else None,
+        created_at=job.created_at,
+    )

@@ -1,0 +1,143 @@
+"""Problem bodies (RFC 9457): every `code` that the public HTTP surface answers with, in Korean and English."""
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from contracts.failures import Language
+
+CONTENT_TYPE = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """An error's body (RFC 9457, section 3); `code` is stable, `title` and `detail` are for people."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str = Field(description="A URI reference that names the kind of problem; ends in its code")
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
+@dataclass(frozen=True)
+class ProblemKind:
+    """One kind of problem: its status and what it says."""
+
+    code: str
+    status: int
+    korean: tuple[str, str]
+    english: tuple[str, str]
+
+    def body(self, language: Language) -> Problem:
+        """Return the body in the caller's language."""
+        title, detail = self.english if language == "en" else self.korean
+        return Problem(type=f"/problems/{self.code}", title=title, status=self.status, detail=detail, code=self.code)
+
+
+FILE_MISSING = ProblemKind(
+    "file_missing",
+    422,
+    ("파일이 없습니다", "multipart/form-data의 'file' 필드에 오디오 파일을 넣어 보내 주세요."),
+    ("No file", "Send the recording as multipart/form-data in a field named 'file'."),
+)
+TOO_MANY_FILES = ProblemKind(
+    "too_many_files",
+    422,
+    ("파일이 너무 많습니다", "한 번에 파일 하나만 보내 주세요."),
+    ("Too many files", "Send one file at a time."),
+)
+FILE_EMPTY = ProblemKind(
+    "file_empty",
+    422,
+    ("빈 파일입니다", "파일에 내용이 없습니다. 녹음을 확인하고 다시 보내 주세요."),
+    ("Empty file", "The file has no bytes in it. Check the recording and send it again."),
+)
+FORM_MALFORMED = ProblemKind(
+    "form_malformed",
+    400,
+    ("요청을 읽을 수 없습니다", "multipart/form-data 본문이 올바르지 않습니다."),
+    ("Unreadable form", "The multipart/form-data body is malformed."),
+)
+TOKEN_ID_INVALID = ProblemKind(
+    "token_id_invalid",
+    422,
+    ("잘못된 토큰 ID입니다", "토큰 ID는 1자 이상 200자 이하이고 제어 문자가 없어야 합니다."),
+    ("Invalid token id", "A token id has 1 to 200 characters and no control characters."),
+)
+UPLOAD_TOO_LARGE = ProblemKind(
+    "upload_too_large",
+    413,
+    ("파일이 너무 큽니다", "허용된 최대 크기를 넘었습니다. 더 짧게 녹음하거나 압축해 보내 주세요."),
+    ("File too large", "The file is over the size limit. Make a shorter recording or compress it."),
+)
+UPLOAD_TOO_SLOW = ProblemKind(
+    "upload_too_slow",
+    408,
+    ("업로드가 멈췄습니다", "일정 시간 동안 데이터가 오지 않았습니다. 다시 올려 주세요."),
+    ("Upload stalled", "No data came for too long. Please upload the file again."),
+)
+BUSY = ProblemKind(
+    "busy",
+    503,
+    ("지금은 처리할 수 없습니다", "요청이 많습니다. 잠시 후 다시 시도해 주세요."),
+    ("Busy", "There are too many requests now. Please try again in a moment."),
+)
+UNAVAILABLE = ProblemKind(
+    "unavailable",
+    503,
+    (
+        "일시적으로 사용할 수 없습니다",
+        "저장소나 메시지 서버에 연결할 수 없습니다. 잠시 후 다시 시도해 주세요.",
+    ),
+    ("Unavailable", "Storage or messaging cannot be reached. Please try again in a moment."),
+)
+JOB_NOT_FOUND = ProblemKind(
+    "job_not_found",
+    404,
+    ("작업을 찾을 수 없습니다", "job_id를 확인해 주세요."),
+    ("Job not found", "No such job. Check the job_id."),
+)
+SIGNATURE_INVALID = ProblemKind(
+    "signature_invalid",
+    401,
+    ("서명이 올바르지 않습니다", "분석 요청에 담긴 webhook_url을 그대로 호출해 주세요."),
+    ("Invalid signature", "Call the webhook_url exactly as it was given with the analysis request."),
+)
+WEBHOOK_NOT_JSON = ProblemKind(
+    "webhook_not_json",
+    400,
+    ("본문을 읽을 수 없습니다", "본문은 JSON 객체여야 합니다."),
+    ("Unreadable body", "The body must be a JSON object."),
+)
+RESULT_TOO_LARGE = ProblemKind(
+    "result_too_large",
+    413,
+    ("분석 결과가 너무 큽니다", "허용된 최대 크기를 넘었습니다. 이 작업은 실패로 처리되었습니다."),
+    ("Result too large", "The result is over the size limit. The job has been failed."),
+)
+NOT_FOUND = ProblemKind(
+    "not_found",
+    404,
+    ("찾을 수 없습니다", "주소를 확인해 주세요. 사용할 수 있는 호출은 /docs에 있습니다."),
+    ("Not found", "There is nothing at this address. See /docs for what there is."),
+)
+METHOD_NOT_ALLOWED = ProblemKind(
+    "method_not_allowed",
+    405,
+    ("허용되지 않은 메서드입니다", "이 주소에서는 그 메서드를 쓸 수 없습니다. /docs를 확인해 주세요."),
+    ("Method not allowed", "This address does not take that method. See /docs."),
+)
+REQUEST_INVALID = ProblemKind(
+    "request_invalid",
+    422,
+    ("잘못된 요청입니다", "요청의 값을 확인해 주세요. /docs에 형식이 있습니다."),
+    ("Invalid request", "Check the request's values. See /docs for their form."),
+)
+INTERNAL_ERROR = ProblemKind(
+    "internal_error",
+    500,
+    ("내부 오류가 발생했습니다", "문제가 기록되었습니다. 잠시 후 다시 시도해 주세요."),
+    ("Internal error", "The problem has been logged. Please try again later."),
+)

@@ -1,0 +1,137 @@
+"""Exchanges, queues and retry delays on RabbitMQ: pure data that every service declares the same."""
+
+import random
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from contracts import events
+from contracts.events import Event
+
+Service = Literal["gateway", "uploader", "analyzer-bridge", "notifier"]
+SERVICES: tuple[Service, ...] = ("gateway", "uploader", "analyzer-bridge", "notifier")
+
+EVENTS_EXCHANGE = "sori.events"
+"""Durable topic exchange; the routing key is the event's type."""
+PROGRESS_EXCHANGE = "sori.progress"
+"""Durable fan-out exchange for job.progressed; each notifier replica has an exclusive queue on it."""
+
+ATTEMPT_HEADER = "x-sori-attempt"
+FIRST_FAILURE_HEADER = "x-sori-first-failure"
+LAST_FAILURE_HEADER = "x-sori-last-failure"
+REASON_HEADER = "x-sori-reason"
+SERVICE_VERSION_HEADER = "x-sori-service-version"
+
+MAX_ATTEMPTS = 12
+"""How often a message is tried before it becomes a dead letter; with RETRY_DELAYS about eight minutes."""
+CRASHES_BEFORE_DEAD_LETTER = 50
+"""How often a message may be redelivered without an outcome, as when it kills its subscriber."""
+
+
+@dataclass(frozen=True)
+class RetryDelay:
+    """A queue in which messages wait before they go back to the queue they came from."""
+
+    seconds: int
+
+    @property
+    def name(self) -> str:
+        """Name of the waiting queue, and of the fan-out exchange in front of it."""
+        return f"sori.retry.{self.seconds}s"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Queue arguments. The exchange in front keeps the routing key: the name of the queue to go back to."""
+        return {
+            "x-queue-type": "quorum",
+            "x-message-ttl": self.seconds * 1000,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        }
+
+
+RETRY_DELAYS = tuple(RetryDelay(seconds) for seconds in (1, 2, 5, 15, 60))
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A service's queue for one event, with the dead letters behind it."""
+
+    service: Service
+    event: type[Event]
+
+    @property
+    def name(self) -> str:
+        """`<service>.<event>`, e.g. analyzer-bridge.audio-stored."""
+        return f"{self.service}.{self.event.TYPE.rsplit('.', 1)[0].replace('.', '-')}"
+
+    @property
+    def dead_name(self) -> str:
+        """Name of the queue that keeps this queue's dead letters."""
+        return f"{self.name}.dead"
+
+    @property
+    def routing_key(self) -> str:
+        """The event's type, by which the queue is bound to the exchange."""
+        return self.event.TYPE
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Queue arguments; a message that keeps killing its subscriber ends among the dead letters."""
+        return {
+            "x-queue-type": "quorum",
+            "x-delivery-limit": CRASHES_BEFORE_DEAD_LETTER,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": self.dead_name,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        }
+
+
+DEAD_ARGUMENTS: dict[str, Any] = {"x-queue-type": "quorum"}
+
+UPLOADER_UPLOAD_RECEIVED = Queue("uploader", events.UploadReceived)
+BRIDGE_AUDIO_STORED = Queue("analyzer-bridge", events.AudioStored)
+BRIDGE_WEBHOOK_RECEIVED = Queue("analyzer-bridge", events.AnalysisWebhookReceived)
+NOTIFIER_QUEUES = tuple(
+    Queue("notifier", event)
+    for event in (
+        events.UploadReceived,
+        events.AudioStored,
+        events.UploadRejected,
+        events.AnalysisRequested,
+        events.AnalysisCompleted,
+        events.AnalysisFailed,
+        events.JobHeld,
+    )
+)
+QUEUES: tuple[Queue, ...] = (
+    UPLOADER_UPLOAD_RECEIVED,
+    BRIDGE_AUDIO_STORED,
+    BRIDGE_WEBHOOK_RECEIVED,
+    *NOTIFIER_QUEUES,
+)
+
+PUBLISHES: dict[Service, tuple[type[Event], ...]] = {
+    "gateway": (events.UploadReceived, events.AnalysisWebhookReceived),
+    "uploader": (events.AudioStored, events.UploadRejected, events.JobHeld),
+    "analyzer-bridge": (
+        events.AnalysisRequested,
+        events.AnalysisCompleted,
+        events.AnalysisFailed,
+        events.JobHeld,
+    ),
+    "notifier": (events.JobProgressed, events.JobHeld),
+}
+
+
+def retry_delay(attempt: int) -> RetryDelay | None:
+    """Return where a message waits whose `attempt`-th try (from 1) failed, or None when it has had its last."""
+    if attempt >= MAX_ATTEMPTS:
+        return None
+    return RETRY_DELAYS[min(attempt, len(RETRY_DELAYS)) - 1]
+
+
+def jittered(delay: RetryDelay) -> float:
+    """Return the seconds to wait: half of the delay to all of it, so that what failed together returns apart."""
+    return delay.seconds * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret

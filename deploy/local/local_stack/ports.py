@@ -1,0 +1,85 @@
+"""Which part listens where: every port of a stack follows from its base."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from local_stack.errors import PortsTaken
+
+LOOPBACK = "127.0.0.1"
+SPAN = 50
+"""How many ports from its base on a stack keeps for itself: two bases this far apart never meet."""
+
+SERVICE_OFFSETS = {"gateway": 10, "uploader": 20, "analyzer-bridge": 30, "notifier": 40}
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The ports of the stack with this base, all on the loopback address."""
+
+    base: int
+
+    @property
+    def edge(self) -> int:
+        return self.base
+
+    @property
+    def analysis_server(self) -> int:
+        return self.base + 1
+
+    @property
+    def rabbitmq(self) -> int:
+        return self.base + 2
+
+    @property
+    def rabbitmq_distribution(self) -> int:
+        return self.base + 3
+
+    @property
+    def epmd(self) -> int:
+        return self.base + 4
+
+    @property
+    def rabbitmq_management(self) -> int:
+        return self.base + 5
+
+    @property
+    def mongod(self) -> int:
+        return self.base + 6
+
+    @property
+    def s3(self) -> int:
+        return self.base + 7
+
+    def service(self, name: str, replica: int) -> int:
+        """The port of one replica, counted from 1 (to 10)."""
+        return self.base + SERVICE_OFFSETS[name] + replica - 1
+
+
+def taken(ports: Mapping[int, str]) -> dict[int, str]:
+    """Those of `ports` (port: who wants it) that another program listens on."""
+    return {port: owner for port, owner in ports.items() if not _free(port)}
+
+
+def refuse_taken(ports: Mapping[int, str]) -> None:
+    """Raises PortsTaken, naming each taken port, the part it is for and the way out."""
+    if not (in_use := taken(ports)):
+        return
+    names = ", ".join(f"{port} (for {owner})" for port, owner in sorted(in_use.items()))
+    raise PortsTaken(
+        f"Taken by another program: port{'s' if len(in_use) > 1 else ''} {names}. "
+        f"Stop that program, or move the whole stack: SORI_PORT_BASE={min(ports) + 1000} make up"
+    )
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the parts themselves do: a port whose last connections are still closing counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True

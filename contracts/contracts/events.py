@@ -160,7 +160,7 @@ class Event(BaseModel):
             id=event_id(job_id, cls.TYPE, step),
             source=f"/sori/{source}",
             subject=job_id,
-            time=datetime.now(UTC),
+            time=_now(),
             traceparent=traceparent,
             type=cls.TYPE,
             data=data,
@@ -273,6 +273,12 @@ EVENT_TYPES: tuple[type[Event], ...] = (
 )
 _ANY: TypeAdapter[Any] = TypeAdapter(AnyEvent)
 _OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
+
+
+def _now() -> datetime:
+    """The time to the millisecond, which is what MongoDB keeps: a state reads the same from there and from here."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
 def decode(body: bytes) -> Event:

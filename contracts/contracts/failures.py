@@ -88,7 +88,7 @@ def sentence(code: FailureCode, language: Language) -> str:
 
 
 def preferred_language(accept_language: str | None) -> Language:
-    """Choose Korean or English by an Accept-Language header (RFC 9110, section 12.5.4); Korean when it names neither."""
+    """Choose by an Accept-Language header (RFC 9110, section 12.5.4); Korean when it names neither."""
     ranked: list[tuple[float, Language]] = []
     for part in (accept_language or "").split(","):
         tag, _, parameters = part.strip().partition(";")

@@ -125,13 +125,18 @@ PUBLISHES: dict[Service, tuple[type[Event], ...]] = {
 }
 
 
-def retry_delay(attempt: int) -> RetryDelay | None:
-    """Return where a message waits whose `attempt`-th try (from 1) failed, or None when it has had its last."""
+def retry_delay(attempt: int, at_least: float = 0.0) -> RetryDelay | None:
+    """Return where a message waits whose `attempt`-th try (from 1) failed, or None when it has had its last.
+
+    `at_least` is the seconds that whoever could not serve it asked for; the longest delay bounds it.
+    """
     if attempt >= MAX_ATTEMPTS:
         return None
-    return RETRY_DELAYS[min(attempt, len(RETRY_DELAYS)) - 1]
+    growing = RETRY_DELAYS[min(attempt, len(RETRY_DELAYS)) - 1 :]
+    return next((delay for delay in growing if delay.seconds >= at_least), RETRY_DELAYS[-1])
 
 
-def jittered(delay: RetryDelay) -> float:
+def jittered(delay: RetryDelay, at_least: float = 0.0) -> float:
     """Return the seconds to wait: half of the delay to all of it, so that what failed together returns apart."""
-    return delay.seconds * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+    shortest = min(max(delay.seconds / 2, at_least), delay.seconds)
+    return random.uniform(shortest, delay.seconds)  # noqa: S311 - jitter, not a secret

@@ -1,0 +1,3 @@
+"""The gateway: uploads in, results out, and the analysis server's webhook."""
+
+SERVICE = "gateway"

@@ -1,0 +1,3 @@
+"""The uploader: decodes, verifies and stores recordings."""
+
+SERVICE = "uploader"

@@ -1,0 +1,38 @@
+"""Starts the analyzer-bridge: `python -m analyzer_bridge`."""
+
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from analyzer_bridge import SERVICE
+from analyzer_bridge.app import create_app
+from analyzer_bridge.logs import configure
+from analyzer_bridge.settings import Settings
+
+SHUTDOWN_SECONDS = 3
+
+
+def main() -> None:
+    """Run until SIGTERM; a wrong or missing setting ends the process with its name."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for problem in error.errors(include_input=False):
+            name = "_".join(str(part) for part in problem["loc"]).upper()
+            print(f"{SERVICE}: setting {name}: {problem['msg']} (see .env.example)", file=sys.stderr)
+        raise SystemExit(2) from None
+    configure(SERVICE, settings.log_level)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Connects the analyzer-bridge's parts."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from fastapi import FastAPI
+
+from analyzer_bridge import SERVICE
+from analyzer_bridge.analyses import Bridge
+from analyzer_bridge.analyzer import OPEN_REQUESTS, AnalysisServer
+from analyzer_bridge.deadlines import Deadlines
+from analyzer_bridge.health import health_routes
+from analyzer_bridge.rabbitmq import RabbitMQ
+from analyzer_bridge.settings import Settings
+from analyzer_bridge.store import Analyses
+from analyzer_bridge.subscribers import subscribe
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the service as an ASGI application that works while its lifespan runs."""
+    analyses = Analyses(str(settings.mongodb_url))
+    server = AnalysisServer(settings)
+    bridge = Bridge(
+        analyses,
+        server,
+        timeout=timedelta(seconds=settings.analysis_timeout),
+        attempts=settings.analysis_attempts,
+        version=settings.analysis_version,
+    )
+    rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=OPEN_REQUESTS)
+    subscribe(rabbitmq, bridge)
+    deadlines = Deadlines(bridge, analyses, rabbitmq)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with server:
+            rabbitmq.start()
+            deadlines.start()
+            yield
+            await deadlines.stop()
+            await rabbitmq.stop()
+            analyses.close()
+
+    app = FastAPI(title="Sori analyzer-bridge", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    checks = {"rabbitmq": rabbitmq.is_up, "consumers": rabbitmq.consumes, "mongodb": analyses.is_up}
+    app.include_router(health_routes(SERVICE, checks))
+    return app

@@ -1,0 +1,148 @@
+"""MongoDB: the `analyses` collection, each change of it one conditional update."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from bson.codec_options import CodecOptions
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import ASCENDING, ReadPreference, ReturnDocument, WriteConcern
+from pymongo.errors import DuplicateKeyError
+
+from analyzer_bridge.analyses import Analysis, AnalysisStatus, Outcome
+from contracts.failures import FailureCode
+
+ANSWER_MS = 5000
+"""How long MongoDB may take before a message is tried again, milliseconds."""
+_PENDING = AnalysisStatus.PENDING.value
+
+
+class Analyses:
+    """The collection; `result_json` is text, since BSON cannot hold every JSON object."""
+
+    def __init__(self, url: str) -> None:
+        self._client: Any = AsyncIOMotorClient(
+            url, serverSelectionTimeoutMS=ANSWER_MS, timeoutMS=ANSWER_MS, connectTimeoutMS=ANSWER_MS
+        )
+        self._analyses = self._client.get_default_database("sori").get_collection(
+            "analyses",
+            codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
+            write_concern=WriteConcern("majority", j=True),
+            read_preference=ReadPreference.PRIMARY,
+        )
+
+    async def prepare(self) -> None:
+        """Create the indexes that the cache and the deadlines ask by."""
+        await self._analyses.create_index(
+            [("cache_key", ASCENDING)],
+            name="cache",
+            partialFilterExpression={"status": AnalysisStatus.COMPLETED.value},
+        )
+        await self._analyses.create_index(
+            [("deadline", ASCENDING)], name="deadlines", partialFilterExpression={"status": _PENDING}
+        )
+        await self._analyses.create_index(
+            [("created_at", ASCENDING)], name="unannounced", partialFilterExpression={"announced": False}
+        )
+
+    async def insert(self, analysis: Analysis) -> bool:
+        """Keep a new analysis; False when the job has one."""
+        try:
+            await self._analyses.insert_one({**_described(analysis), **_outcome_fields(analysis.outcome)})
+        except DuplicateKeyError:
+            return False
+        return True
+
+    async def find(self, job_id: str) -> Analysis | None:
+        """Return the job's analysis."""
+        found = await self._analyses.find_one({"_id": job_id})
+        return None if found is None else _analysis(found)
+
+    async def cached(self, cache_key: str) -> str | None:
+        """Return the result, as JSON text, of an earlier analysis under this key."""
+        query = {"cache_key": cache_key, "status": AnalysisStatus.COMPLETED.value}
+        found = await self._analyses.find_one(query, {"result_json": 1})
+        return None if found is None else str(found["result_json"])
+
+    async def describe(self, analysis: Analysis) -> None:
+        """Set what the analysis is of, its attempt and deadline; its outcome stands."""
+        fields = _described(analysis)
+        await self._analyses.update_one({"_id": fields.pop("_id")}, {"$set": fields})
+
+    async def conclude(self, job_id: str, outcome: Outcome, *, announced: bool) -> Analysis | None:
+        """Record the outcome of a pending analysis and return it; None when none was pending: there is one winner."""
+        found = await self._analyses.find_one_and_update(
+            {"_id": job_id, "status": _PENDING},
+            {"$set": {**_outcome_fields(outcome), "announced": announced}},
+            return_document=ReturnDocument.AFTER,
+        )
+        return None if found is None else _analysis(found)
+
+    async def overdue(self, now: datetime, limit: int) -> list[Analysis]:
+        """Return analyses whose deadline has passed, or whose outcome was not announced."""
+        late = self._analyses.find({"status": _PENDING, "deadline": {"$lt": now}}).limit(limit)
+        silent = self._analyses.find({"announced": False}).limit(limit)
+        documents = [*await late.to_list(limit), *await silent.to_list(limit)]
+        return [_analysis(document) for document in documents]
+
+    async def lease(self, analysis: Analysis, until: datetime) -> bool:
+        """Move the deadline of an overdue analysis; False when another replica did."""
+        changed = await self._analyses.update_one(
+            {"_id": analysis.job_id, "status": _PENDING, "deadline": analysis.deadline}, {"$set": {"deadline": until}}
+        )
+        return bool(changed.modified_count)
+
+    async def announced(self, job_id: str) -> None:
+        """Note that the outcome was published."""
+        await self._analyses.update_one({"_id": job_id}, {"$set": {"announced": True}})
+
+    async def is_up(self) -> bool:
+        """Tell whether a primary answers."""
+        await self._client.admin.command("ping")
+        return True
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+
+def _described(analysis: Analysis) -> dict[str, Any]:
+    return {
+        "_id": analysis.job_id,
+        "traceparent": analysis.traceparent,
+        "token_id": analysis.token_id,
+        "s3_url": analysis.s3_url,
+        "cache_key": analysis.cache_key,
+        "attempt": analysis.attempt,
+        "deadline": analysis.deadline,
+        "created_at": analysis.created_at,
+    }
+
+
+def _outcome_fields(outcome: Outcome | None) -> dict[str, Any]:
+    if outcome is None:
+        return {"status": _PENDING}
+    return {
+        "status": outcome.status.value,
+        "result_json": outcome.result_json,
+        "code": None if outcome.code is None else outcome.code.value,
+        "cached": outcome.cached,
+        "concluded_at": datetime.now(UTC),
+    }
+
+
+def _analysis(document: dict[str, Any]) -> Analysis:
+    outcome = None
+    if document["status"] != _PENDING:
+        code = document["code"]
+        outcome = Outcome(document["result_json"], None if code is None else FailureCode(code), document["cached"])
+    return Analysis(
+        job_id=document["_id"],
+        traceparent=document["traceparent"],
+        token_id=document["token_id"],
+        s3_url=document["s3_url"],
+        cache_key=document["cache_key"],
+        attempt=document["attempt"],
+        deadline=document["deadline"],
+        created_at=document["created_at"],
+        outcome=outcome,
+    )

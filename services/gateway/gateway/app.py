@@ -1,0 +1,94 @@
+"""Connects the gateway's parts."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from contracts import api
+from contracts.problems import Problem
+from gateway import SERVICE
+from gateway.errors import handle_errors
+from gateway.health import health_routes
+from gateway.outbox import Outbox
+from gateway.rabbitmq import RabbitMQ
+from gateway.routes import result_routes, upload_routes, webhook_routes
+from gateway.settings import Settings
+from gateway.storage import Inbox
+from gateway.store import Jobs
+from gateway.submissions import Submissions
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """Return the service as an ASGI application that works while its lifespan runs."""
+    return CORSMiddleware(
+        _WithoutTrailingSlash(create_api(settings)),
+        allow_origins=settings.origins,
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["Location", "Retry-After", "Content-Language"],
+        max_age=600,
+    )
+
+
+def create_api(settings: Settings) -> FastAPI:
+    """Return the routes with what they need; also what the public OpenAPI document is made from."""
+    inbox = Inbox(settings)
+    jobs = Jobs(str(settings.mongodb_url))
+    rabbitmq = RabbitMQ(str(settings.rabbitmq_url))
+    outbox = Outbox(jobs, rabbitmq)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with inbox:
+            rabbitmq.start()
+            outbox.start()
+            yield
+            await outbox.stop()
+            await rabbitmq.stop()
+            jobs.close()
+
+    app = FastAPIOffline(
+        title="Sori",
+        version="1",
+        description="Upload a recording of a token, watch its analysis progress, read the result.",
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    app.include_router(upload_routes(settings, Submissions(inbox, jobs), outbox))
+    app.include_router(result_routes(jobs))
+    app.include_router(webhook_routes(settings, jobs, rabbitmq))
+    app.include_router(health_routes(SERVICE, {"rabbitmq": rabbitmq.is_up, "mongodb": jobs.is_up, "s3": inbox.is_up}))
+    handle_errors(app)
+    _describe_streams(app)
+    return app
+
+
+def _describe_streams(app: FastAPI) -> None:
+    """Show the notifier's streams in the document too: to a front end there is one origin and one API."""
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = described()
+        document["paths"][api.PROGRESS_PATH] = api.PROGRESS_STREAM
+        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend its document
+
+
+class _WithoutTrailingSlash:
+    """Takes /path/ for /path; a redirect would make the client send its upload twice."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] != "/":
+            scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
+        await self._app(scope, receive, send)

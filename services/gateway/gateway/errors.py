@@ -1,0 +1,105 @@
+"""What the gateway refuses, and how every error becomes a problem body (RFC 9457) in the caller's language.
+
+ProblemError ── carries one of contracts.problems and the headers that go with it
+BackEndError ── storage, database or broker did not answer; becomes `unavailable`
+"""
+
+import asyncio
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from contracts import problems
+from contracts.failures import preferred_language
+from contracts.problems import ProblemKind
+
+log = structlog.get_logger()
+
+RETRY_AFTER_SECONDS = 5
+LINGER_SECONDS = 2.0
+"""How long a refused client may go on sending before the connection is cut."""
+
+
+class ProblemError(Exception):
+    """A request that cannot be served, for a reason that the caller is told."""
+
+    def __init__(self, kind: ProblemKind, *, close: bool = False) -> None:
+        super().__init__(kind.code)
+        self.kind = kind
+        self.close = close
+
+
+class BackEndError(Exception):
+    """A back end did not do what was asked of it; `back_end` names it for the log."""
+
+    code = "unavailable"
+
+    def __init__(self, back_end: str) -> None:
+        super().__init__(f"{back_end} is unavailable")
+        self.back_end = back_end
+
+
+def problem_response(request: Request, kind: ProblemKind, *, close: bool = False) -> Response:
+    """Return the answer for `kind`; `close` says that nothing more is read from this connection."""
+    language = preferred_language(request.headers.get("accept-language"))
+    headers = {"Content-Language": language, "Cache-Control": "no-store"}
+    if kind.status == problems.UNAVAILABLE.status:
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    body = kind.body(language).model_dump_json()
+    if close:
+        headers["Connection"] = "close"
+    response = _LastResponse if close else Response
+    return response(body, kind.status, headers, media_type=problems.CONTENT_TYPE)
+
+
+class _LastResponse(Response):
+    """Answers at once, then reads on for a moment: closing with bytes unread would reset the answer away."""
+
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": bytes(self.body), "more_body": True})
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                while (await receive()).get("more_body"):
+                    pass
+        except TimeoutError:
+            pass
+        await send({"type": "http.response.body", "body": b""})
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Make every error of `app` a problem body; what nobody expected is logged here, once."""
+
+    async def on_problem(request: Request, error: ProblemError) -> Response:
+        return problem_response(request, error.kind, close=error.close)
+
+    async def on_back_end(request: Request, error: BackEndError) -> Response:
+        log.warning("request refused", reason=str(error), cause=type(error.__cause__).__name__, path=request.url.path)
+        return problem_response(request, problems.UNAVAILABLE, close=True)
+
+    async def on_http(request: Request, error: HTTPException) -> Response:
+        known = {404: problems.NOT_FOUND, 405: problems.METHOD_NOT_ALLOWED}
+        return problem_response(request, known.get(error.status_code, problems.REQUEST_INVALID))
+
+    async def on_invalid(request: Request, _: RequestValidationError) -> Response:
+        return problem_response(request, problems.REQUEST_INVALID)
+
+    async def on_gone(request: Request, _: ClientDisconnect) -> Response:
+        log.info("client went away", path=request.url.path)
+        return Response(status_code=400)
+
+    async def on_unexpected(request: Request, error: Exception) -> Response:
+        log.error("request failed", path=request.url.path, exc_info=error)
+        return problem_response(request, problems.INTERNAL_ERROR, close=True)
+
+    # Starlette types handlers by Exception; each is called with the class it is registered for.
+    app.add_exception_handler(ProblemError, on_problem)  # type: ignore[arg-type] # as above
+    app.add_exception_handler(BackEndError, on_back_end)  # type: ignore[arg-type] # as above
+    app.add_exception_handler(HTTPException, on_http)  # type: ignore[arg-type] # as above
+    app.add_exception_handler(RequestValidationError, on_invalid)  # type: ignore[arg-type] # as above
+    app.add_exception_handler(ClientDisconnect, on_gone)  # type: ignore[arg-type] # as above
+    app.add_exception_handler(Exception, on_unexpected)

@@ -1,0 +1,44 @@
+"""Health endpoints: alive, ready, and what is up and what is not."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import version
+from typing import Literal
+
+from fastapi import APIRouter, Response
+
+from contracts.api import Health
+
+Check = Callable[[], Awaitable[bool]]
+CHECK_SECONDS = 2.0
+
+
+async def _run(check: Check) -> Literal["up", "down"]:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return "up" if await check() else "down"
+    except Exception:  # noqa: BLE001 - whatever a driver raises means that it is down
+        return "down"
+
+
+def health_routes(service: str, checks: Mapping[str, Check]) -> APIRouter:
+    """Return /health, /health/live and /health/ready for a service that needs all of `checks`."""
+    router = APIRouter(prefix="/health", tags=["health"])
+
+    async def report(response: Response) -> Health:
+        """Say what this service can reach; 503 when it cannot do its work."""
+        outcomes = await asyncio.gather(*(_run(check) for check in checks.values()))
+        found = dict(zip(checks, outcomes, strict=True))
+        ready = all(outcome == "up" for outcome in outcomes)
+        response.status_code = 200 if ready else 503
+        status: Literal["ok", "unavailable"] = "ok" if ready else "unavailable"
+        return Health(status=status, service=service, version=version(f"sori-{service}"), checks=found)
+
+    async def live() -> dict[str, str]:
+        """Say that the process runs."""
+        return {"status": "ok"}
+
+    router.add_api_route("", report, summary="What is up, what is not", responses={503: {"model": Health}})
+    router.add_api_route("/ready", report, summary="Whether this service can work", responses={503: {"model": Health}})
+    router.add_api_route("/live", live, summary="Whether the process runs")
+    return router

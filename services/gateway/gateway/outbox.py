@@ -1,0 +1,85 @@
+"""Publishes upload.received: at once when its job is safe, and again when a crash or an outage left it unpublished."""
+
+import asyncio
+from datetime import timedelta
+from typing import Protocol
+
+import structlog
+
+from contracts import events
+from contracts.events import Event
+
+log = structlog.get_logger()
+
+RELAY_SECONDS = 5.0
+LEFT_BEHIND = timedelta(seconds=15)
+"""The age at which an outbox mark means that something was left; the notifier clears it within a second."""
+RELAY_EVENTS = 500
+
+
+class Jobs(Protocol):
+    """The job documents with their outbox marks."""
+
+    async def prepare(self) -> None:
+        """Create the indexes."""
+
+    async def unpublished(self, older_than: timedelta, limit: int) -> list[bytes]:
+        """Return events that are still marked."""
+
+
+class Publisher(Protocol):
+    """The broker."""
+
+    async def publish(self, event: Event) -> None:
+        """Return once the event is safe."""
+
+
+class Outbox:
+    """Publishes in the background, so that the user's answer does not wait for the broker."""
+
+    def __init__(self, jobs: Jobs, publisher: Publisher) -> None:
+        self._jobs = jobs
+        self._publisher = publisher
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._relay: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look for what was left behind."""
+        self._relay = asyncio.create_task(self._run_relay())
+
+    async def stop(self) -> None:
+        """Let what is being published end."""
+        if self._relay is not None:
+            self._relay.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def publish_soon(self, event: Event) -> None:
+        """Publish without waiting; the relay tries again what fails."""
+        task = asyncio.create_task(self._publish(event))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _publish(self, event: Event) -> None:
+        try:
+            await self._publisher.publish(event)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the mark in the job stands and the relay goes on
+            log.warning("event left in the outbox", job_id=event.subject, reason=type(error).__name__)
+
+    async def _run_relay(self) -> None:
+        prepared = False
+        while True:
+            try:
+                if not prepared:
+                    await self._jobs.prepare()
+                    prepared = True
+                await self._relay_once()
+            except Exception as error:  # noqa: BLE001 - an outage: the next round tries again
+                log.warning("relay waits", reason=type(error).__name__)
+            await asyncio.sleep(RELAY_SECONDS)
+
+    async def _relay_once(self) -> None:
+        for body in await self._jobs.unpublished(LEFT_BEHIND, RELAY_EVENTS):
+            event = events.decode(body)
+            await self._publisher.publish(event)
+            log.info("event relayed from the outbox", job_id=event.subject, type=event.type)

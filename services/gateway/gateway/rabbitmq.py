@@ -1,0 +1,101 @@
+"""RabbitMQ: the connection, the topology, and publishing with confirmation."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import structlog
+from aio_pika import DeliveryMode, ExchangeType, Message
+from aio_pika.abc import AbstractRobustConnection
+from faststream.rabbit import Channel, RabbitBroker, RabbitExchange
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
+from contracts import topology
+from contracts.events import CONTENT_TYPE, Event
+from gateway.errors import BackEndError
+
+log = structlog.get_logger()
+
+EVENTS = RabbitExchange(topology.EVENTS_EXCHANGE, declare=False)
+PUBLISH_SECONDS = 10.0
+RECONNECT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 15
+
+
+class RabbitMQ:
+    """This process's connection; robust: it comes back by itself after an outage."""
+
+    def __init__(self, url: str) -> None:
+        heartbeat = f"{'&' if '?' in url else '?'}heartbeat={HEARTBEAT_SECONDS}"
+        self._broker = RabbitBroker(
+            url + heartbeat,
+            default_channel=Channel(on_return_raises=True),
+            apply_types=False,
+            reconnect_interval=RECONNECT_SECONDS,
+            graceful_timeout=10.0,
+            logger=None,
+        )
+        self._connection: AbstractRobustConnection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to connect, for as long as it takes; publishing fails until then."""
+        self._connecting = asyncio.create_task(self._connect())
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+        await self._broker.stop()
+
+    async def publish(self, event: Event) -> None:
+        """Return once `event` is safe in every queue bound to its type; BackEndError when it is not."""
+        if self._connection is None:
+            raise BackEndError("RabbitMQ")
+        message = Message(
+            event.encode(),
+            delivery_mode=DeliveryMode.PERSISTENT,
+            timestamp=datetime.now(UTC),
+            message_id=event.id,
+            content_type=CONTENT_TYPE,
+        )
+        try:
+            await self._broker.publish(
+                message, exchange=EVENTS, routing_key=event.type, mandatory=True, timeout=PUBLISH_SECONDS
+            )
+        except Exception as error:
+            raise BackEndError("RabbitMQ") from error
+
+    async def is_up(self) -> bool:
+        """Tell whether the broker answers."""
+        return self._connection is not None and await self._broker.ping(timeout=1.0)
+
+    async def _connect(self) -> None:
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(Exception), wait=wait_random_exponential(multiplier=0.2, max=3)
+        )
+        async for attempt in attempts:
+            with attempt:
+                connection = await self._broker.connect()
+                await _declare_all(connection)
+                await self._broker.start()
+                self._connection = connection
+        log.info("rabbitmq connected")
+
+
+async def _declare_all(connection: AbstractRobustConnection) -> None:
+    """Declare every service's queues: an event published before its subscriber first ran must still reach it.
+
+    The channel stays open, so that all of it is declared again after an outage.
+    """
+    channel = await connection.channel()
+    events = await channel.declare_exchange(topology.EVENTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
+    await channel.declare_exchange(topology.PROGRESS_EXCHANGE, ExchangeType.FANOUT, durable=True)
+    for delay in topology.RETRY_DELAYS:
+        exchange = await channel.declare_exchange(delay.name, ExchangeType.FANOUT, durable=True)
+        waiting = await channel.declare_queue(delay.name, durable=True, arguments=delay.arguments)
+        await waiting.bind(exchange)
+    for queue in topology.QUEUES:
+        await channel.declare_queue(queue.dead_name, durable=True, arguments=topology.DEAD_ARGUMENTS)
+        declared = await channel.declare_queue(queue.name, durable=True, arguments=queue.arguments)
+        await declared.bind(events, queue.routing_key)

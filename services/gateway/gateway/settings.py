@@ -1,0 +1,28 @@
+"""What the gateway reads from the environment."""
+
+from pydantic import AmqpDsn, Field, MongoDsn, SecretStr
+from pydantic_settings import BaseSettings
+
+
+class Settings(BaseSettings):
+    """One field per environment variable, by the same name in upper case."""
+
+    rabbitmq_url: AmqpDsn
+    mongodb_url: MongoDsn = Field(description="With the database in its path, mongodb://host/sori")
+    s3_endpoint_url: str | None = Field(default=None, description="Absent for AWS itself")
+    s3_bucket_name: str = Field(min_length=1)
+    aws_access_key_id: SecretStr
+    aws_secret_access_key: SecretStr
+    aws_region: str = "us-east-1"
+    webhook_secret: SecretStr = Field(min_length=16)
+    cors_origins: str = Field(default="", description="Comma separated; other origins' pages get no answer")
+    max_upload_bytes: int = Field(default=500 * 1024 * 1024, gt=0)
+    max_result_bytes: int = Field(default=1024 * 1024, gt=0)
+    host: str = "127.0.0.1"
+    port: int = Field(default=8010, ge=1, le=65535)
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins whose pages may use the service."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]

@@ -1,0 +1,112 @@
+"""S3: writes uploads into the inbox while they arrive, with bounded memory."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
+from io import BytesIO
+from typing import Any, Self
+
+import aioboto3
+from aiobotocore.config import AioConfig
+from botocore.exceptions import BotoCoreError, ClientError
+
+from gateway.errors import BackEndError
+from gateway.settings import Settings
+
+PART_BYTES = 5 * 1024 * 1024
+"""S3's smallest part. What an upload holds in memory is one part that fills, or one that is being sent."""
+PARTS_IN_FLIGHT = 2
+"""Parts sent at once by this process: more would take memory and gain no speed."""
+
+
+class Inbox:
+    """The bucket's inbox/; one client for the process, opened by `async with`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._bucket = settings.s3_bucket_name
+        self._stack = AsyncExitStack()
+        self._s3: Any = None
+        self._slots = asyncio.Semaphore(PARTS_IN_FLIGHT)
+
+    async def __aenter__(self) -> Self:
+        session = aioboto3.Session(
+            aws_access_key_id=self._settings.aws_access_key_id.get_secret_value(),
+            aws_secret_access_key=self._settings.aws_secret_access_key.get_secret_value(),
+            region_name=self._settings.aws_region,
+        )
+        config = AioConfig(
+            signature_version="s3v4",
+            max_pool_connections=64,
+            connect_timeout=5,
+            read_timeout=30,
+            retries={"mode": "standard", "total_max_attempts": 2},
+            s3={"addressing_style": "path" if self._settings.s3_endpoint_url else "auto"},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        client = session.client("s3", endpoint_url=self._settings.s3_endpoint_url, config=config)
+        self._s3 = await self._stack.enter_async_context(client)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def write(self, key: str, chunks: AsyncIterator[bytes]) -> None:
+        """Store all of `chunks` under `key`, or nothing when they, or S3, fail (BackEndError) on the way."""
+        first = await _fill(chunks)
+        if len(first.getbuffer()) < PART_BYTES:
+            await self._put(key, first)
+        else:
+            await self._put_parts(key, first, chunks)
+
+    async def remove(self, key: str) -> None:
+        """Delete an object if it can be done; what stays behind is found by its age."""
+        with suppress(ClientError, BotoCoreError, OSError):
+            await self._s3.delete_object(Bucket=self._bucket, Key=key)
+
+    async def is_up(self) -> bool:
+        """Tell whether the bucket answers."""
+        await self._s3.head_bucket(Bucket=self._bucket)
+        return True
+
+    async def _put(self, key: str, content: BytesIO) -> None:
+        await self._call("put_object", Key=key, Body=content)
+
+    async def _put_parts(self, key: str, first: BytesIO, chunks: AsyncIterator[bytes]) -> None:
+        started = await self._call("create_multipart_upload", Key=key)
+        upload = {"Key": key, "UploadId": started["UploadId"]}
+        try:
+            parts: list[dict[str, object]] = []
+            part = first
+            while part.getbuffer().nbytes:
+                number = len(parts) + 1
+                async with self._slots:
+                    sent = await self._call("upload_part", **upload, PartNumber=number, Body=part)
+                parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+                part = await _fill(chunks)
+            await self._call("complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
+        except BaseException:
+            await asyncio.shield(self._abort(upload))
+            raise
+
+    async def _abort(self, upload: dict[str, object]) -> None:
+        with suppress(BackEndError):
+            await self._call("abort_multipart_upload", **upload)
+
+    async def _call(self, operation: str, **arguments: object) -> Any:
+        try:
+            return await getattr(self._s3, operation)(Bucket=self._bucket, **arguments)
+        except (ClientError, BotoCoreError, OSError) as error:
+            raise BackEndError("S3") from error
+
+
+async def _fill(chunks: AsyncIterator[bytes]) -> BytesIO:
+    """Gather chunks to a part's size or, at the end, to what is left; a chunk is never split."""
+    part = BytesIO()
+    async for chunk in chunks:
+        part.write(chunk)
+        if part.tell() >= PART_BYTES:
+            break
+    part.seek(0)
+    return part

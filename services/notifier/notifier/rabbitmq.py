@@ -1,0 +1,149 @@
+"""RabbitMQ: the connection, the topology, and publishing with confirmation."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from aio_pika import DeliveryMode, ExchangeType, Message
+from aio_pika.abc import AbstractRobustConnection
+from faststream import AckPolicy
+from faststream.rabbit import Channel, RabbitBroker, RabbitExchange, RabbitMessage, RabbitQueue
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
+from contracts import topology
+from contracts.events import CONTENT_TYPE, Event
+
+log = structlog.get_logger()
+
+PUBLISH_SECONDS = 10.0
+RECONNECT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 15
+
+
+class RabbitMQ:
+    """This process's connection; robust: what was declared and consumed is restored after an outage."""
+
+    def __init__(self, url: str, *, prefetch: int) -> None:
+        heartbeat = f"{'&' if '?' in url else '?'}heartbeat={HEARTBEAT_SECONDS}"
+        self._broker = RabbitBroker(
+            url + heartbeat,
+            default_channel=Channel(prefetch_count=prefetch, on_return_raises=True),
+            codec=_Raw(),
+            apply_types=False,
+            reconnect_interval=RECONNECT_SECONDS,
+            graceful_timeout=10.0,
+            logger=None,
+        )
+        self._connection: AbstractRobustConnection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._queues: list[topology.Queue] = []
+
+    def subscribe(self, queue: topology.Queue, deliver: Callable[[RabbitMessage], Awaitable[None]]) -> None:
+        """Hand every message of `queue` to `deliver`: acknowledged when it returns, given back when it raises."""
+        self._queues.append(queue)
+        # Declared with all the others, so that FastStream need not know the arguments.
+        existing = RabbitQueue(queue.name, declare=False)
+        subscriber = self._broker.subscriber(existing, ack_policy=AckPolicy.NACK_ON_ERROR)
+        subscriber(deliver)
+
+    def start(self) -> None:
+        """Begin to connect, for as long as it takes; publishing fails and nothing is consumed until then."""
+        self._connecting = asyncio.create_task(self._connect())
+
+    async def stop(self) -> None:
+        """Stop consuming, let the work in hand end, and disconnect."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+        await self._broker.stop()
+
+    async def publish(self, event: Event) -> None:
+        """Return once the broker has `event` safely in every queue bound to its type; raises when it has not."""
+        await self._send(
+            topology.EVENTS_EXCHANGE, event.type, event.encode(), message_id=event.id, content_type=CONTENT_TYPE
+        )
+
+    async def pass_on(self, message: RabbitMessage, exchange: str, routing_key: str, headers: dict[str, Any]) -> None:
+        """Publish a received message again elsewhere with these headers added; same promise as `publish`.
+
+        `expiration` among the headers is the time in seconds that it may wait there.
+        """
+        expiration = headers.pop("expiration", None)
+        await self._send(
+            exchange,
+            routing_key,
+            message.body,
+            message_id=message.message_id,
+            content_type=message.content_type or CONTENT_TYPE,
+            headers={**message.headers, **headers},
+            expiration=expiration,
+        )
+
+    async def is_up(self) -> bool:
+        """Tell whether the broker answers."""
+        return self._connection is not None and await self._broker.ping(timeout=1.0)
+
+    async def consumes(self) -> bool:
+        """Tell whether every queue of this service really has a consumer; a ping alone would not notice."""
+        if self._connection is None:
+            return False
+        async with self._connection.channel() as channel:
+            for queue in self._queues:
+                found = await channel.declare_queue(queue.name, passive=True)
+                if not found.declaration_result.consumer_count:
+                    return False
+        return True
+
+    async def _send(self, exchange: str, routing_key: str, body: bytes, **properties: Any) -> None:
+        message = Message(body, delivery_mode=DeliveryMode.PERSISTENT, timestamp=datetime.now(UTC), **properties)
+        if self._connection is None:
+            raise ConnectionError("RabbitMQ is not connected yet")
+        await self._broker.publish(
+            message,
+            exchange=RabbitExchange(exchange, declare=False),
+            routing_key=routing_key,
+            mandatory=True,
+            timeout=PUBLISH_SECONDS,
+        )
+
+    async def _connect(self) -> None:
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(Exception), wait=wait_random_exponential(multiplier=0.2, max=3)
+        )
+        async for attempt in attempts:
+            with attempt:
+                connection = await self._broker.connect()
+                await _declare_all(connection)
+                await self._broker.start()
+                self._connection = connection
+        log.info("rabbitmq connected", queues=[queue.name for queue in self._queues])
+
+
+class _Raw:
+    """FastStream's codec: hands the whole message on, since an event that fails its schema still has an outcome."""
+
+    async def decode(self, msg: Any) -> Any:
+        return msg
+
+    async def encode(self, msg: Any, serializer: object = None) -> tuple[bytes, str | None]:  # noqa: ARG002 - protocol
+        return bytes(msg), CONTENT_TYPE
+
+
+async def _declare_all(connection: AbstractRobustConnection) -> None:
+    """Declare every service's queues: an event published before its subscriber first ran must still reach it.
+
+    The channel stays open, so that all of it is declared again after an outage.
+    """
+    channel = await connection.channel()
+    events = await channel.declare_exchange(topology.EVENTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
+    await channel.declare_exchange(topology.PROGRESS_EXCHANGE, ExchangeType.FANOUT, durable=True)
+    for delay in topology.RETRY_DELAYS:
+        exchange = await channel.declare_exchange(delay.name, ExchangeType.FANOUT, durable=True)
+        waiting = await channel.declare_queue(delay.name, durable=True, arguments=delay.arguments)
+        await waiting.bind(exchange)
+    for queue in topology.QUEUES:
+        await channel.declare_queue(queue.dead_name, durable=True, arguments=topology.DEAD_ARGUMENTS)
+        declared = await channel.declare_queue(queue.name, durable=True, arguments=queue.arguments)
+        await declared.bind(events, queue.routing_key)

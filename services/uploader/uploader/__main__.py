@@ -1,0 +1,38 @@
+"""Starts the uploader: `python -m uploader`."""
+
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from uploader import SERVICE
+from uploader.app import create_app
+from uploader.logs import configure
+from uploader.settings import Settings
+
+SHUTDOWN_SECONDS = 3
+
+
+def main() -> None:
+    """Run until SIGTERM; a wrong or missing setting ends the process with its name."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for problem in error.errors(include_input=False):
+            name = "_".join(str(part) for part in problem["loc"]).upper()
+            print(f"{SERVICE}: setting {name}: {problem['msg']} (see .env.example)", file=sys.stderr)
+        raise SystemExit(2) from None
+    configure(SERVICE, settings.log_level)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+
+
+if __name__ == "__main__":
+    main()

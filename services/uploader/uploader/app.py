@@ -1,0 +1,39 @@
+"""Connects the uploader's parts."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from uploader import SERVICE
+from uploader.audio import AudioProbe
+from uploader.health import health_routes
+from uploader.rabbitmq import RabbitMQ
+from uploader.settings import Settings
+from uploader.storage import Storage
+from uploader.subscribers import subscribe
+from uploader.uploads import Uploads
+
+PREFETCH = 8
+"""Recordings in hand at once; each may hold a temporary file of up to the size of an upload."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the service as an ASGI application that works while its lifespan runs."""
+    storage = Storage(settings)
+    probe = AudioProbe(settings.max_audio_seconds)
+    rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH)
+    subscribe(rabbitmq, Uploads(storage, probe), storage)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with storage:
+            rabbitmq.start()
+            yield
+            await rabbitmq.stop()
+            probe.close()
+
+    app = FastAPI(title="Sori uploader", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    checks = {"rabbitmq": rabbitmq.is_up, "consumers": rabbitmq.consumes, "s3": storage.is_up}
+    app.include_router(health_routes(SERVICE, checks))
+    return app

@@ -1,0 +1,25 @@
+"""What can go wrong in the uploader, and what it means for the message in hand."""
+
+from contracts.failures import FailureCode
+
+
+class UploaderError(Exception):
+    """Anything the uploader raises itself."""
+
+    code = "uploader_error"
+
+
+class RejectedError(UploaderError):
+    """The recording cannot be used; the job fails with `reason`."""
+
+    code = "rejected"
+
+    def __init__(self, reason: FailureCode) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class ObjectMissingError(UploaderError):
+    """There is no object under the key."""
+
+    code = "object_missing"

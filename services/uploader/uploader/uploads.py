@@ -1,0 +1,123 @@
+"""What becomes of a recording in the inbox: it is verified and kept, or rejected with a reason."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import IO, Protocol
+
+from contracts.events import (
+    AudioInfo,
+    AudioStored,
+    AudioStoredData,
+    Event,
+    UploadReceived,
+    UploadRejected,
+    UploadRejectedData,
+)
+from contracts.failures import FailureCode
+from uploader import SERVICE
+from uploader.errors import ObjectMissingError, RejectedError
+
+EXTENSIONS: dict[str, tuple[str, str]] = {
+    "wav": ("wav", "audio/wav"),
+    "flac": ("flac", "audio/flac"),
+    "mp3": ("mp3", "audio/mpeg"),
+    "ogg": ("ogg", "audio/ogg"),
+    "mov": ("m4a", "audio/mp4"),
+    "matroska": ("webm", "audio/webm"),
+    "aac": ("aac", "audio/aac"),
+}
+"""File extension and content type by container: analysis servers go by the name of the file."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An object's bytes, to be closed after use."""
+
+    content: IO[bytes]
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class StoredRecording:
+    """What is known of a recording once it is kept."""
+
+    audio: AudioInfo
+    sha256: str
+    size_bytes: int
+    content_type: str
+
+
+class Storage(Protocol):
+    """Where recordings lie."""
+
+    async def fetch(self, key: str) -> Fetched:
+        """Read an object; ObjectMissingError when there is none."""
+
+    async def keep(self, inbox_key: str, audio_key: str, recording: StoredRecording) -> str:
+        """Copy an object to where it stays and return its URL; ObjectMissingError when there is none."""
+
+    async def find(self, prefix: str) -> tuple[str, StoredRecording] | None:
+        """Return URL and description of what is already kept."""
+
+
+class Probe(Protocol):
+    """Decodes recordings."""
+
+    async def inspect(self, content: IO[bytes]) -> AudioInfo:
+        """Decode every frame; RejectedError when it cannot be used."""
+
+
+class Uploads:
+    """Turns upload.received into audio.stored or upload.rejected; safe to repeat at any point."""
+
+    def __init__(self, storage: Storage, probe: Probe) -> None:
+        self._storage = storage
+        self._probe = probe
+
+    async def store(self, event: UploadReceived) -> Event:
+        """Return what happened to the recording, as the event to be published."""
+        try:
+            url, recording = await self._verify_and_keep(event)
+        except ObjectMissingError:
+            kept = await self._storage.find(_audio_prefix(event.subject))
+            if kept is None:
+                return _rejected(event, FailureCode.AUDIO_MISSING)
+            url, recording = kept
+        except RejectedError as error:
+            return _rejected(event, error.reason)
+        return _stored(event, url, recording)
+
+    async def _verify_and_keep(self, event: UploadReceived) -> tuple[str, StoredRecording]:
+        fetched = await self._storage.fetch(event.data.inbox_key)
+        try:
+            if event.data.sha256 not in {None, fetched.sha256}:
+                raise RejectedError(FailureCode.CHECKSUM_MISMATCH)
+            audio = await self._probe.inspect(fetched.content)
+        finally:
+            # Closing a large temporary file frees its blocks: off the event loop.
+            await asyncio.to_thread(fetched.content.close)
+        extension, content_type = EXTENSIONS.get(audio.container, ("bin", "application/octet-stream"))
+        recording = StoredRecording(audio, fetched.sha256, fetched.size_bytes, content_type)
+        key = f"{_audio_prefix(event.subject)}{extension}"
+        return await self._storage.keep(event.data.inbox_key, key, recording), recording
+
+
+def _audio_prefix(job_id: str) -> str:
+    return f"audio/{job_id}."
+
+
+def _stored(event: UploadReceived, url: str, recording: StoredRecording) -> AudioStored:
+    data = AudioStoredData(
+        token_id=event.data.token_id,
+        s3_url=url,
+        sha256=recording.sha256,
+        size_bytes=recording.size_bytes,
+        audio=recording.audio,
+    )
+    return AudioStored.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)
+
+
+def _rejected(event: UploadReceived, code: FailureCode) -> UploadRejected:
+    data = UploadRejectedData(token_id=event.data.token_id, code=code)
+    return UploadRejected.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)

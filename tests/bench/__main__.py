@@ -1,0 +1,89 @@
+"""`make bench`: measures Sori beside the baseline and prints what came of it; a report, not a test."""
+
+import argparse
+import itertools
+import os
+import platform
+import shutil
+import sys
+import time
+
+from rich.console import Console
+
+from local_stack.errors import StackError
+from local_stack.stack import Stack
+from tests.bench import report
+from tests.bench.large_uploads import idle_memory, large_uploads
+from tests.bench.meter import MIB
+from tests.bench.programs import ROOT, ProgramError
+from tests.bench.report import Verdict
+from tests.bench.systems import Systems, systems
+from tests.bench.throughput import one_at_a_time, throughput
+
+HOME = ROOT / ".sori" / "bench"
+MEASUREMENTS = ("throughput", "single", "large")
+
+
+def main() -> int:
+    """Run the measurements that were asked for; 0 unless they could not be run."""
+    options = _options()
+    # Piped output has no width of its own, and the tables need about this much.
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console.print(f"{os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.2f} before")
+    try:
+        _clear()
+        with console.status("Measuring"), systems(HOME, options.port_base) as both:
+            console.print("The stack and the baseline are up.")
+            report.show_verdicts(console, _measure(console, both, options))
+    except (StackError, ProgramError) as error:
+        console.print(str(error), *getattr(error, "details", ()), sep="\n", style="red", markup=False)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    _clear()
+    return 0
+
+
+def _clear() -> None:
+    """End what a measurement that was killed may have left, and remove its data."""
+    if HOME.exists():
+        Stack(HOME).down()
+        shutil.rmtree(HOME)
+
+
+def _measure(console: Console, both: Systems, options: argparse.Namespace) -> list[Verdict]:
+    seeds = itertools.count(int(time.time()) % 1_000_000 * 1000)
+    idle = idle_memory(both)
+    verdicts: list[Verdict] = []
+    if "throughput" in options.only:
+        pairs = []
+        for pair in throughput(both, options.jobs, options.rounds, seeds):
+            pairs.append(pair)
+            console.print(f"round {len(pairs)} of {options.rounds}: ratio {pair.ratio:.2f}")
+        verdicts += report.show_throughput(console, pairs)
+    if "single" in options.only:
+        pair = one_at_a_time(both, options.singles, seeds)
+        verdicts += report.show_one_at_a_time(console, pair)
+    if "large" in options.only:
+        size = options.large_mib * MIB
+        runs = list(large_uploads(both, size, options.large_rounds, seeds))
+        verdicts += report.show_large(console, runs, idle, size)
+    return verdicts
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--only", action="append", choices=MEASUREMENTS, help="measure this (may be repeated)")
+    parser.add_argument("--jobs", type=int, default=256, help="jobs per throughput run (256)")
+    parser.add_argument("--rounds", type=int, default=5, help="pairs of throughput runs (5)")
+    parser.add_argument("--singles", type=int, default=30, help="jobs sent one at a time (30)")
+    parser.add_argument("--large-mib", type=int, default=200, help="size of a large upload in MiB (200)")
+    parser.add_argument("--large-rounds", type=int, default=3, help="rounds of large uploads (3)")
+    parser.add_argument("--port-base", type=int, default=18000, help="first port of the stack (18000)")
+    options = parser.parse_args()
+    options.only = options.only or list(MEASUREMENTS)
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

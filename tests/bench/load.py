@@ -1,0 +1,186 @@
+"""The load client: a process of its own that uploads, listens until the terminal event, and checks the result.
+
+The same client measures every system. Run as `python -m tests.bench.load PLAN` (a Plan as JSON): it makes
+its recordings, prints `ready`, waits for a line on standard input, does the work, prints an Outcome as
+JSON, and ends when standard input closes, so that its CPU time can be read before it is gone.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import aiohttp
+import uvloop
+
+from tests.support.recordings import wav_blocks, wav_of_size
+
+_BOUNDARY = "sori-bench-boundary"
+_HEAD = (
+    f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="recording.wav"\r\n'
+    "Content-Type: audio/wav\r\n\r\n"
+).encode()
+_TAIL = f"\r\n--{_BOUNDARY}--\r\n".encode()
+_KEPT_IN_MEMORY_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to send: `jobs` recordings of `size_bytes`, `at_once` of them under way at any time.
+
+    A job that has not ended after `patience_seconds` is given up and counted as lost.
+    """
+
+    url: str
+    jobs: int
+    at_once: int
+    size_bytes: int
+    seed: int
+    patience_seconds: float = 20.0
+
+
+@dataclass
+class Outcome:
+    """What came of a plan. Seconds run from the first byte sent: to the end of the last job that was not
+    lost, and to the last upload's answer; `job_ms` has one entry per job that was not lost.
+
+    `fell_back` counts jobs whose stream showed the result and yet "processing": a terminal state that was
+    overwritten, so that a listener would wait for ever. They count as done all the same, to the good of
+    the system that does this: otherwise its throughput would mostly tell how long the client waits.
+    """
+
+    completed: int = 0
+    fell_back: int = 0
+    lost: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    upload_seconds: float = 0.0
+    job_ms: list[float] = field(default_factory=list)
+
+    @property
+    def jobs_per_second(self) -> float:
+        """Jobs per second, lost ones left out; 0 when none was done."""
+        return (self.completed + self.fell_back) / self.seconds if self.seconds else 0.0
+
+
+class AnswerError(Exception):
+    """The system answered, but not with what this job must get."""
+
+
+class LoadClient:
+    """Carries out one plan."""
+
+    def __init__(self, plan: Plan, session: aiohttp.ClientSession) -> None:
+        self._plan = plan
+        self._session = session
+        self._bodies = list(map(self._small_body, range(plan.jobs))) if self._is_small else []
+        self._outcome = Outcome()
+        self._started = 0.0
+
+    async def run(self) -> Outcome:
+        """Send everything; never raises for what the system does wrong, but records it."""
+        numbers = iter(range(self._plan.jobs))
+        self._started = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._plan.at_once):
+                group.create_task(self._work(numbers))
+        return self._outcome
+
+    async def _work(self, numbers: Iterator[int]) -> None:
+        for number in numbers:
+            begun = time.perf_counter()
+            try:
+                async with asyncio.timeout(self._plan.patience_seconds):
+                    ended = await self._job(number)
+            except (TimeoutError, aiohttp.ClientError, OSError, ValueError, AnswerError) as error:
+                self._outcome.lost.append(f"{type(error).__name__}: {error}"[:200])
+            else:
+                self._outcome.seconds = max(self._outcome.seconds, ended - self._started)
+                self._outcome.job_ms.append((ended - begun) * 1000)
+
+    async def _job(self, number: int) -> float:
+        """The whole way of one recording; returns when its terminal event came (perf_counter)."""
+        token_id = f"bench-{self._plan.seed}-{number}"
+        job_id = await self._upload(number, token_id)
+        self._outcome.upload_seconds = max(self._outcome.upload_seconds, time.perf_counter() - self._started)
+        async with self._session.get(f"{self._plan.url}/tokens/analysis-progress/{job_id}") as stream:
+            ended, last = await _last_event(stream)
+        _check(last, token_id, job_id)
+        if last["status"] == "completed":
+            self._outcome.completed += 1
+        else:
+            self._outcome.fell_back += 1
+        return ended
+
+    async def _upload(self, number: int, token_id: str) -> str:
+        size = len(_HEAD) + self._plan.size_bytes + len(_TAIL)
+        headers = {
+            "Content-Type": f"multipart/form-data; boundary={_BOUNDARY}",
+            "Content-Length": str(size),
+        }
+        body = self._bodies[number] if self._is_small else self._large_body(number)
+        url = f"{self._plan.url}/tokens/{token_id}/upload-audio"
+        async with self._session.post(url, data=body, headers=headers) as answer:
+            if answer.status != 202:
+                raise AnswerError(f"upload answered {answer.status}: {await answer.text()}")
+            return str((await answer.json())["job_id"])
+
+    @property
+    def _is_small(self) -> bool:
+        return self._plan.size_bytes <= _KEPT_IN_MEMORY_BYTES
+
+    def _small_body(self, number: int) -> bytes:
+        return _HEAD + wav_of_size(self._plan.size_bytes, self._own_seed(number)) + _TAIL
+
+    async def _large_body(self, number: int) -> AsyncIterator[bytes]:
+        yield _HEAD
+        for block in wav_blocks(self._plan.size_bytes, self._own_seed(number)):
+            yield block
+        yield _TAIL
+
+    def _own_seed(self, number: int) -> int:
+        return self._plan.seed * 1_000_000 + number
+
+
+async def _last_event(stream: aiohttp.ClientResponse) -> tuple[float, dict[str, Any]]:
+    """The event that ends the job, and when it came (perf_counter)."""
+    ended, last = 0.0, {}
+    # Read to the stream's own end where there is one, so that the connection can be used again.
+    async for line in stream.content:
+        if line.startswith(b"data:"):
+            ended, last = time.perf_counter(), json.loads(line[5:])
+            if last.get("status") == "processing" and last.get("result"):
+                break
+    return ended, last
+
+
+def _check(last: dict[str, Any], token_id: str, job_id: str) -> None:
+    """The job must have ended with its own result; AnswerError otherwise."""
+    result = last.get("result") or {}
+    right = (
+        last.get("status") in ("completed", "processing")
+        and result.get("video_id") == token_id
+        and job_id in str(result.get("s3_audio_url"))
+        and last.get("s3_url") in (None, result["s3_audio_url"])
+    )
+    if not right:
+        raise AnswerError(f"job {job_id} ended with {last}")
+
+
+async def _run(plan: Plan) -> None:
+    # No limits of aiohttp's own: the plan's are the only ones.
+    connector = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        client = LoadClient(plan, session)
+        print("ready", flush=True)
+        sys.stdin.readline()
+        outcome = await client.run()
+        print(json.dumps(asdict(outcome)), flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    uvloop.run(_run(Plan(**json.loads(sys.argv[1]))))

@@ -1,0 +1,108 @@
+"""What processes cost: CPU time between two readings, and peak resident memory while something runs."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from typing import Self
+
+import psutil  # type: ignore[import-untyped]  # it ships no types
+
+Parts = Mapping[str, Iterable[int]]
+"""The processes under measure: the pids of each part, by its name."""
+
+MIB = 1024 * 1024
+_QUIET_SHARE = 0.10
+_LOOK_SECONDS = 0.5
+_SAMPLES_PER_SEARCH = 25
+
+
+def cpu_ms(parts: Parts) -> dict[str, float]:
+    """CPU time so far, user and system, in ms: of each part's processes, their descendants included."""
+    return {name: sum(map(_process_cpu_ms, _with_descendants(pids))) for name, pids in parts.items()}
+
+
+def cpu_ms_since(parts: Parts, before: Mapping[str, float]) -> dict[str, float]:
+    """CPU time of each part since a reading."""
+    return {name: used - before.get(name, 0.0) for name, used in cpu_ms(parts).items()}
+
+
+def resident_bytes(pids: Iterable[int]) -> int:
+    """Resident memory of these processes and their descendants."""
+    return _resident_bytes(_with_descendants(pids))
+
+
+def wait_until_quiet(parts: Parts, limit_seconds: float = 15.0) -> None:
+    """Wait until all parts together use less than a tenth of a core, so that what a run left behind is
+    counted to it and does not burden the next; after the limit go on all the same.
+    """
+    limit = time.monotonic() + limit_seconds
+    while time.monotonic() < limit:
+        before = cpu_ms(parts)
+        time.sleep(_LOOK_SECONDS)
+        if sum(cpu_ms_since(parts, before).values()) < _QUIET_SHARE * _LOOK_SECONDS * 1000:
+            return
+
+
+class PeakMemory:
+    """Watches the resident memory of some parts, 50 times a second, while its block runs."""
+
+    def __init__(self, parts: Parts, interval_seconds: float = 0.02) -> None:
+        self.peak = {name: resident_bytes(pids) for name, pids in parts.items()}
+        self.samples = 0
+        self.seconds = 0.0
+        self._parts = {name: list(pids) for name, pids in parts.items()}
+        self._interval = interval_seconds
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    @property
+    def samples_per_second(self) -> float:
+        """How often it really looked."""
+        return self.samples / self.seconds if self.seconds else 0.0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        begun = time.monotonic()
+        processes: dict[str, list[psutil.Process]] = {}
+        while not self._over.wait(self._interval):
+            if self.samples % _SAMPLES_PER_SEARCH == 0:  # finding descendants reads all of /proc
+                processes = {name: _with_descendants(pids) for name, pids in self._parts.items()}
+            for name, of_part in processes.items():
+                self.peak[name] = max(self.peak[name], _resident_bytes(of_part))
+            self.samples += 1
+        self.seconds = time.monotonic() - begun
+
+
+def _resident_bytes(processes: Iterable[psutil.Process]) -> int:
+    total = 0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += process.memory_info().rss
+    return total
+
+
+def _with_descendants(pids: Iterable[int]) -> list[psutil.Process]:
+    found: dict[int, psutil.Process] = {}
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            for each in (process, *process.children(recursive=True)):
+                found[each.pid] = each
+    return list(found.values())
+
+
+def _process_cpu_ms(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    # Children that have ended are counted by their parent; those alive count for themselves.
+    return float(times.user + times.system + times.children_user + times.children_system) * 1000

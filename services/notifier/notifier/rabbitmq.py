@@ -4,16 +4,18 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import structlog
 from aio_pika import DeliveryMode, ExchangeType, Message
-from aio_pika.abc import AbstractRobustConnection
+from aio_pika.abc import AbstractExchange, AbstractRobustConnection
 from faststream import AckPolicy
 from faststream.rabbit import Channel, RabbitBroker, RabbitExchange, RabbitMessage, RabbitQueue
+from faststream.rabbit import ExchangeType as FanOut
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from contracts import topology
-from contracts.events import CONTENT_TYPE, Event
+from contracts.events import CONTENT_TYPE, Event, JobProgressed
 
 log = structlog.get_logger()
 
@@ -25,7 +27,7 @@ HEARTBEAT_SECONDS = 15
 class RabbitMQ:
     """This process's connection; robust: what was declared and consumed is restored after an outage."""
 
-    def __init__(self, url: str, *, prefetch: int) -> None:
+    def __init__(self, url: str, *, prefetch: int, on_reconnected: Callable[[], None]) -> None:
         heartbeat = f"{'&' if '?' in url else '?'}heartbeat={HEARTBEAT_SECONDS}"
         self._broker = RabbitBroker(
             url + heartbeat,
@@ -34,11 +36,13 @@ class RabbitMQ:
             apply_types=False,
             reconnect_interval=RECONNECT_SECONDS,
             graceful_timeout=10.0,
+            on_reconnected=[lambda *_: on_reconnected()],
             logger=None,
         )
         self._connection: AbstractRobustConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._queues: list[topology.Queue] = []
+        self._fan_out: AbstractExchange | None = None
 
     def subscribe(self, queue: topology.Queue, deliver: Callable[[RabbitMessage], Awaitable[None]]) -> None:
         """Hand every message of `queue` to `deliver`: acknowledged when it returns, given back when it raises."""
@@ -47,6 +51,12 @@ class RabbitMQ:
         existing = RabbitQueue(queue.name, declare=False)
         subscriber = self._broker.subscriber(existing, ack_policy=AckPolicy.NACK_ON_ERROR)
         subscriber(deliver)
+
+    def subscribe_fan_out(self, deliver: Callable[[RabbitMessage], Awaitable[None]]) -> None:
+        """Hand everything on the fan-out exchange to `deliver`, through a queue that lives as long as this process."""
+        queue = RabbitQueue(f"notifier.progress.{uuid4()}", durable=False, exclusive=True, auto_delete=True)
+        exchange = RabbitExchange(topology.PROGRESS_EXCHANGE, type=FanOut.FANOUT, durable=True)
+        self._broker.subscriber(queue, exchange, ack_policy=AckPolicy.ACK_FIRST)(deliver)
 
     def start(self) -> None:
         """Begin to connect, for as long as it takes; publishing fails and nothing is consumed until then."""
@@ -64,6 +74,13 @@ class RabbitMQ:
         await self._send(
             topology.EVENTS_EXCHANGE, event.type, event.encode(), message_id=event.id, content_type=CONTENT_TYPE
         )
+
+    async def fan_out(self, event: JobProgressed) -> None:
+        """Tell every replica; not confirmed, since the message that led here is given back when this is lost."""
+        if self._fan_out is None:
+            raise ConnectionError("RabbitMQ is not connected yet")
+        message = Message(event.encode(), content_type=CONTENT_TYPE, message_id=event.id)
+        await self._fan_out.publish(message, routing_key=event.subject, mandatory=False)
 
     async def pass_on(self, message: RabbitMessage, exchange: str, routing_key: str, headers: dict[str, Any]) -> None:
         """Publish a received message again elsewhere with these headers added; same promise as `publish`.
@@ -117,6 +134,8 @@ class RabbitMQ:
                 connection = await self._broker.connect()
                 await _declare_all(connection)
                 await self._broker.start()
+                unconfirmed = await connection.channel(publisher_confirms=False)
+                self._fan_out = await unconfirmed.get_exchange(topology.PROGRESS_EXCHANGE)
                 self._connection = connection
         log.info("rabbitmq connected", queues=[queue.name for queue in self._queues])
 

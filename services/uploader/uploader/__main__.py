@@ -11,6 +11,8 @@ from uploader.logs import configure
 from uploader.settings import Settings
 
 SHUTDOWN_SECONDS = 3
+KEEP_ALIVE_SECONDS = 75
+"""Longer than the edge keeps its connections: it must be the one to close them, or a request meets a reset."""
 
 
 def main() -> None:
@@ -30,6 +32,7 @@ def main() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
 

@@ -128,11 +128,11 @@ def _loudest_channel(frame: AudioFrame) -> NDArray[np.float32]:
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
     # A damaged float recording may hold anything.
-    levels: NDArray[np.float32] = np.nan_to_num(samples.astype(np.float32))
+    levels: NDArray[np.float32] = np.asarray(np.nan_to_num(samples), dtype=np.float32)
     if samples.dtype == np.uint8:
         levels = (levels - 128) / 128
     elif np.issubdtype(samples.dtype, np.integer):
-        levels = levels / np.float32(2.0 ** (8 * samples.dtype.itemsize - 1))
+        levels /= 2.0 ** (8 * samples.dtype.itemsize - 1)
     loudest: NDArray[np.float32] = np.abs(levels).max(axis=0)
     return loudest
 

@@ -1,0 +1,56 @@
+"""Connects the notifier's parts."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Mount, Route, Router
+from starlette.types import ASGIApp
+
+from notifier import SERVICE
+from notifier.health import health_routes
+from notifier.hub import Hub
+from notifier.progress import Progress
+from notifier.rabbitmq import RabbitMQ
+from notifier.settings import Settings
+from notifier.store import Jobs
+from notifier.streams import ProgressStreams
+from notifier.subscribers import subscribe
+
+PREFETCH = 32
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """Return the service as an ASGI application that works while its lifespan runs."""
+    jobs = Jobs(str(settings.mongodb_url))
+    hub = Hub(jobs)
+    rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH, on_reconnected=hub.refresh)
+    subscribe(rabbitmq, Progress(jobs), hub)
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        rabbitmq.start()
+        hub.start()
+        yield
+        await hub.stop()
+        await rabbitmq.stop()
+        jobs.close()
+
+    health = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    checks = {"rabbitmq": rabbitmq.is_up, "consumers": rabbitmq.consumes, "mongodb": jobs.is_up}
+    health.include_router(health_routes(SERVICE, checks))
+    streams = ProgressStreams(hub, jobs)
+    routes = [
+        Route("/tokens/analysis-progress/{job_id}", endpoint=streams),
+        Route("/tokens/analysis-progress/{job_id}/", endpoint=streams),
+        Mount("/", health),
+    ]
+    return CORSMiddleware(
+        Router(routes, redirect_slashes=False, lifespan=lifespan),
+        allow_origins=settings.origins,
+        allow_methods=["GET"],
+        allow_headers=["*"],
+        expose_headers=["Retry-After", "Content-Language"],
+        max_age=600,
+    )

@@ -1,0 +1,13 @@
+"""What can go wrong in the notifier."""
+
+
+class NotifierError(Exception):
+    """Anything the notifier raises itself."""
+
+    code = "notifier_error"
+
+
+class ContendedError(NotifierError):
+    """A job kept changing while an event was to be applied to it; the message is tried again."""
+
+    code = "contended"

@@ -1,0 +1,237 @@
+"""The open SSE streams of this process, and how each is told of its job's progress without gap or repeat."""
+
+import asyncio
+import types
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Protocol
+
+import structlog
+
+from contracts import api
+from contracts.events import JobProgressedData
+from contracts.failures import Language
+from contracts.job import Job, is_terminal, progressed, views_since
+
+log = structlog.get_logger()
+
+HEARTBEAT_SECONDS = 15.0
+HEARTBEAT_TICKS = 60
+"""Heartbeats are spread over this many moments, so that many streams do not all wake at once."""
+HEARTBEAT = b": heartbeat\n\n"
+MAX_STREAMS = 10_000
+MAX_WAITING = 64
+"""Frames that wait for a listener who does not read; one more and the listener is dropped, to come back later."""
+CATCH_UP_READS = 16
+"""Jobs read at once when many streams have something to catch up on."""
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Jobs(Protocol):
+    """The job documents."""
+
+    async def find(self, job_id: str) -> Job | None:
+        """Return the job with its history."""
+
+
+class Stream:
+    """One listener. `revision` is the last that was sent; None until the first is."""
+
+    __slots__ = (
+        "_send",
+        "_waiting",
+        "_writer",
+        "behind",
+        "catching_up",
+        "ended",
+        "job_id",
+        "language",
+        "owner",
+        "revision",
+    )
+
+    def __init__(self, job_id: str, send: Send, language: Language, owner: asyncio.Task[Any] | None) -> None:
+        self.job_id = job_id
+        self.language = language
+        self.owner = owner
+        self.revision: int | None = None
+        self.catching_up: asyncio.Task[None] | None = None
+        self.behind = False
+        self.ended = False
+        self._send = send
+        self._waiting: deque[dict[str, Any]] | None = None
+        self._writer: asyncio.Task[None] | None = None
+
+    def write(self, frame: bytes, *, last: bool = False) -> None:
+        """Send without waiting: at once while the socket takes it, from a bounded queue when it is full."""
+        if self.ended:
+            return
+        self.ended = last
+        message = {"type": "http.response.body", "body": frame, "more_body": not last}
+        if self._waiting is not None:
+            if len(self._waiting) >= MAX_WAITING:
+                self.drop()
+            else:
+                self._waiting.append(message)
+            return
+        sending = self._send(message)
+        assert isinstance(sending, Coroutine)  # noqa: S101 - ASGI servers' send is a coroutine function
+        try:
+            blocked_on = sending.send(None)
+        except StopIteration:
+            return
+        self._waiting = deque()
+        self._writer = asyncio.create_task(self._write_waiting(_resumed(sending, blocked_on)))
+
+    def drop(self) -> None:
+        """End the listener's request; a browser reconnects by itself and resumes."""
+        self.ended = True
+        if self._writer is not None:
+            self._writer.cancel()
+        if self.owner is not None:
+            self.owner.cancel()
+
+    async def _write_waiting(self, first: Awaitable[None]) -> None:
+        with suppress(OSError):
+            await first
+            while self._waiting:
+                await self._send(self._waiting.popleft())
+        self._waiting = None
+        self._writer = None
+
+
+class Hub:
+    """All open streams, by job."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._streams: defaultdict[str, set[Stream]] = defaultdict(set)
+        self._count = 0
+        self._reads = asyncio.Semaphore(CATCH_UP_READS)
+        self._heartbeat: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to send heartbeats."""
+        self._heartbeat = asyncio.create_task(self._beat())
+
+    async def stop(self) -> None:
+        """End every stream; each listener reconnects elsewhere and resumes."""
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        for stream in self._all():
+            stream.write(b"", last=True)
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether this process has as many streams as it can serve."""
+        return self._count >= MAX_STREAMS
+
+    def attach(self, stream: Stream) -> None:
+        """Begin to tell `stream` of its job; until `caught_up` it only remembers that there was news."""
+        self._streams[stream.job_id].add(stream)
+        self._count += 1
+
+    def detach(self, stream: Stream) -> None:
+        """Forget a stream whose request has ended."""
+        streams = self._streams[stream.job_id]
+        streams.discard(stream)
+        if not streams:
+            del self._streams[stream.job_id]
+        self._count -= 1
+        if stream.catching_up is not None:
+            stream.catching_up.cancel()
+
+    def listens(self, job_id: str) -> bool:
+        """Tell whether any stream of this process is about the job."""
+        return job_id in self._streams
+
+    def send_since(self, stream: Stream, job: Job, revision: int) -> None:
+        """Send every state after `revision`, and end the stream with the terminal one."""
+        for number, view in views_since(job, revision):
+            _write_state(stream, job.job_id, progressed(job, number, view), {})
+        stream.revision = max(stream.revision or 0, revision)
+        if stream.catching_up is None:
+            self._settle(stream)
+
+    def deliver(self, job_id: str, state: JobProgressedData) -> None:
+        """Tell the job's streams of one change; what a stream has had is dropped, what it lacks is read."""
+        frames: dict[Language, bytes] = {}
+        for stream in tuple(self._streams.get(job_id, ())):
+            if stream.revision is None or state.revision > stream.revision + 1:
+                self._lag(stream)
+            elif stream.catching_up is not None:
+                stream.behind = True
+            elif state.revision > stream.revision:
+                _write_state(stream, job_id, state, frames)
+
+    def refresh(self) -> None:
+        """Read every open job again: changes may have been missed while the broker was away."""
+        for stream in self._all():
+            self._lag(stream)
+
+    def _lag(self, stream: Stream) -> None:
+        """Note that the stream lacks something; it is read at once, or when the read under way has ended."""
+        stream.behind = True
+        if stream.revision is not None:
+            self._settle(stream)
+
+    def _settle(self, stream: Stream) -> None:
+        if stream.behind and stream.catching_up is None and not stream.ended:
+            stream.catching_up = asyncio.create_task(self._catch_up(stream))
+
+    async def _catch_up(self, stream: Stream) -> None:
+        try:
+            while stream.behind and not stream.ended:
+                stream.behind = False
+                async with self._reads:
+                    job = await self._jobs.find(stream.job_id)
+                if job is None:
+                    stream.drop()
+                    return
+                self.send_since(stream, job, stream.revision or 0)
+        except Exception as error:  # noqa: BLE001 - the listener reconnects and resumes when MongoDB is back
+            log.warning("stream dropped", job_id=stream.job_id, reason=type(error).__name__)
+            stream.drop()
+        finally:
+            stream.catching_up = None
+
+    async def _beat(self) -> None:
+        while True:
+            streams = self._all()
+            for tick in range(HEARTBEAT_TICKS):
+                for stream in streams[tick::HEARTBEAT_TICKS]:
+                    stream.write(HEARTBEAT)
+                await asyncio.sleep(HEARTBEAT_SECONDS / HEARTBEAT_TICKS)
+
+    def _all(self) -> Sequence[Stream]:
+        return [stream for streams in self._streams.values() for stream in streams]
+
+
+def _write_state(stream: Stream, job_id: str, state: JobProgressedData, frames: dict[Language, bytes]) -> None:
+    """Send one state; `frames` keeps it encoded, since many streams may be told the same."""
+    frame = frames.get(stream.language)
+    if frame is None:
+        data = api.job_state(job_id, state, stream.language).encode()
+        frame = frames[stream.language] = b"id: %d\ndata: %b\n\n" % (state.revision, data)
+    stream.revision = state.revision
+    stream.write(frame, last=is_terminal(state.status))
+
+
+@types.coroutine
+def _resumed(coroutine: Coroutine[Any, Any, None], blocked_on: Any) -> Generator[Any, Any, None]:
+    """Make what is left of a coroutine that was stepped by hand awaitable by a task."""
+    resume: Callable[[], Any]
+    while True:
+        try:
+            value = yield blocked_on
+        except BaseException as error:  # noqa: BLE001 - handed on to the coroutine, as `await` would
+            resume = partial(coroutine.throw, error)
+        else:
+            resume = partial(coroutine.send, value)
+        try:
+            blocked_on = resume()
+        except StopIteration:
+            return

@@ -1,0 +1,20 @@
+"""What the notifier reads from the environment."""
+
+from pydantic import AmqpDsn, Field, MongoDsn
+from pydantic_settings import BaseSettings
+
+
+class Settings(BaseSettings):
+    """One field per environment variable, by the same name in upper case."""
+
+    rabbitmq_url: AmqpDsn
+    mongodb_url: MongoDsn = Field(description="With the database in its path, mongodb://host/sori")
+    cors_origins: str = Field(default="", description="Comma separated; other origins' pages get no answer")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8040, ge=1, le=65535)
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins whose pages may listen."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]

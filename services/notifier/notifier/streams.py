@@ -1,0 +1,101 @@
+"""The SSE endpoint (WHATWG HTML, section 9.2): a plain ASGI application, for the memory that each stream takes."""
+
+import asyncio
+from uuid import UUID
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from contracts import problems
+from contracts.failures import preferred_language
+from contracts.job import is_terminal
+from contracts.problems import ProblemKind
+from notifier.hub import Hub, Stream
+from notifier.store import Jobs
+
+log = structlog.get_logger()
+
+RECONNECT_MS = 2000
+RETRY_AFTER_SECONDS = 5
+HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class ProgressStreams:
+    """Streams a job's progress; what is wrong with the request is answered before any stream starts."""
+
+    def __init__(self, hub: Hub, jobs: Jobs) -> None:
+        self._hub = hub
+        self._jobs = jobs
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3.0, HTTP)."""
+        request = Request(scope)
+        job_id = _canonical(request.path_params["job_id"])
+        if job_id is None:
+            await _refuse(request, problems.JOB_NOT_FOUND)(scope, receive, send)
+        elif self._hub.is_full:
+            await _refuse(request, problems.BUSY)(scope, receive, send)
+        else:
+            language = preferred_language(request.headers.get("accept-language"))
+            stream = Stream(job_id, send, language, asyncio.current_task())
+            # Attached before the job is read: no change can fall between the two.
+            self._hub.attach(stream)
+            try:
+                await self._serve(request, stream, receive, send)
+            except asyncio.CancelledError:
+                if not stream.ended:
+                    raise
+                log.info("stream dropped", job_id=job_id)
+            finally:
+                self._hub.detach(stream)
+
+    async def _serve(self, request: Request, stream: Stream, receive: Receive, send: Send) -> None:
+        try:
+            job = await self._jobs.find(stream.job_id)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the listener is told to come back
+            log.warning("stream refused", job_id=stream.job_id, reason=type(error).__name__)
+            await _refuse(request, problems.UNAVAILABLE)(request.scope, receive, send)
+            return
+        if job is None:
+            await _refuse(request, problems.JOB_NOT_FOUND)(request.scope, receive, send)
+            return
+        seen = _last_event_id(request)
+        if seen is not None and seen >= job.revision and is_terminal(job.view.status):
+            # A browser takes 204 as the word not to reconnect.
+            await Response(status_code=204)(request.scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        await send({"type": "http.response.body", "body": b"retry: %d\n\n" % RECONNECT_MS, "more_body": True})
+        # Without an id the listener is told how the job stands; an id from the future is not believed.
+        before_last = job.revision - 1
+        self._hub.send_since(stream, job, before_last if seen is None else min(seen, job.revision))
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+def _canonical(job_id: str) -> str | None:
+    try:
+        canonical = str(UUID(job_id))
+    except ValueError:
+        return None
+    return canonical if canonical == job_id.lower() else None
+
+
+def _last_event_id(request: Request) -> int | None:
+    value = request.headers.get("last-event-id", "")
+    return int(value) if value.isascii() and value.isdecimal() and len(value) < 10 else None  # noqa: PLR2004 - no revision is longer
+
+
+def _refuse(request: Request, kind: ProblemKind) -> Response:
+    language = preferred_language(request.headers.get("accept-language"))
+    headers = {"Content-Language": language, "Cache-Control": "no-store"}
+    if kind.status == problems.UNAVAILABLE.status:
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    body = kind.body(language).model_dump_json()
+    return Response(body, kind.status, headers, media_type=problems.CONTENT_TYPE)

@@ -1,0 +1,106 @@
+"""The messages that the notifier takes in, and the three outcomes of each: done, tried again later, set aside."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+from faststream.rabbit import RabbitMessage
+from structlog.contextvars import bound_contextvars
+
+from contracts import events, topology
+from contracts.events import Event, InvalidEventError, JobProgressed
+from notifier import SERVICE
+from notifier.hub import Hub
+from notifier.progress import Progress
+from notifier.rabbitmq import RabbitMQ
+
+log = structlog.get_logger()
+
+
+def subscribe(rabbitmq: RabbitMQ, progress: Progress, hub: Hub) -> None:
+    """Register the notifier's subscribers: one for every event, and one for what other replicas tell."""
+
+    async def on_event(event: Event) -> None:
+        progressed = await progress.record(event)
+        if progressed is not None:
+            await rabbitmq.fan_out(progressed)
+
+    async def on_job_progressed(message: RabbitMessage) -> None:
+        # The routing key spares decoding what nobody here listens to.
+        job_id = message.raw_message.routing_key or ""
+        if hub.listens(job_id):
+            event = events.decode(message.body)
+            if isinstance(event, JobProgressed):
+                hub.deliver(job_id, event.data)
+
+    for queue in topology.NOTIFIER_QUEUES:
+        _subscribe(rabbitmq, queue, on_event)
+    rabbitmq.subscribe_fan_out(on_job_progressed)
+
+
+def _subscribe(rabbitmq: RabbitMQ, queue: topology.Queue, handle: Callable[[Any], Awaitable[None]]) -> None:
+    async def deliver(message: RabbitMessage) -> None:
+        try:
+            event = events.decode(message.body)
+            if not isinstance(event, queue.event):
+                raise InvalidEventError(f"invalid event: {event.type} in a queue for {queue.event.TYPE}")  # noqa: TRY301 - one place decides
+        except InvalidEventError as error:
+            await _set_aside(rabbitmq, queue, message, None, str(error))
+            return
+        with bound_contextvars(job_id=event.subject, event_id=event.id, trace_id=event.trace_id, queue=queue.name):
+            try:
+                await handle(event)
+            except Exception as error:  # noqa: BLE001 - any failure has one of the outcomes below
+                await _try_later(rabbitmq, queue, message, event, error)
+            else:
+                log.info("event handled", type=event.type)
+
+    rabbitmq.subscribe(queue, deliver)
+
+
+async def _try_later(
+    rabbitmq: RabbitMQ, queue: topology.Queue, message: RabbitMessage, event: Event, error: Exception
+) -> None:
+    attempt = _attempt(message)
+    delay = topology.retry_delay(attempt)
+    reason = f"{type(error).__name__}: {error}"[:200]
+    if delay is None:
+        await _set_aside(rabbitmq, queue, message, event, reason)
+        return
+    now = datetime.now(UTC).isoformat()
+    headers = {
+        topology.ATTEMPT_HEADER: attempt + 1,
+        topology.FIRST_FAILURE_HEADER: message.headers.get(topology.FIRST_FAILURE_HEADER, now),
+        topology.REASON_HEADER: reason,
+        "expiration": topology.jittered(delay),
+    }
+    log.warning("event will be tried again", reason=reason, attempt=attempt, delay_seconds=delay.seconds)
+    await rabbitmq.pass_on(message, delay.name, queue.name, headers)
+
+
+async def _set_aside(
+    rabbitmq: RabbitMQ, queue: topology.Queue, message: RabbitMessage, event: Event | None, reason: str
+) -> None:
+    now = datetime.now(UTC).isoformat()
+    headers = {
+        topology.REASON_HEADER: reason,
+        topology.ATTEMPT_HEADER: _attempt(message),
+        topology.FIRST_FAILURE_HEADER: message.headers.get(topology.FIRST_FAILURE_HEADER, now),
+        topology.LAST_FAILURE_HEADER: now,
+        topology.SERVICE_VERSION_HEADER: f"{SERVICE} {version(f'sori-{SERVICE}')}",
+    }
+    log.error("event set aside as a dead letter", reason=reason, queue=queue.name)
+    await rabbitmq.pass_on(message, "", queue.dead_name, headers)
+    if event is not None:
+        held = events.JobHeldData(queue=queue.name, event_id=event.id, event_type=event.type, reason=reason)
+        step = f"{queue.name}/{event.id}"
+        await rabbitmq.publish(
+            events.JobHeld.new(event.subject, held, source=SERVICE, traceparent=event.traceparent, step=step)
+        )
+
+
+def _attempt(message: RabbitMessage) -> int:
+    value = message.headers.get(topology.ATTEMPT_HEADER, 1)
+    return value if isinstance(value, int) and value > 0 else 1

@@ -1,6 +1,6 @@
 """`python -m local_stack`."""
 
-from local_stack.cli import app
+from local_stack.cli import main
 
 if __name__ == "__main__":
-    app(prog_name="local_stack")
+    main()

@@ -1,19 +1,134 @@
-"""The commands of `python -m local_stack`."""
-
-from __future__ import annotations
+"""The commands of `python -m local_stack`; the Makefile calls them."""
 
 import os
+import shutil
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
-from local_stack.settings import given_settings, stack_settings
+from local_stack import interrupts
+from local_stack.errors import StackError
+from local_stack.logs import show_logs
+from local_stack.sample import make_sample
+from local_stack.screen import PartsProgress, is_interactive, out, show_error
+from local_stack.sending import DEFAULT_TOKEN, Sori, recording_at
+from local_stack.settings import ROOT, given_settings, stack_settings
 from local_stack.stack import Stack
+from local_stack.watching import send_and_watch
 
-app = typer.Typer()
+app = typer.Typer(
+    help="Runs the whole of Sori on one machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 
-def configured_stack(only_backends: bool = False) -> Stack:
+def main() -> None:
+    """Runs one command; exits with 1 and a sentence when it fails, with 128 + n when signal n ended it."""
+    interrupts.catch()
+    try:
+        app(prog_name="local_stack")
+    except StackError as error:
+        show_error(error)
+        sys.exit(1)
+    except interrupts.Interrupted as interrupt:
+        sys.exit(interrupt.exit_status)
+
+
+@app.command()
+def up(only_backends: Annotated[bool, typer.Option(help="Start the back ends and the edge alone.")] = False) -> None:
+    """Start every part in the background; return when all are ready."""
+    stack = _configured(only_backends=only_backends)
+    if _bring_up(stack):
+        out.print(f"Sori is up: {stack.url}   Next: make send FILE=path, make logs, make down", soft_wrap=True)
+    else:
+        out.print(f"Sori was up already: {stack.url}")
+
+
+@app.command()
+def down() -> None:
+    """Stop every part; the data stays."""
+    _bring_down(Stack(_home()))
+    out.print("Sori is down.")
+
+
+@app.command()
+def run() -> None:
+    """Start every part, send a sample recording, show its result; in a terminal, stay until Ctrl-C."""
+    stack = _configured()
+    fresh = _bring_up(stack)
+    try:
+        succeeded = send_and_watch(Sori(stack.url), make_sample(stack.home), DEFAULT_TOKEN)
+        _show_addresses(stack)
+        if fresh and succeeded and is_interactive():
+            out.print("Press Ctrl-C to stop everything.")
+            interrupts.wait()
+    finally:
+        if fresh:
+            _bring_down(stack)
+    if not succeeded:
+        sys.exit(1)
+
+
+@app.command()
+def send(
+    file: Annotated[Path, typer.Argument(help="The recording, in any audio format.")],
+    token: Annotated[str, typer.Option(help="The token that it is a recording for.")] = DEFAULT_TOKEN,
+) -> None:
+    """Send a recording through the running stack and show its result."""
+    if not send_and_watch(Sori(Stack.running(_home()).url), recording_at(file), token):
+        sys.exit(1)
+
+
+@app.command()
+def logs(
+    parts: Annotated[list[str] | None, typer.Argument(help="Which parts; all when none is named.")] = None,
+    lines: Annotated[int, typer.Option(help="How many of each log's last lines to begin with.")] = 20,
+    follow: Annotated[bool, typer.Option(help="Go on showing what is added.")] = sys.stdout.isatty(),
+) -> None:
+    """Show the parts' logs, and the process manager's."""
+    try:
+        show_logs(_home() / "logs", parts or [], lines, follow)
+    except interrupts.Interrupted:
+        return
+
+
+@app.command()
+def status() -> None:
+    """Say of each part whether it is ready; fail when one is not."""
+    stack = Stack.running(_home())
+    states = stack.status()
+    table = Table("part", "state", "address", box=None)
+    for name, state in states.items():
+        table.add_row(name, f"[green]{state}" if state == "ready" else f"[red]{state}", stack.parts[name].address)
+    out.print(table)
+    if set(states.values()) != {"ready"}:
+        sys.exit(1)
+
+
+@app.command()
+def clean() -> None:
+    """Stop every part and remove all data."""
+    home = _home()
+    if home != ROOT / ".sori" and home.exists() and not (home / "lock").exists():
+        raise StackError(f"SORI_HOME={home} is no stack's data: remove it by hand if that is what you want.")
+    for record in [*home.glob("*/run/stack.json"), *home.glob("*/*/run/stack.json")]:  # what tests may have left
+        _bring_down(Stack(record.parents[1]))
+    if home.exists():
+        _bring_down(Stack(home))
+        shutil.rmtree(home)
+    out.print(f"Removed {home}.")
+
+
+def _home() -> Path:
+    return stack_settings(given_settings(os.environ)).home
+
+
+def _configured(only_backends: bool = False) -> Stack:
     given = given_settings(os.environ)
     settings = stack_settings(given)
     return Stack(
@@ -26,19 +141,24 @@ def configured_stack(only_backends: bool = False) -> Stack:
     )
 
 
-@app.command()
-def up(only_backends: bool = False) -> None:
-    """Up."""
-    stack = configured_stack(only_backends)
-    print(stack.up(lambda part, s: print(part.name, s)))
+def _bring_up(stack: Stack) -> bool:
+    with PartsProgress(list(stack.parts.values())) as progress:
+        return stack.up(progress)
 
 
-@app.command()
-def down() -> None:
-    """Down."""
-    configured_stack().down()
+def _bring_down(stack: Stack) -> None:
+    interrupts.ignore()
+    with out.status("Stopping everything; the services finish what they have in hand …"):
+        stack.down()
 
 
-@app.command()
-def status() -> None:
-    print(Stack.running(stack_settings(given_settings(os.environ)).home).status())
+def _show_addresses(stack: Stack) -> None:
+    url = stack.url
+    out.print(f"""
+[bold]To try[/bold]
+  {url}/docs     every call, to be tried in the browser
+  {url}/health   what is up
+  curl -F file=@path/to/recording.wav {url}/tokens/test-token/upload-audio
+  curl -N {url}/tokens/analysis-progress/JOB_ID
+  curl {url}/tokens/analysis-result/JOB_ID
+""")

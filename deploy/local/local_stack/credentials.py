@@ -1,7 +1,5 @@
 """The secrets of one stack: made once, kept in its home, readable by their owner alone."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

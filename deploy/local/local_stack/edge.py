@@ -1,14 +1,12 @@
 """The nginx edge: fills in the edge's template for this stack."""
 
-from __future__ import annotations
-
 import http.client
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from local_stack.errors import SettingError
-from local_stack.part import NotReady, Part
+from local_stack.part import NotReadyError, Part
 from local_stack.ports import LOOPBACK, Ports
 from local_stack.settings import ROOT
 
@@ -19,6 +17,7 @@ ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-:\[\]]+|\*")
 
 
 def edge_url(ports: Ports) -> str:
+    """Return where the edge is, without a slash at the end."""
     return f"http://{LOOPBACK}:{ports.edge}"
 
 
@@ -75,6 +74,6 @@ def _answers(port: int) -> None:
         connection.request("GET", "/health")
         connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
-        raise NotReady("the edge does not answer yet") from error
+        raise NotReadyError("the edge does not answer yet") from error
     finally:
         connection.close()

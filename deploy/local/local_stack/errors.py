@@ -2,12 +2,11 @@
 
 StackError
 ├── SettingError      a setting is wrong or missing
-├── PortsTaken        another program listens where the stack wants to
-├── PartFailed        a part does not become ready
-└── NotRunning        the stack is not up
+├── PortsTakenError   another program listens where the stack wants to
+├── PartFailedError   a part does not become ready
+├── NotRunningError   the stack is not up
+└── SendFailedError   a recording could not be sent, or its progress not be followed
 """
-
-from __future__ import annotations
 
 
 class StackError(Exception):
@@ -22,13 +21,17 @@ class SettingError(StackError):
     """A setting is wrong or missing; the message names it."""
 
 
-class PortsTaken(StackError):
+class PortsTakenError(StackError):
     """Another program listens where the stack wants to."""
 
 
-class PartFailed(StackError):
+class PartFailedError(StackError):
     """A part did not become ready; the message names it, the details are the last lines of its log."""
 
 
-class NotRunning(StackError):
+class NotRunningError(StackError):
     """The stack is not up."""
+
+
+class SendFailedError(StackError):
+    """A recording could not be sent, or its progress not be followed."""

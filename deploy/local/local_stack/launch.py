@@ -4,8 +4,6 @@ It stands between the two so that secrets stay out of the process manager's conf
 part has left running does not hold the port that its successor needs.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import resource
@@ -21,6 +19,7 @@ OPEN_FILES = 65536  # enough for thousands of streams; some programs walk the wh
 
 
 def main() -> None:
+    """Runs the part named by the first argument in this process's place."""
     home, name = Path(os.environ[processes.STACK]), sys.argv[1]
     spec = json.loads((home / "parts" / f"{name}.json").read_text(encoding="utf-8"))
     processes.kill(processes.of_part(home, name), signal.SIGKILL)
@@ -31,7 +30,7 @@ def main() -> None:
     os.chdir(home)
     command, env = spec["command"], spec["env"] | processes.mark(home, name)
     try:
-        os.execvpe(command[0], command, env)
+        os.execvpe(command[0], command, env)  # noqa: S606  # becoming that program is the point
     except OSError as error:
         sys.exit(f"{command[0]} does not start: {error.strerror}")
 
@@ -40,11 +39,10 @@ def _wait_for(port: int | None) -> None:
     """Returns when the port answers; gives up after 30 s and lets the part say what it misses."""
     limit = time.monotonic() + 30
     while port is not None and time.monotonic() < limit:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":

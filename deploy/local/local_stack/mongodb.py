@@ -1,7 +1,5 @@
 """MongoDB as a replica set of one member, which is what the services' majority writes need."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -12,7 +10,7 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
 from local_stack.errors import StackError
-from local_stack.part import NotReady, Part
+from local_stack.part import NotReadyError, Part
 from local_stack.ports import LOOPBACK, Ports
 
 REPLICA_SET = "rs0"
@@ -22,6 +20,7 @@ CACHE_GB = 0.5
 
 
 def mongodb_url(ports: Ports) -> str:
+    """Return the address of the services' database."""
     return f"mongodb://{LOOPBACK}:{ports.mongod}/sori?replicaSet={REPLICA_SET}"
 
 
@@ -70,8 +69,8 @@ def _ensure_primary(port: int) -> None:
                 return
             _configure(client, f"{LOOPBACK}:{port}")
         except PyMongoError as error:
-            raise NotReady("mongod does not answer yet") from error
-    raise NotReady("the replica set has no primary yet")
+            raise NotReadyError("mongod does not answer yet") from error
+    raise NotReadyError("the replica set has no primary yet")
 
 
 def _configure(client: MongoClient[dict[str, Any]], address: str) -> None:

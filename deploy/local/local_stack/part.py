@@ -1,13 +1,11 @@
 """What a part of the stack is: one program, how it is started and how one knows that it is ready."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 
-class NotReady(Exception):
+class NotReadyError(Exception):
     """Not yet; the text says what is missing."""
 
 
@@ -25,7 +23,7 @@ class Part:
     address: str
     """Where to reach it, without secrets."""
     check_ready: Callable[[], None]
-    """Returns when the part can do its work right now, else raises NotReady. May finish the part's set-up."""
+    """Returns when the part can do its work right now, else raises NotReadyError. May finish the part's set-up."""
     after_port: int | None = None
     """Start only once this port answers."""
     files: Mapping[Path, str] = field(default_factory=dict)

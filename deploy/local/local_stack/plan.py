@@ -1,7 +1,5 @@
 """What a stack consists of: its settings and its parts, worked out from where it lives and what a person gave."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -1,12 +1,11 @@
 """Which part listens where: every port of a stack follows from its base."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
-from local_stack.errors import PortsTaken
+from local_stack.errors import PortsTakenError
 
 LOOPBACK = "127.0.0.1"
 SPAN = 50
@@ -17,45 +16,25 @@ SERVICE_OFFSETS = {"gateway": 10, "uploader": 20, "analyzer-bridge": 30, "notifi
 
 @dataclass(frozen=True)
 class Ports:
-    """The ports of the stack with this base, all on the loopback address."""
+    """Where each part of one stack listens, on the loopback address."""
 
-    base: int
+    edge: int
+    analysis_server: int
+    rabbitmq: int
+    rabbitmq_distribution: int
+    epmd: int
+    rabbitmq_management: int
+    mongod: int
+    s3: int
 
-    @property
-    def edge(self) -> int:
-        return self.base
-
-    @property
-    def analysis_server(self) -> int:
-        return self.base + 1
-
-    @property
-    def rabbitmq(self) -> int:
-        return self.base + 2
-
-    @property
-    def rabbitmq_distribution(self) -> int:
-        return self.base + 3
-
-    @property
-    def epmd(self) -> int:
-        return self.base + 4
-
-    @property
-    def rabbitmq_management(self) -> int:
-        return self.base + 5
-
-    @property
-    def mongod(self) -> int:
-        return self.base + 6
-
-    @property
-    def s3(self) -> int:
-        return self.base + 7
+    @classmethod
+    def from_base(cls, base: int) -> Self:
+        """Return the ports of the stack whose edge listens on `base`."""
+        return cls(*range(base, base + len(fields(cls))))
 
     def service(self, name: str, replica: int) -> int:
         """The port of one replica, counted from 1 (to 10)."""
-        return self.base + SERVICE_OFFSETS[name] + replica - 1
+        return self.edge + SERVICE_OFFSETS[name] + replica - 1
 
 
 def taken(ports: Mapping[int, str]) -> dict[int, str]:
@@ -64,11 +43,11 @@ def taken(ports: Mapping[int, str]) -> dict[int, str]:
 
 
 def refuse_taken(ports: Mapping[int, str]) -> None:
-    """Raises PortsTaken, naming each taken port, the part it is for and the way out."""
+    """Raises PortsTakenError, naming each taken port, the part it is for and the way out."""
     if not (in_use := taken(ports)):
         return
     names = ", ".join(f"{port} (for {owner})" for port, owner in sorted(in_use.items()))
-    raise PortsTaken(
+    raise PortsTakenError(
         f"Taken by another program: port{'s' if len(in_use) > 1 else ''} {names}. "
         f"Stop that program, or move the whole stack: SORI_PORT_BASE={min(ports) + 1000} make up"
     )

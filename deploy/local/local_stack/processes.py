@@ -4,8 +4,6 @@ The mark is inherited, so it also finds what a part has started and what a kille
 the stack's home: another stack's processes, or any other program, never match.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import time
@@ -27,12 +25,12 @@ def of_stack(home: Path) -> dict[int, str]:
     stack = f"{STACK}={home}".encode()
     prefix = f"{PART}=".encode()
     found = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != os.getpid():
-            names = _environment(entry)
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            names = _environment(process)
             if stack in names:
                 part = next((name for name in names if name.startswith(prefix)), prefix)
-                found[int(entry)] = part.removeprefix(prefix).decode()
+                found[int(process.name)] = part.removeprefix(prefix).decode()
     return found
 
 
@@ -72,8 +70,8 @@ def _gone(home: Path, names: set[str], patience: float) -> bool:
     return True
 
 
-def _environment(pid: str) -> list[bytes]:
+def _environment(process: Path) -> list[bytes]:
     try:
-        return Path("/proc", pid, "environ").read_bytes().split(b"\0")
+        return (process / "environ").read_bytes().split(b"\0")
     except OSError:  # it has ended, or is another user's
         return []

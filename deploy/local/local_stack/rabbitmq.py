@@ -1,7 +1,5 @@
 """RabbitMQ as a private node, and the Erlang port mapper that it registers with."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from collections.abc import Mapping
@@ -10,7 +8,7 @@ from pathlib import Path
 import aio_pika
 
 from local_stack.credentials import Credentials
-from local_stack.part import NotReady, Part
+from local_stack.part import NotReadyError, Part
 from local_stack.ports import LOOPBACK, Ports
 
 SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the one in /usr/sbin switches to the user rabbitmq
@@ -37,6 +35,7 @@ raft.wal_max_size_bytes = 64000000
 
 
 def amqp_url(ports: Ports, credentials: Credentials) -> str:
+    """Return the broker's address, with its password."""
     return f"amqp://{USER}:{credentials.rabbitmq_password}@{LOOPBACK}:{ports.rabbitmq}/"
 
 
@@ -109,15 +108,15 @@ def _answers(port: int) -> None:
     try:
         socket.create_connection((LOOPBACK, port), timeout=1).close()
     except OSError as error:
-        raise NotReady(f"nothing answers on port {port}") from error
+        raise NotReadyError(f"nothing answers on port {port}") from error
 
 
 def _accepts(port: int, url: str) -> None:
     _answers(port)
     try:
         asyncio.run(_open_channel(url))
-    except (OSError, asyncio.TimeoutError, aio_pika.exceptions.AMQPError) as error:
-        raise NotReady("the broker does not accept AMQP connections") from error
+    except (OSError, aio_pika.exceptions.AMQPError) as error:
+        raise NotReadyError("the broker does not accept AMQP connections") from error
 
 
 async def _open_channel(url: str) -> None:

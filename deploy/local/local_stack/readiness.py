@@ -1,7 +1,5 @@
 """Waits until every part of a stack is ready, or says which one is not, and why."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import defaultdict
@@ -9,8 +7,8 @@ from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from local_stack.errors import PartFailed
-from local_stack.part import NotReady, Part
+from local_stack.errors import PartFailedError
+from local_stack.part import NotReadyError, Part
 from local_stack.supervision import Supervisor
 
 Report = Callable[[Part, float], None]
@@ -19,6 +17,10 @@ Report = Callable[[Part, float], None]
 MOST_STARTS = 3
 """A part that was started more often than this while the stack comes up will not get ready."""
 LOG_LINES = 15
+
+
+def ignore(_part: Part, _seconds: float) -> None:
+    """The report for those who want none."""
 
 
 class Readiness:
@@ -34,7 +36,7 @@ class Readiness:
         self._starts: defaultdict[str, set[int]] = defaultdict(set)
 
     def wait(self, report: Report) -> None:
-        """Returns when all are ready. Raises PartFailed for the first that will not be."""
+        """Returns when all are ready. Raises PartFailedError for the first that will not be."""
         with ThreadPoolExecutor(len(self._parts)) as pool:
             try:
                 waits = {pool.submit(self._wait_for, part): part for part in self._parts}
@@ -56,7 +58,7 @@ class Readiness:
             try:
                 part.check_ready()
                 break
-            except NotReady as reason:
+            except NotReadyError as reason:
                 if self._seconds() > self._timeout:
                     raise self._failure(part, f"is not ready after {self._timeout:.0f} s: {reason}") from reason
             self._over.wait(0.15)
@@ -69,13 +71,13 @@ class Readiness:
         state = states[part.name]
         self._starts[part.name].add(state.started)
         if state.name == "FATAL" or len(self._starts[part.name]) > MOST_STARTS:
-            raise self._failure(part, f"ends as soon as it is started (exit status {state.exit_status})")
+            raise self._failure(part, "ends as soon as it is started")
 
-    def _failure(self, part: Part, what: str) -> PartFailed:
+    def _failure(self, part: Part, what: str) -> PartFailedError:
         log = self._logs / f"{part.name}.log"
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
         last = tuple(lines[-LOG_LINES:])
-        return PartFailed(f"{part.name} {what}. The end of {log}:", last)
+        return PartFailedError(f"{part.name} {what}. The end of {log}:", last)
 
     def _seconds(self) -> float:
         return time.monotonic() - self._began

@@ -1,17 +1,16 @@
 """S3 as rclone serves it from a folder: each bucket is a folder below it."""
 
-from __future__ import annotations
-
 import http.client
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from local_stack.part import NotReady, Part
+from local_stack.part import NotReadyError, Part
 from local_stack.ports import LOOPBACK, Ports
 
 
 def s3_url(ports: Ports) -> str:
+    """Return the address of the S3 server."""
     return f"http://{LOOPBACK}:{ports.s3}"
 
 
@@ -23,7 +22,8 @@ def object_storage(home: Path, ports: Ports, settings: Mapping[str, str], system
         name="s3",
         command=(str(Path(sys.executable).with_name("rclone")), "serve", "s3", *options, str(folder)),
         # The key is not among the arguments, which every user of the machine can read.
-        env=dict(system) | {"RCLONE_AUTH_KEY": f'"{settings["AWS_ACCESS_KEY_ID"]},{settings["AWS_SECRET_ACCESS_KEY"]}"'},
+        env=dict(system)
+        | {"RCLONE_AUTH_KEY": f'"{settings["AWS_ACCESS_KEY_ID"]},{settings["AWS_SECRET_ACCESS_KEY"]}"'},
         ports={ports.s3: "S3"},
         address=s3_url(ports),
         check_ready=lambda: _answers(ports.s3),
@@ -37,6 +37,6 @@ def _answers(port: int) -> None:
         connection.request("GET", "/")
         connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
-        raise NotReady("S3 does not answer yet") from error
+        raise NotReadyError("S3 does not answer yet") from error
     finally:
         connection.close()

@@ -1,12 +1,10 @@
 """The four services and the analysis server: which settings each is given, and how one knows that it is ready."""
 
-from __future__ import annotations
-
 import http.client
 import sys
 from collections.abc import Mapping
 
-from local_stack.part import NotReady, Part
+from local_stack.part import NotReadyError, Part
 from local_stack.ports import LOOPBACK, Ports
 
 S3_SETTINGS = ("S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "S3_BUCKET_NAME")
@@ -21,10 +19,12 @@ SETTINGS = {
 
 
 def analysis_server_url(ports: Ports) -> str:
+    """Return what the local analysis server is called at."""
     return f"http://{LOOPBACK}:{ports.analysis_server}/analyze-voice"
 
 
 def analysis_server(ports: Ports, settings: Mapping[str, str], given: Mapping[str, str]) -> Part:
+    """Return the analysis server for those who have none."""
     return _program("analysis-server", "analysis-server", ports.analysis_server, settings, given)
 
 
@@ -52,8 +52,8 @@ def _is_ready(port: int) -> None:
         connection.request("GET", "/health/ready")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        raise NotReady("it does not answer yet") from error
+        raise NotReadyError("it does not answer yet") from error
     finally:
         connection.close()
     if status != http.client.OK:
-        raise NotReady(f"/health/ready answers {status}: it waits for a back end")
+        raise NotReadyError(f"/health/ready answers {status}: it waits for a back end")

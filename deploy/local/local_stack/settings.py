@@ -1,7 +1,5 @@
 """Reads the settings of a local stack: the environment first, then `.env`, then the stack's own defaults."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,24 +1,22 @@
 """One whole stack, brought up and down; the command line and the tests use this."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os
 import signal
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from local_stack import processes
 from local_stack.credentials import write_private
 from local_stack.edge import edge_url
-from local_stack.errors import NotRunning, StackError
-from local_stack.part import GROUPS, NotReady, Part, group_of, system_env
+from local_stack.errors import NotRunningError, StackError
+from local_stack.part import GROUPS, NotReadyError, Part, group_of, system_env
 from local_stack.plan import Plan
 from local_stack.ports import Ports, refuse_taken
-from local_stack.readiness import Readiness, Report
+from local_stack.readiness import Readiness, Report, ignore
 from local_stack.settings import known_names
 from local_stack.supervision import STOP_SECONDS, Supervisor
 
@@ -40,18 +38,18 @@ class Stack:
         timeout: float = 180,
     ) -> None:
         self.home = Path(os.path.realpath(home))
-        self.plan = Plan(self.home, Ports(port_base), replicas, dict(given or {}), only_backends)
+        self.plan = Plan(self.home, Ports.from_base(port_base), replicas, dict(given or {}), only_backends)
         self.timeout = timeout
         self._supervisor = Supervisor(self.home)
         self._record = self.home / "run" / "stack.json"
 
     @classmethod
-    def running(cls, home: Path) -> Stack:
-        """The stack that is up in `home`, whatever settings it was started with. Raises NotRunning."""
+    def running(cls, home: Path) -> Self:
+        """The stack that is up in `home`, whatever settings it was started with. Raises NotRunningError."""
         home = Path(os.path.realpath(home))
         record = home / "run" / "stack.json"
         if not record.exists() or not Supervisor(home).states():
-            raise NotRunning("The stack is not up. Start it with: make up")
+            raise NotRunningError("The stack is not up. Start it with: make up")
         return cls(home, **json.loads(record.read_text(encoding="utf-8")))
 
     @property
@@ -69,21 +67,21 @@ class Stack:
         """Every part, by name: epmd, rabbitmq, mongod, s3, edge, analysis-server, gateway-1, …"""
         return self.plan.parts
 
-    def up(self, report: Report = lambda part, seconds: None) -> bool:
+    def up(self, report: Report = ignore) -> bool:
         """Starts every part and returns when all are ready; False when they were up before.
 
-        Raises PortsTaken before anything is started, and PartFailed after everything was stopped again.
+        Raises PortsTakenError before anything is started, and PartFailedError after everything was stopped again.
         """
         with self._alone():
             if self.is_up():
                 self._refuse_other_settings()
-                self._wait_until_ready(report)
+                self._readiness(self.parts.values(), self.timeout).wait(report)
                 return False
             self._end_processes()
             refuse_taken({port: owner for part in self.parts.values() for port, owner in part.ports.items()})
             try:
                 self._start()
-                self._wait_until_ready(report)
+                self._readiness(self.parts.values(), self.timeout).wait(report)
             except BaseException:  # Ctrl-C too: a stack that is half up is of no use
                 self._stop()
                 raise
@@ -111,9 +109,9 @@ class Stack:
         processes.kill(self.pids(name), signal.SIGKILL)
 
     def wait_until_ready(self, *names: str, timeout: float | None = None) -> None:
-        """Returns when the named parts, or all, are ready. Raises PartFailed."""
-        parts = [self.parts[name] for name in names] or list(self.parts.values())
-        Readiness(parts, self._supervisor, self.home / "logs", timeout or self.timeout).wait(lambda part, seconds: None)
+        """Returns when the named parts, or all, are ready. Raises PartFailedError."""
+        parts = [self.parts[name] for name in names or self.parts]
+        self._readiness(parts, timeout or self.timeout).wait(ignore)
 
     def log(self, name: str) -> Path:
         """The log of a part, or of `supervisord`."""
@@ -127,8 +125,8 @@ class Stack:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _wait_until_ready(self, report: Report) -> None:
-        Readiness(list(self.parts.values()), self._supervisor, self.home / "logs", self.timeout).wait(report)
+    def _readiness(self, parts: Collection[Part], timeout: float) -> Readiness:
+        return Readiness(parts, self._supervisor, self.home / "logs", timeout)
 
     def _start(self) -> None:
         for part in self.parts.values():
@@ -148,7 +146,7 @@ class Stack:
         """What this stack was made with, of the given settings those that are Sori's."""
         given = {name: self.plan.given[name] for name in known_names() if name in self.plan.given}
         return {
-            "port_base": self.plan.ports.base,
+            "port_base": self.plan.ports.edge,
             "replicas": self.plan.replicas,
             "given": given,
             "only_backends": self.plan.only_backends,
@@ -174,6 +172,6 @@ class Stack:
 def _status(part: Part) -> str:
     try:
         part.check_ready()
-    except NotReady as reason:
+    except NotReadyError as reason:
         return str(reason)
     return "ready"

@@ -4,29 +4,24 @@ Everything that it reads is relative to `home/run`, its working directory, so a 
 a socket's path may have 107 bytes at most, and `/proc/self/cwd/…` is short wherever that is.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from xmlrpc.client import Error as RpcError
 from xmlrpc.client import ServerProxy
 
-from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]  # it ships no types
+from supervisor.xmlrpc import SupervisorTransport
 
 from local_stack import processes
 from local_stack.credentials import write_private
 from local_stack.errors import StackError
 from local_stack.part import GROUPS, Part, group_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SOCKET = "supervisor.sock"
 STOP_SECONDS = 25
@@ -85,8 +80,6 @@ class State(NamedTuple):
     """In supervisord's words: STARTING, RUNNING, BACKOFF (it ended at once, and will be started again), FATAL…"""
     started: int
     """When it was last started, in Unix seconds."""
-    exit_status: int
-    """Of its last end."""
 
 
 class Supervisor:
@@ -120,7 +113,7 @@ class Supervisor:
                 infos: Any = rpc.supervisor.getAllProcessInfo()
         except (OSError, HTTPException, RpcError):
             return {}
-        return {info["name"]: State(info["statename"], info["start"], info["exitstatus"]) for info in infos}
+        return {info["name"]: State(info["statename"], info["start"]) for info in infos}
 
     def stop(self) -> None:
         """Ends it and all parts, group by group; returns when it is gone, or cannot be asked."""

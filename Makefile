@@ -1,0 +1,50 @@
+# The few commands of Sori. Settings come from the environment or .env: see .env.example.
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+STACK := $(PYTHON) -m local_stack
+TESTS := tests/unit tests/contract tests/integration tests/e2e
+
+.PHONY: help setup run up down send logs status test lint contracts bench clean
+
+help: ## List the commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+
+run: setup ## Set up, start everything, send a sample recording and show its result
+	@$(STACK) run
+
+up: setup ## Start everything in the background; return when it is ready
+	@$(STACK) up
+
+down: setup ## Stop everything; the data stays
+	@$(STACK) down
+
+send: setup ## Send a recording through the running stack: make send FILE=path
+	@$(STACK) send "$$FILE"
+
+logs: setup ## Show the logs of all parts as they come
+	@$(STACK) logs
+
+status: setup ## Say which parts are ready
+	@$(STACK) status
+
+test: setup ## Run all tests, on a stack of their own
+	@$(PYTHON) -m pytest $(TESTS)
+
+lint: setup ## Check style, types, imports and the generated contracts
+	@$(PYTHON) -m ruff check
+	@$(PYTHON) -m ruff format --check
+	@$(PYTHON) -m mypy
+	@.venv/bin/lint-imports
+	@$(PYTHON) -m contracts --check
+
+contracts: setup ## Generate JSON Schemas, AsyncAPI and OpenAPI from the code
+	@$(PYTHON) -m contracts
+
+bench: setup ## Measure throughput, latency and memory, and print the tables
+	@$(PYTHON) -m tests.bench
+
+clean: setup ## Stop everything and remove all data
+	@$(STACK) clean
+
+setup: ## Install what is missing (the others do it too)
+	@deploy/local/setup

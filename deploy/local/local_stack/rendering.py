@@ -1,0 +1,100 @@
+"""Shows a job's result readably, whatever an analysis server puts into it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+BARS = "▁▂▃▄▅▆▇█"
+SPARK_WIDTH = 60
+MOST_ROWS = 40
+LONGEST_TEXT = 200
+
+
+def render_job(job: Mapping[str, Any]) -> RenderableType:
+    """A panel with everything that a terminal state says."""
+    if job["status"] == "completed":
+        return Panel(render_result(job.get("result") or {}), title="Result", border_style="green", expand=False)
+    error = job.get("error") or {}
+    text = Text(f"{error.get('message') or job.get('message', '')}\n{error.get('code', job['status'])}")
+    return Panel(text, title=job["status"].capitalize(), border_style="red", expand=False)
+
+
+def render_result(result: Mapping[str, Any]) -> RenderableType:
+    """Single values as one table, lists of objects as tables, lists of numbers as lines drawn small."""
+    single, blocks = Table.grid(padding=(0, 2)), list[RenderableType]()
+    single.add_column(style="bold")
+    for name, value in _flattened(result):
+        if _is_list_of(value, Mapping):
+            blocks.append(_rows_table(name, value))
+        else:
+            single.add_row(name, _shown(value))
+    return Group(single, *blocks)
+
+
+def sparkline(values: Sequence[float | None], width: int = SPARK_WIDTH) -> str:
+    """The values as a line of at most `width` bars, each the mean of its share; a blank where there is no value."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    low, span = min(known), max(known) - min(known)
+    means = [_mean(share) for share in _shares(values, width)]
+    return "".join(" " if mean is None else BARS[round((mean - low) / (span or 1) * (len(BARS) - 1))] for mean in means)
+
+
+def _flattened(result: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in result.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _is_list_of(value: object, kind: type) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, kind) for item in value)
+
+
+def _is_series(value: object) -> bool:
+    return (
+        isinstance(value, list) and any(_is_number(v) for v in value) and all(v is None or _is_number(v) for v in value)
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> Text:
+    if value is None:
+        return Text("–", style="dim")
+    if _is_series(value):
+        known = [v for v in value if v is not None]
+        text = Text(sparkline(value), style="cyan")
+        return text.append(f" {min(known):g} … {max(known):g}, {len(value)} values", style="dim")
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    return Text(shown if len(shown) <= LONGEST_TEXT else shown[:LONGEST_TEXT] + "…")
+
+
+def _rows_table(name: str, rows: list[Mapping[str, Any]]) -> Table:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    more = f" (the first {MOST_ROWS} of {len(rows)})" if len(rows) > MOST_ROWS else ""
+    table = Table(*columns, title=name + more, title_justify="left", title_style="bold", header_style="dim", box=None)
+    for row in rows[:MOST_ROWS]:
+        table.add_row(*(_shown(row.get(column)) for column in columns))
+    return table
+
+
+def _shares(values: Sequence[float | None], width: int) -> Iterable[Sequence[float | None]]:
+    count = min(width, len(values))
+    edges = [round(i * len(values) / count) for i in range(count + 1)]
+    return [values[start:end] for start, end in pairwise(edges)]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

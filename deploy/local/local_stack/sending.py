@@ -1,0 +1,101 @@
+"""Sends a recording through a running stack, as any client would: the upload, the live progress, the result."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+import httpx
+from httpx_sse import ServerSentEvent, SSEError, connect_sse
+
+from local_stack.errors import SendFailedError
+
+Job = dict[str, Any]
+"""A job as the API shows it: job_id, status, progress, message, result, …"""
+
+SILENCE_SECONDS = 45
+"""A stream that is silent for longer than its heartbeats allow is broken."""
+MOST_RECONNECTS = 20
+DEFAULT_TOKEN = "test-token"  # noqa: S105  # an actor's clip, not a password
+
+
+@dataclass(frozen=True)
+class Sori:
+    """The public HTTP surface of the stack at `url`."""
+
+    url: str
+
+    def upload(self, name: str, recording: BinaryIO, token_id: str = DEFAULT_TOKEN) -> Job:
+        """Sends an open file as it is read; the answer names the job. Raises SendFailedError."""
+        address = f"{self.url}/tokens/{quote(token_id, safe='')}/upload-audio"
+        with self._client() as client:
+            try:
+                answer = client.post(address, files={"file": (name, recording)})
+            except httpx.HTTPError as error:
+                raise SendFailedError("The upload broke off: is the stack still up? See: make logs") from error
+        return _body(answer)
+
+    def follow(self, job_id: str) -> Iterator[Job]:
+        """Each state of the job as it comes, the terminal one last; a stream that breaks off is taken up again.
+
+        Raises SendFailedError when it cannot be.
+        """
+        last_id, broken = "", 0
+        with self._client() as client:
+            while broken <= MOST_RECONNECTS:
+                try:
+                    for event in self._events(client, job_id, last_id):
+                        last_id, broken, job = event.id or last_id, 0, event.json()
+                        yield job
+                        if job["status"] != "processing":
+                            return
+                except (httpx.TransportError, SSEError):
+                    pass
+                broken += 1
+                time.sleep(min(broken, 3))
+        raise SendFailedError("The progress cannot be read any more: is the stack still up? See: make logs")
+
+    def result(self, job_id: str) -> Job:
+        """The job as it is now. Raises SendFailedError."""
+        with self._client() as client:
+            try:
+                return _body(client.get(f"{self.url}/tokens/analysis-result/{job_id}"))
+            except httpx.HTTPError as error:
+                raise SendFailedError("The result cannot be read: is the stack still up? See: make logs") from error
+
+    def _events(self, client: httpx.Client, job_id: str, last_id: str) -> Iterator[ServerSentEvent]:
+        headers = {"Last-Event-ID": last_id} if last_id else {}
+        with connect_sse(client, "GET", f"{self.url}/tokens/analysis-progress/{job_id}", headers=headers) as source:
+            if source.response.status_code in (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE):
+                raise httpx.ConnectError("not now")
+            if source.response.is_error:
+                source.response.read()
+                _body(source.response)
+            yield from source.iter_sse()
+
+    def _client(self) -> httpx.Client:
+        # Straight to the loopback address, whatever proxy the environment names.
+        return httpx.Client(trust_env=False, timeout=httpx.Timeout(SILENCE_SECONDS, connect=5, write=120, read=120))
+
+
+def recording_at(path: Path) -> Path:
+    """The path, if there is a file to read. Raises SendFailedError."""
+    if not path.is_file():
+        raise SendFailedError(
+            f"There is no file {path}." if str(path) not in ("", ".") else "Which? make send FILE=path"
+        )
+    return path
+
+
+def _body(answer: httpx.Response) -> Job:
+    """The JSON object of a good answer. Raises SendFailedError with a problem body's own words."""
+    try:
+        body = answer.json()
+    except ValueError:
+        body = {}
+    if answer.is_error:
+        detail = body.get("detail") or body.get("title") or f"The server answered {answer.status_code}."
+        raise SendFailedError(f"{detail} ({body.get('code', answer.status_code)})")
+    return dict(body)

@@ -1,0 +1,16 @@
+"""What one accepted request asks for."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recording to analyse and the webhook to call; `job_id` is this server's own."""
+
+    job_id: str
+    s3_audio_url: str
+    key: str
+    webhook_url: str
+    video_id: str
+    script: str | None
+    traceparent: str | None

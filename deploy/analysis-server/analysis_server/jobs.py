@@ -1,0 +1,106 @@
+"""The life of a job: accepted, fetched, analysed, reported; and what becomes of it when the server stops."""
+
+import asyncio
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from analysis_server import webhook
+from analysis_server.errors import AnalysisError, ProblemError
+from analysis_server.job import Job
+from analysis_server.storage import Storage
+from analysis_server.webhook import Webhook
+from analysis_server.workers import Workers
+
+_log = structlog.get_logger()
+
+_RETRY_AFTER_S = 10
+_UNEXPECTED = "The analysis failed for a reason that is ours; the analysis server's log has it."
+_STOPPED = "The analysis server was stopped before this recording was analysed. Please send it again."
+
+
+@dataclass(eq=False)
+class _InHand:
+    """A job and, once it is analysed, what its webhook is to be told."""
+
+    job: Job
+    body: dict[str, Any] | None = None
+
+
+class Jobs:
+    """All jobs in hand: at most `limit`, of which one more than there are workers is fetched or analysed at a time."""
+
+    def __init__(self, storage: Storage, workers: Workers, callbacks: Webhook, limit: int, at_once: int) -> None:
+        self._storage = storage
+        self._workers = workers
+        self._webhook = callbacks
+        self._limit = limit
+        # One more than can be analysed, so that the next recording is fetched while the others keep the workers busy.
+        self._slots = asyncio.Semaphore(at_once + 1)
+        self._in_hand: dict[asyncio.Task[None], _InHand] = {}
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._in_hand)
+
+    def accept(self, job: Job) -> None:
+        """Take a job on, to be reported to its webhook; raises ProblemError `busy` or `stopping`, both 503."""
+        if self._stopping:
+            raise ProblemError(503, "stopping", "Stopping", "This server is stopping. Send it again.", _RETRY_AFTER_S)
+        if len(self._in_hand) >= self._limit:
+            detail = "There are as many recordings waiting as this server takes. Send it again later."
+            raise ProblemError(503, "busy", "Busy", detail, _RETRY_AFTER_S)
+        mine = _InHand(job)
+        task = asyncio.create_task(self._run(mine))
+        self._in_hand[task] = mine
+        task.add_done_callback(self._in_hand.pop)
+        _log.info("job-accepted", job_id=job.job_id, video_id=job.video_id, in_hand=len(self._in_hand))
+
+    async def stop(self, seconds: float) -> None:
+        """Take no more jobs, let those in hand finish for `seconds`, then tell the rest's webhooks how far it got."""
+        self._stopping = True
+        if self._in_hand:
+            _log.info("jobs-draining", in_hand=len(self._in_hand))
+            await asyncio.wait(self._in_hand, timeout=seconds)
+        left = dict(self._in_hand)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*(self._report_at_last(mine) for mine in left.values()))
+
+    async def _run(self, mine: _InHand) -> None:
+        with structlog.contextvars.bound_contextvars(job_id=mine.job.job_id, **_trace(mine.job)):
+            mine.body = await self._outcome(mine.job)
+            await self._webhook.deliver(mine.job, mine.body)
+
+    async def _report_at_last(self, mine: _InHand) -> None:
+        with structlog.contextvars.bound_contextvars(job_id=mine.job.job_id):
+            await self._webhook.call_once(mine.job, mine.body or webhook.failed(mine.job, _STOPPED))
+
+    async def _outcome(self, job: Job) -> dict[str, Any]:
+        """Return the webhook's body; whatever goes wrong on the way is in it."""
+        try:
+            async with self._slots:
+                result = await self._analysed(job)
+        except AnalysisError as error:
+            _log.warning("job-failed", code=error.code, exc_info=error.__cause__)
+            return webhook.failed(job, error.sentence)
+        except Exception:  # noqa: BLE001 - the task's last resort: the caller must hear of every job
+            _log.exception("job-failed", code="unexpected")
+            return webhook.failed(job, _UNEXPECTED)
+        _log.info("job-analysed", duration_s=result["duration_s"], warnings=[w["code"] for w in result["warnings"]])
+        return webhook.completed(job, result)
+
+    async def _analysed(self, job: Job) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(prefix="sori-analysis-") as folder:
+            path = Path(folder, "recording")
+            await self._storage.fetch(job.key, path)
+            return await self._workers.analyse(path, job.script)
+
+
+def _trace(job: Job) -> dict[str, str]:
+    """Return the trace id of a W3C traceparent, which its second part is."""
+    return {"trace_id": job.traceparent.split("-")[1]} if job.traceparent else {}

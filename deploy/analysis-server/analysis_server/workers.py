@@ -1,0 +1,101 @@
+"""The worker processes that analyse: a pool that outlives the crash of a worker, and of this process none outlives."""
+
+import asyncio
+import multiprocessing
+import os
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import structlog
+
+from analysis_server.analysis import Result, analyse
+from analysis_server.errors import AnalysisError
+
+_log = structlog.get_logger()
+
+# Forking a process that runs an event loop and threads is unsafe; a spawned worker is also a child that we can end.
+_CONTEXT = multiprocessing.get_context("spawn")
+
+
+class Workers:
+    """A fixed number of processes, each analysing one recording at a time."""
+
+    def __init__(self, count: int, max_audio_seconds: float, max_analysis_seconds: int) -> None:
+        self._count = count
+        self._limits = (max_audio_seconds, max_analysis_seconds)
+        self._pool: ProcessPoolExecutor | None = None
+        self._one_suspect = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Start the processes; returns when the first one works, and raises BrokenProcessPool if none can."""
+        self._pool = _new_pool(self._count)
+        await asyncio.get_running_loop().run_in_executor(self._pool, os.getpid)
+
+    @property
+    def are_up(self) -> bool:
+        """Say whether a recording could be analysed now."""
+        return self._pool is not None
+
+    async def analyse(self, path: Path, script: str | None) -> Result:
+        """Return the result object of the recording at `path`; raises AnalysisError.
+
+        When a worker dies the pool breaks under everyone who was in it, guilty or not. Each is then tried once more in
+        a process of its own, one after the other, so that only a recording that kills its worker by itself fails.
+        """
+        pool = self._pool
+        assert pool is not None  # noqa: S101 - start() comes first
+        try:
+            return await self._run(pool, path, script)
+        except BrokenProcessPool:
+            self._replace(pool)
+        async with self._one_suspect:
+            return await self._run_alone(path, script)
+
+    def stop(self) -> None:
+        """End every worker at once, whatever it is doing."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.kill()
+
+    async def _run(self, pool: ProcessPoolExecutor, path: Path, script: str | None) -> Result:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(pool, analyse, path, script, *self._limits)
+
+    async def _run_alone(self, path: Path, script: str | None) -> Result:
+        pool = _new_pool(1)
+        try:
+            return await self._run(pool, path, script)
+        except BrokenProcessPool:
+            sentence = "The analysis of this recording ran out of time or memory, twice, and was given up."
+            raise AnalysisError("worker_crashed", sentence) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _replace(self, broken: ProcessPoolExecutor) -> None:
+        """Put a new pool in the place of a broken one, once, however many find it broken."""
+        if self._pool is broken:
+            _log.error("worker-died")
+            self._pool = _new_pool(self._count)
+            broken.shutdown(wait=False, cancel_futures=True)
+
+
+def _new_pool(count: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(count, mp_context=_CONTEXT, initializer=_become_worker)
+
+
+def _become_worker() -> None:
+    """Leave the server's process group, whose Ctrl-C is not meant for us, and end when the server ends."""
+    os.setpgid(0, 0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

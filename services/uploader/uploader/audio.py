@@ -130,7 +130,8 @@ def _loudest_channel(frame: AudioFrame) -> NDArray[np.float32]:
     # A damaged float recording may hold anything.
     levels: NDArray[np.float32] = np.asarray(np.nan_to_num(samples), dtype=np.float32)
     if samples.dtype == np.uint8:
-        levels = (levels - 128) / 128
+        levels -= 128
+        levels /= 128
     elif np.issubdtype(samples.dtype, np.integer):
         levels /= 2.0 ** (8 * samples.dtype.itemsize - 1)
     loudest: NDArray[np.float32] = np.abs(levels).max(axis=0)

@@ -74,8 +74,9 @@ class Storage:
         content: IO[bytes] = SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 - closed by whoever asked for it
         digest = hashlib.sha256()
         size = 0
-        async with answer["Body"] as body:
-            while chunk := await body.read(CHUNK_BYTES):
+        body = answer["Body"]
+        async with body:
+            async for chunk in body.iter_chunks(CHUNK_BYTES):
                 size += len(chunk)
                 digest.update(chunk)
                 content.write(chunk)

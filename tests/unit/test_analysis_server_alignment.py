@@ -6,9 +6,9 @@ import itertools
 import av
 import numpy as np
 import pytest
+
 from analysis_server import alignment
 from analysis_server.alignment import Alignment, NotAlignedError, align
-
 from tests.support.recordings import speech
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
@@ -16,7 +16,7 @@ SENTENCE = "The quick brown fox jumps over the lazy dog."
 
 def pcm(text: str, voice: str = "en-us") -> bytes:
     resampler = av.AudioResampler("s16", "mono", 16_000)
-    with av.open(io.BytesIO(speech(text, voice=voice))) as container:
+    with av.open(io.BytesIO(speech(text, voice=voice)), "r") as container:
         frames = itertools.chain.from_iterable(resampler.resample(frame) for frame in container.decode(audio=0))
         return b"".join(frame.to_ndarray().tobytes() for frame in frames)
 
@@ -91,14 +91,9 @@ def test_a_script_that_cannot_be_aligned_says_why(script: str, code: str) -> Non
     assert refusal(pcm(SENTENCE), script) == code
 
 
-@pytest.mark.parametrize("seconds", [0, 0.005, 0.05, 1, 20])
-def test_a_script_is_not_found_in_silence_of_any_length_or_is_found_whole(seconds: float) -> None:
-    try:
-        words = align(bytes(int(seconds * 16_000) * 2), SENTENCE).words
-    except NotAlignedError as refused:
-        assert refused.code == "alignment_failed"
-    else:
-        assert len(words) == 9
+@pytest.mark.parametrize("seconds", [0, 0.005, 0.05, 0.5, 2])
+def test_a_script_is_not_found_in_silence(seconds: float) -> None:
+    assert refusal(bytes(int(seconds * 16_000) * 2), SENTENCE) == "alignment_failed"
 
 
 def test_a_script_far_longer_than_the_recording_is_not_found_in_it() -> None:

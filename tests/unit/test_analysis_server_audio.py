@@ -7,9 +7,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+
 from analysis_server.audio import SAMPLE_RATE, AudioFile
 from analysis_server.errors import AnalysisError
-
 from tests.support.recordings import FORMATS, Format, speech, truncated
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import parselmouth
 import pytest
+
 from analysis_server import analysis, measures
 from analysis_server.audio import SAMPLE_RATE, Samples
 from analysis_server.measures import Tracks

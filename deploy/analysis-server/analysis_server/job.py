@@ -1,6 +1,6 @@
 """What one accepted request asks for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -10,7 +10,7 @@ class Job:
     job_id: str
     s3_audio_url: str
     key: str
-    webhook_url: str
+    webhook_url: str = field(repr=False)  # its query holds a signature
     video_id: str
     script: str | None
     traceparent: str | None

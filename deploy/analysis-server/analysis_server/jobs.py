@@ -98,6 +98,7 @@ class Jobs:
         with tempfile.TemporaryDirectory(prefix="sori-analysis-") as folder:
             path = Path(folder, "recording")
             await self._storage.fetch(job.key, path)
+            _log.info("recording-fetched")
             return await self._workers.analyse(path, job.script)
 
 

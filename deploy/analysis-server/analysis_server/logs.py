@@ -9,7 +9,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 SERVICE = "analysis-server"
 
 # At INFO httpx writes every address that it calls, and a webhook's address carries a signature.
-_TALKATIVE = ("httpx", "httpcore", "botocore", "aiobotocore", "boto3", "aioboto3", "urllib3", "asyncio")
+_TALKATIVE = ("httpx", "httpcore", "botocore", "aiobotocore", "urllib3", "asyncio", "uvicorn.error")
 
 
 def set_up(level: str) -> None:
@@ -42,7 +42,8 @@ def _formatter(foreign: list[Processor]) -> logging.Formatter:
         foreign_pre_chain=[*foreign, structlog.stdlib.ExtraAdder()],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.dict_tracebacks,
+            # A traceback's local variables would bring that signature in again.
+            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
             _put_first,
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ],

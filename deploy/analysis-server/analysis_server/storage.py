@@ -58,7 +58,10 @@ class Storage:
             region_name=self._settings.aws_region,
         )
         limits = Config(
-            connect_timeout=5, read_timeout=30, max_pool_connections=32, retries={"max_attempts": 3, "mode": "standard"}
+            connect_timeout=5,
+            read_timeout=30,
+            max_pool_connections=32,
+            retries={"total_max_attempts": 2, "mode": "standard"},  # fetch() tries again itself
         )
         client = session.client("s3", endpoint_url=self._settings.s3_endpoint_url, config=limits)
         self._s3 = await self._stack.enter_async_context(client)
@@ -98,7 +101,8 @@ class Storage:
 
     async def _fetch(self, key: str, path: Path) -> None:
         answer = await self._s3.get_object(Bucket=self._settings.s3_bucket_name, Key=key)
-        async with answer["Body"] as body:
+        body = answer["Body"]
+        async with body:
             self._check_size(answer["ContentLength"])
             with path.open("wb") as file:
                 # The HTTP client holds the stream to its declared length: less is an error, more is not read.

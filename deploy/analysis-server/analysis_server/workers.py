@@ -30,9 +30,11 @@ class Workers:
         self._one_suspect = asyncio.Lock()
 
     async def start(self) -> None:
-        """Start the processes; returns when the first one works, and raises BrokenProcessPool if none can."""
-        self._pool = _new_pool(self._count)
-        await asyncio.get_running_loop().run_in_executor(self._pool, os.getpid)
+        """Start the processes; returns when they work, and raises BrokenProcessPool if they cannot."""
+        pool, loop = _new_pool(self._count), asyncio.get_running_loop()
+        # A pool starts a process only for a task that finds none idle: so many at once that all are started.
+        await asyncio.gather(*(loop.run_in_executor(pool, os.getpid) for _ in range(self._count)))
+        self._pool = pool
 
     @property
     def are_up(self) -> bool:

@@ -1,0 +1,122 @@
+"""What the analysis server refuses before it takes any work on, and the settings that it refuses to start with."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from analysis_server import settings
+from analysis_server.app import create_app
+from analysis_server.routes import MAX_BODY_BYTES
+from analysis_server.settings import Settings, SettingsError
+
+GOOD = {"s3_audio_url": "s3://bucket/audio/a.wav", "webhook_url": "http://127.0.0.1:9/hook?x=1", "video_id": "t1"}
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    """An application whose lifespan never began: what passes validation would fail, what is refused needs nothing."""
+    app = create_app(Settings(s3_bucket_name="bucket"))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as made:
+        yield made
+
+
+async def problem(client: httpx.AsyncClient, form: dict[str, str]) -> tuple[int, str]:
+    response = await client.post("/analyze-voice", data=form)
+    body = response.json()
+    assert response.headers["content-type"] == "application/problem+json"
+    assert body["status"] == response.status_code
+    assert body["type"] == f"/problems/{body['code']}"
+    assert body["title"]
+    assert body["detail"].endswith(".")
+    return response.status_code, body["code"]
+
+
+@pytest.mark.parametrize("field", list(GOOD))
+async def test_a_missing_field_is_named(client: httpx.AsyncClient, field: str) -> None:
+    form = {name: value for name, value in GOOD.items() if name != field}
+    assert await problem(client, form) == (422, "field_missing")
+    assert field in (await client.post("/analyze-voice", data=form)).json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("s3_audio_url", "s3://other/audio/a.wav", "audio_not_in_bucket"),
+        ("s3_audio_url", "s3://bucket.evil/audio/a.wav", "audio_not_in_bucket"),
+        ("s3_audio_url", "http://bucket/audio/a.wav", "audio_url_invalid"),
+        ("s3_audio_url", "file:///etc/passwd", "audio_url_invalid"),
+        ("s3_audio_url", "s3://bucket", "audio_url_invalid"),
+        ("s3_audio_url", "s3://bucket/", "audio_url_invalid"),
+        ("s3_audio_url", "s3://bucket/audio/../../other/a.wav", "audio_url_invalid"),
+        ("s3_audio_url", "s3://bucket/a\nb.wav", "audio_url_invalid"),
+        ("s3_audio_url", "S3://bucket/a.wav", "audio_url_invalid"),
+        ("webhook_url", "ftp://host/hook", "webhook_url_invalid"),
+        ("webhook_url", "file:///etc/passwd", "webhook_url_invalid"),
+        ("webhook_url", "//host/hook", "webhook_url_invalid"),
+        ("webhook_url", "http://", "webhook_url_invalid"),
+        ("webhook_url", "http://host:port/", "webhook_url_invalid"),
+        ("webhook_url", "http://host/\r\nX: y", "webhook_url_invalid"),
+        ("webhook_url", "http://[::1/", "webhook_url_invalid"),
+        ("video_id", "x" * 2000, "field_too_long"),
+        ("script", "x" * 20_001, "field_too_long"),
+    ],
+)
+async def test_a_bad_value_has_its_code(client: httpx.AsyncClient, field: str, value: str, code: str) -> None:
+    assert await problem(client, GOOD | {field: value}) == (422, code)
+
+
+async def test_an_endless_body_is_cut_off(client: httpx.AsyncClient) -> None:
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        yield b"script="
+        while True:
+            read += 65_536
+            yield b"x" * 65_536
+
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    response = await client.post("/analyze-voice", content=endless(), headers=headers)
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+    assert read <= MAX_BODY_BYTES + 2 * 65_536
+
+
+async def test_a_body_declared_too_large_is_refused(client: httpx.AsyncClient) -> None:
+    assert await problem(client, GOOD | {"script": "x" * MAX_BODY_BYTES}) == (413, "body_too_large")
+
+
+async def test_a_body_that_is_no_form_is_refused(client: httpx.AsyncClient) -> None:
+    response = await client.post("/analyze-voice", json=GOOD)
+    assert (response.status_code, response.json()["code"]) == (422, "field_missing")
+
+
+async def test_unknown_addresses_and_methods_are_problems_too(client: httpx.AsyncClient) -> None:
+    unknown = await client.get("/nothing")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
+    wrong = await client.get("/analyze-voice")
+    assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
+
+
+async def test_a_live_process_says_so(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/health/live")).json() == {"status": "ok"}
+
+
+def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "70000")
+    monkeypatch.setenv("WORKERS", "none")
+    monkeypatch.setenv("S3_BUCKET_NAME", "")
+    with pytest.raises(SettingsError) as refused:
+        settings.load()
+    lines = str(refused.value).splitlines()
+    assert sorted(line.split()[0].rstrip(":") for line in lines) == ["PORT", "S3_BUCKET_NAME", "WORKERS"]
+    assert "S3_BUCKET_NAME is not set" in lines
+
+
+def test_workers_default_to_the_cores_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {0, 1, 2})
+    assert Settings(s3_bucket_name="bucket").workers == 3
+
+
+def test_the_secret_is_not_shown() -> None:
+    assert "hush" not in repr(Settings(s3_bucket_name="bucket", aws_secret_access_key="hush"))

@@ -142,6 +142,8 @@ def _configured(only_backends: bool = False) -> Stack:
 
 
 def _bring_up(stack: Stack) -> bool:
+    if stack.is_up():
+        return stack.up()
     with PartsProgress(list(stack.parts.values())) as progress:
         return stack.up(progress)
 

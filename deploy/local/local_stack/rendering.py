@@ -16,12 +16,14 @@ LONGEST_TEXT = 200
 
 
 def render_job(job: Mapping[str, Any]) -> RenderableType:
-    """A panel with everything that a terminal state says."""
+    """A panel with everything that the last state of a job says."""
     if job["status"] == "completed":
         return Panel(render_result(job.get("result") or {}), title="Result", border_style="green", expand=False)
-    error = job.get("error") or {}
-    text = Text(f"{error.get('message') or job.get('message', '')}\n{error.get('code', job['status'])}")
-    return Panel(text, title=job["status"].capitalize(), border_style="red", expand=False)
+    error = job.get("error") or {"message": job["message"], "code": job["stage"]}
+    held = "\nA service could not handle it and set it aside; the reason is in its log: make logs"
+    text = Text(f"{error['message']}\n{error['code']}{held if job['stage'] == 'held' else ''}")
+    title = "Held" if job["stage"] == "held" else job["status"].capitalize()
+    return Panel(text, title=title, border_style="red", expand=False)
 
 
 def render_result(result: Mapping[str, Any]) -> RenderableType:

@@ -38,8 +38,9 @@ class Sori:
         return _body(answer)
 
     def follow(self, job_id: str) -> Iterator[Job]:
-        """Each state of the job as it comes, the terminal one last; a stream that breaks off is taken up again.
+        """Each state of the job as it comes; a stream that breaks off is taken up again.
 
+        Ends after the terminal state, or when the job is held: then only an operator can move it on.
         Raises SendFailedError when it cannot be.
         """
         last_id, broken = "", 0
@@ -47,9 +48,11 @@ class Sori:
             while broken <= MOST_RECONNECTS:
                 try:
                     for event in self._events(client, job_id, last_id):
+                        if not event.data:  # only sets the time to the next try
+                            continue
                         last_id, broken, job = event.id or last_id, 0, event.json()
                         yield job
-                        if job["status"] != "processing":
+                        if job["status"] != "processing" or job["stage"] == "held":
                             return
                 except (httpx.TransportError, SSEError):
                     pass

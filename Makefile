@@ -35,10 +35,10 @@ lint: setup ## Check style, types, imports and the generated contracts
 	@$(PYTHON) -m ruff format --check
 	@$(PYTHON) -m mypy
 	@.venv/bin/lint-imports
-	@$(PYTHON) -m contracts --check
+	@$(PYTHON) contracts/generate.py --check
 
 contracts: setup ## Generate JSON Schemas, AsyncAPI and OpenAPI from the code
-	@$(PYTHON) -m contracts
+	@$(PYTHON) contracts/generate.py
 
 bench: setup ## Measure throughput, latency and memory, and print the tables
 	@$(PYTHON) -m tests.bench

@@ -65,18 +65,25 @@ def create_api(settings: Settings) -> FastAPI:
     app.include_router(webhook_routes(settings, jobs, rabbitmq))
     app.include_router(health_routes(SERVICE, {"rabbitmq": rabbitmq.is_up, "mongodb": jobs.is_up, "s3": inbox.is_up}))
     handle_errors(app)
-    _describe_streams(app)
+    _complete_document(app)
     return app
 
 
-def _describe_streams(app: FastAPI) -> None:
+def _complete_document(app: FastAPI) -> None:
     """Show the notifier's streams in the document too: to a front end there is one origin and one API."""
-    described = app.openapi
+    generated = app.openapi
 
     def openapi() -> dict[str, Any]:
-        document = described()
+        document = generated()
+        schemas = document["components"]["schemas"]
+        schemas["Problem"] = Problem.model_json_schema()
         document["paths"][api.PROGRESS_PATH] = api.PROGRESS_STREAM
-        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        # FastAPI adds its own validation error to every call with parameters; ours are problem bodies.
+        for operation in (operation for path in document["paths"].values() for operation in path.values()):
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+        schemas.pop("HTTPValidationError", None)
+        schemas.pop("ValidationError", None)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend its document

@@ -8,10 +8,10 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 import structlog
 
-from analysis_server.analysis import Result, analyse
 from analysis_server.errors import AnalysisError
 
 _log = structlog.get_logger()
@@ -41,7 +41,7 @@ class Workers:
         """Say whether a recording could be analysed now."""
         return self._pool is not None
 
-    async def analyse(self, path: Path, script: str | None) -> Result:
+    async def analyse(self, path: Path, script: str | None) -> dict[str, Any]:
         """Return the result object of the recording at `path`; raises AnalysisError.
 
         When a worker dies the pool breaks under everyone who was in it, guilty or not. Each is then tried once more in
@@ -64,11 +64,11 @@ class Workers:
         for process in multiprocessing.active_children():
             process.kill()
 
-    async def _run(self, pool: ProcessPoolExecutor, path: Path, script: str | None) -> Result:
+    async def _run(self, pool: ProcessPoolExecutor, path: Path, script: str | None) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(pool, analyse, path, script, *self._limits)
+        return await loop.run_in_executor(pool, _analyse, path, script, *self._limits)
 
-    async def _run_alone(self, path: Path, script: str | None) -> Result:
+    async def _run_alone(self, path: Path, script: str | None) -> dict[str, Any]:
         pool = _new_pool(1)
         try:
             return await self._run(pool, path, script)
@@ -91,9 +91,16 @@ def _new_pool(count: int) -> ProcessPoolExecutor:
 
 
 def _become_worker() -> None:
-    """Leave the server's process group, whose Ctrl-C is not meant for us, and end when the server ends."""
+    """Leave the server's process group, whose Ctrl-C is not meant for us, end when the server ends, and warm up."""
     os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    import analysis_server.analysis  # noqa: F401, PLC0415 - only workers pay for Praat and its like: 80 MB and 0.3 s
+
+
+def _analyse(path: Path, script: str | None, max_seconds: float, time_limit_s: int) -> dict[str, Any]:
+    from analysis_server.analysis import analyse  # noqa: PLC0415 - as above
+
+    return analyse(path, script, max_seconds, time_limit_s)
 
 
 def _end_with_parent() -> None:

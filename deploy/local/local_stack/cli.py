@@ -63,10 +63,11 @@ def run() -> None:
     fresh = _bring_up(stack)
     try:
         succeeded = send_and_watch(Sori(stack.url), make_sample(stack.home), DEFAULT_TOKEN)
-        _show_addresses(stack)
-        if fresh and succeeded and is_interactive():
-            out.print("Press Ctrl-C to stop everything.")
-            interrupts.wait()
+        if succeeded and is_interactive():
+            _show_addresses(stack)
+            if fresh:
+                out.print("Press Ctrl-C to stop everything.")
+                interrupts.wait()
     finally:
         if fresh:
             _bring_down(stack)
@@ -156,11 +157,14 @@ def _bring_down(stack: Stack) -> None:
 
 def _show_addresses(stack: Stack) -> None:
     url = stack.url
-    out.print(f"""
+    out.print(
+        f"""
 [bold]To try[/bold]
   {url}/docs     every call, to be tried in the browser
   {url}/health   what is up
   curl -F file=@path/to/recording.wav {url}/tokens/test-token/upload-audio
   curl -N {url}/tokens/analysis-progress/JOB_ID
   curl {url}/tokens/analysis-result/JOB_ID
-""")
+""",
+        soft_wrap=True,
+    )

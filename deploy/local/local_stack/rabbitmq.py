@@ -13,8 +13,8 @@ from local_stack.ports import LOOPBACK, Ports
 
 SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the one in /usr/sbin switches to the user rabbitmq
 USER = "sori"
-# The host part must resolve on any machine; two stacks do not meet, each has a port mapper of its own.
-NODE = "sori@localhost"
+# An address in place of a name: nothing to resolve. Two stacks do not meet, each has a port mapper of its own.
+NODE = f"sori@{LOOPBACK}"
 
 CONFIG = """\
 listeners.tcp.1 = {loopback}:{amqp}
@@ -52,7 +52,7 @@ def port_mapper(ports: Ports, system: Mapping[str, str]) -> Part:
 
 
 def broker(home: Path, ports: Ports, credentials: Credentials, system: Mapping[str, str]) -> Part:
-    """The node `sori@localhost`; its data and its Erlang cookie are in `home/rabbitmq`."""
+    """The node; its data and its Erlang cookie are in `home/rabbitmq`."""
     folder = home / "rabbitmq"
     config = CONFIG.format(
         loopback=LOOPBACK,
@@ -88,6 +88,7 @@ def _broker_env(folder: Path, ports: Ports) -> dict[str, str]:
         "ERL_EPMD_PORT": str(ports.epmd),
         "ERL_EPMD_ADDRESS": LOOPBACK,
         "RABBITMQ_NODENAME": NODE,
+        "RABBITMQ_USE_LONGNAME": "true",
         "RABBITMQ_NODE_PORT": str(ports.rabbitmq),
         "RABBITMQ_NODE_IP_ADDRESS": LOOPBACK,
         "RABBITMQ_DIST_PORT": str(ports.rabbitmq_distribution),
@@ -99,6 +100,7 @@ def _broker_env(folder: Path, ports: Ports) -> dict[str, str]:
         "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),  # absent: the machine's own is not read
         "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "generated"),
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}",
+        "ERL_CRASH_DUMP": str(folder / "log" / "erl_crash.dump"),
         # Makes the start script become the Erlang machine, which stops cleanly on SIGTERM, in place of watching it.
         "RUNNING_UNDER_SYSTEMD": "true",
     }

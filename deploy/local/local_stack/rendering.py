@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 BARS = "▁▂▃▄▅▆▇█"
-SPARK_WIDTH = 60
+SPARK_WIDTH = 44
 MOST_ROWS = 40
 LONGEST_TEXT = 200
 
@@ -75,11 +75,19 @@ def _shown(value: Any) -> Text:
     if value is None:
         return Text("–", style="dim")
     if _is_series(value):
-        known = [v for v in value if v is not None]
-        text = Text(sparkline(value), style="cyan")
-        return text.append(f" {min(known):g} … {max(known):g}, {len(value)} values", style="dim")
+        return _series(value)
+    if value in ([], {}):
+        return Text("none", style="dim")
     shown = f"{value:g}" if isinstance(value, float) else str(value)
     return Text(shown if len(shown) <= LONGEST_TEXT else shown[:LONGEST_TEXT] + "…")
+
+
+def _series(values: list[float | None]) -> Text:
+    known = [value for value in values if value is not None]
+    text = Text(f"{min(known):g} … {max(known):g}, {len(values)} values", style="dim")
+    if known == sorted(known):  # the times of another series, say: nothing to see
+        return text
+    return Text(sparkline(values), style="cyan").append("\n").append(text)
 
 
 def _rows_table(name: str, rows: list[Mapping[str, Any]]) -> Table:

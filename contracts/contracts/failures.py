@@ -103,7 +103,7 @@ def preferred_language(accept_language: str | None) -> Language:
 
 def _weight(parameters: str) -> float:
     name, _, value = parameters.strip().partition("=")
-    if name.strip() != "q":
+    if name.strip().lower() != "q":
         return 1.0
     try:
         return float(value)

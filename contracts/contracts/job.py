@@ -56,6 +56,11 @@ _PROGRESS_WHEN_HELD: dict[str, int] = {
     events.AnalysisWebhookReceived.TYPE: 90,
 }
 COMPLETED_PROGRESS = 100
+_PROGRESS_WHEN_FAILED: dict[str, int] = {
+    # The most that can have come before: where a failed job ends must not depend on which event was faster.
+    events.UploadRejected.TYPE: 40,
+    events.AnalysisFailed.TYPE: 90,
+}
 
 
 class View(BaseModel):
@@ -204,6 +209,7 @@ def _view(job: Job, event: Event, held_at: int | None) -> View:
         update |= {
             "status": Status.FAILED,
             "stage": Stage.DONE,
+            "progress": max(before.progress, _PROGRESS_WHEN_FAILED[event.type]),
             "message": FAILED_MESSAGE,
             "error": event.data.code,
         }

@@ -1,6 +1,8 @@
 """What the analyzer-bridge reads from the environment."""
 
-from pydantic import AmqpDsn, Field, HttpUrl, MongoDsn, SecretStr
+from typing import Annotated, Literal
+
+from pydantic import AmqpDsn, BeforeValidator, Field, HttpUrl, MongoDsn, SecretStr
 from pydantic_settings import BaseSettings
 
 
@@ -17,4 +19,4 @@ class Settings(BaseSettings):
     analysis_version: str = Field(default="1", description="The analysis server's version; a new one empties the cache")
     host: str = "127.0.0.1"
     port: int = Field(default=8030, ge=1, le=65535)
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"

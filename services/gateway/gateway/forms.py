@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from python_multipart import MultipartParser
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import parse_options_header
 
 from contracts import problems
@@ -36,12 +36,15 @@ class FileForm:
         self._body = body
         self._max_bytes = max_bytes
         self._parts = _Parts()
-        self._parser = MultipartParser(
-            boundary,
-            self._parts.callbacks(),  # type: ignore[arg-type] # a TypedDict of the library's own
-            max_header_count=MAX_PART_HEADERS,
-            max_header_size=MAX_PART_HEADER_BYTES,
-        )
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                self._parts.callbacks(),  # type: ignore[arg-type] # a TypedDict of the library's own
+                max_header_count=MAX_PART_HEADERS,
+                max_header_size=MAX_PART_HEADER_BYTES,
+            )
+        except FormParserError:
+            raise ProblemError(problems.FORM_MALFORMED, close=True) from None
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the file's bytes as they arrive; ProblemError as soon as the form is known to be wrong."""

@@ -148,7 +148,10 @@ def webhook_routes(settings: Settings, jobs: Jobs, rabbitmq: RabbitMQ) -> APIRou
     async def analysis_complete(
         request: Request, job_id: str = "", attempt: str = "1", signature: str = ""
     ) -> WebhookReceipt:
-        """Take the analysis server's answer; it is safe with the broker when this is answered. Repeats are harmless."""
+        """Take the analysis server's answer; it is safe when this is answered, and repeats are harmless.
+
+        The result is kept as it came, but for numbers that JSON or a double cannot hold (NaN, 1e999): those are null.
+        """
         if not webhook.signature_is_valid(secret, job_id, attempt, signature):
             raise ProblemError(problems.SIGNATURE_INVALID, close=True)
         traceparent = await jobs.traceparent(_canonical(job_id))

@@ -1,6 +1,8 @@
 """What the gateway reads from the environment."""
 
-from pydantic import AmqpDsn, Field, MongoDsn, SecretStr
+from typing import Annotated, Literal
+
+from pydantic import AmqpDsn, BeforeValidator, Field, MongoDsn, SecretStr
 from pydantic_settings import BaseSettings
 
 
@@ -20,7 +22,7 @@ class Settings(BaseSettings):
     max_result_bytes: int = Field(default=1024 * 1024, gt=0)
     host: str = "127.0.0.1"
     port: int = Field(default=8010, ge=1, le=65535)
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"
 
     @property
     def origins(self) -> list[str]:

@@ -5,9 +5,12 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp
 
+from contracts import problems
 from notifier import SERVICE
 from notifier.health import health_routes
 from notifier.hub import Hub
@@ -15,7 +18,7 @@ from notifier.progress import Progress
 from notifier.rabbitmq import RabbitMQ
 from notifier.settings import Settings
 from notifier.store import Jobs
-from notifier.streams import ProgressStreams
+from notifier.streams import ProgressStreams, problem_response
 from notifier.subscribers import subscribe
 
 PREFETCH = 32
@@ -40,6 +43,7 @@ def create_app(settings: Settings) -> ASGIApp:
     health = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     checks = {"rabbitmq": rabbitmq.is_up, "consumers": rabbitmq.consumes, "mongodb": jobs.is_up}
     health.include_router(health_routes(SERVICE, checks))
+    health.add_exception_handler(404, _not_found)
     streams = ProgressStreams(hub, jobs)
     routes = [
         Route("/tokens/analysis-progress/{job_id}", endpoint=streams),
@@ -54,3 +58,7 @@ def create_app(settings: Settings) -> ASGIApp:
         expose_headers=["Retry-After", "Content-Language"],
         max_age=600,
     )
+
+
+async def _not_found(request: Request, _: Exception) -> Response:
+    return problem_response(request, problems.NOT_FOUND)

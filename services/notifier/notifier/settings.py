@@ -1,6 +1,8 @@
 """What the notifier reads from the environment."""
 
-from pydantic import AmqpDsn, Field, MongoDsn
+from typing import Annotated, Literal
+
+from pydantic import AmqpDsn, BeforeValidator, Field, MongoDsn
 from pydantic_settings import BaseSettings
 
 
@@ -12,7 +14,7 @@ class Settings(BaseSettings):
     cors_origins: str = Field(default="", description="Comma separated; other origins' pages get no answer")
     host: str = "127.0.0.1"
     port: int = Field(default=8040, ge=1, le=65535)
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"
 
     @property
     def origins(self) -> list[str]:

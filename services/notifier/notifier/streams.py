@@ -38,9 +38,9 @@ class ProgressStreams:
         request = Request(scope)
         job_id = _canonical(request.path_params["job_id"])
         if job_id is None:
-            await _refuse(request, problems.JOB_NOT_FOUND)(scope, receive, send)
+            await problem_response(request, problems.JOB_NOT_FOUND)(scope, receive, send)
         elif self._hub.is_full:
-            await _refuse(request, problems.BUSY)(scope, receive, send)
+            await problem_response(request, problems.BUSY)(scope, receive, send)
         else:
             language = preferred_language(request.headers.get("accept-language"))
             stream = Stream(job_id, send, language, asyncio.current_task())
@@ -60,10 +60,10 @@ class ProgressStreams:
             job = await self._jobs.find(stream.job_id)
         except Exception as error:  # noqa: BLE001 - whatever it is, the listener is told to come back
             log.warning("stream refused", job_id=stream.job_id, reason=type(error).__name__)
-            await _refuse(request, problems.UNAVAILABLE)(request.scope, receive, send)
+            await problem_response(request, problems.UNAVAILABLE)(request.scope, receive, send)
             return
         if job is None:
-            await _refuse(request, problems.JOB_NOT_FOUND)(request.scope, receive, send)
+            await problem_response(request, problems.JOB_NOT_FOUND)(request.scope, receive, send)
             return
         seen = _last_event_id(request)
         if seen is not None and seen >= job.revision and is_terminal(job.view.status):
@@ -92,7 +92,8 @@ def _last_event_id(request: Request) -> int | None:
     return int(value) if value.isascii() and value.isdecimal() and len(value) < 10 else None  # noqa: PLR2004 - no revision is longer
 
 
-def _refuse(request: Request, kind: ProblemKind) -> Response:
+def problem_response(request: Request, kind: ProblemKind) -> Response:
+    """Return the answer for `kind` in the caller's language (RFC 9457)."""
     language = preferred_language(request.headers.get("accept-language"))
     headers = {"Content-Language": language, "Cache-Control": "no-store"}
     if kind.status == problems.UNAVAILABLE.status:

@@ -1,6 +1,8 @@
 """What the uploader reads from the environment."""
 
-from pydantic import AmqpDsn, Field, SecretStr
+from typing import Annotated, Literal
+
+from pydantic import AmqpDsn, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings
 
 
@@ -16,4 +18,4 @@ class Settings(BaseSettings):
     max_audio_seconds: int = Field(default=3600, gt=0)
     host: str = "127.0.0.1"
     port: int = Field(default=8020, ge=1, le=65535)
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"

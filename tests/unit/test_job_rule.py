@@ -1,0 +1,252 @@
+"""The rule that events change a job by: whatever order they come in and however often, it ends the same."""
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from contracts import api, events
+from contracts.events import Event
+from contracts.failures import FailureCode
+from contracts.job import Job, Stage, Status, apply, changed, is_terminal, progressed, views_since
+from tests.unit import stories
+from tests.unit.stories import COURSES, HOLDS
+
+Arrivals = tuple[Event, ...]
+
+
+@st.composite
+def courses(draw: st.DrawFn, names: Sequence[str] = tuple(COURSES)) -> Arrivals:
+    """All that happened to one job, with any dead letters, in the order it happened."""
+    course = COURSES[draw(st.sampled_from(names))]
+    return (*course, *draw(st.lists(st.sampled_from(HOLDS), unique_by=lambda event: event.id, max_size=3)))
+
+
+@st.composite
+def arrivals(draw: st.DrawFn, names: Sequence[str] = tuple(COURSES)) -> tuple[Arrivals, Arrivals]:
+    """What happened, and how it arrived: everything at least once, in any order, some of it again and again."""
+    course = draw(courses(names))
+    repeats = draw(st.lists(st.sampled_from(course), max_size=4))
+    return course, tuple(draw(st.permutations([*course, *repeats])))
+
+
+def after(job: Job, events_in_order: Iterable[Event]) -> Job:
+    for event in events_in_order:
+        change = apply(job, event)
+        job = job if change is None else changed(job, change)
+    return job
+
+
+def steps(arrived: Sequence[Event]) -> list[Job]:
+    """The job as it stood at first and after each arrival."""
+    job = stories.new_job()
+    return [job, *(job := after(job, [event]) for event in arrived)]
+
+
+def seen(job: Job, revision: int | None = None) -> dict[str, Any]:
+    """What a listener sees, without what counts or dates it."""
+    told = progressed(job, revision or job.revision, job.view).model_dump()
+    return {name: value for name, value in told.items() if name not in {"revision", "updated_at"}}
+
+
+def ending(job: Job) -> dict[str, Any]:
+    """All that must not depend on the order of arrival."""
+    return {**seen(job), "audio": job.audio, "held_at": job.held_at, "outbox": job.outbox}
+
+
+@given(arrivals())
+def test_the_end_depends_neither_on_order_nor_on_repeats(told: tuple[Arrivals, Arrivals]) -> None:
+    course, arrived = told
+    assert ending(after(stories.new_job(), arrived)) == ending(after(stories.new_job(), course))
+
+
+@pytest.mark.parametrize("name", ["failed", "refused", "rejected", "timed out"])
+def test_a_failure_that_overtakes_everything_ends_like_one_in_order(name: str) -> None:
+    course = COURSES[name]
+    assert ending(after(stories.new_job(), reversed(course))) == ending(after(stories.new_job(), course))
+
+
+@given(arrivals())
+def test_progress_never_falls(told: tuple[Arrivals, Arrivals]) -> None:
+    progress = [job.view.progress for job in steps(told[1])]
+    assert progress == sorted(progress)
+
+
+@given(arrivals([name for name in COURSES if name != "begun"]))
+def test_a_terminal_state_is_final_for_a_listener(told: tuple[Arrivals, Arrivals]) -> None:
+    jobs = steps(told[1])
+    end = next(job for job in jobs if is_terminal(job.view.status))
+    later = jobs[jobs.index(end) :]
+    assert {job.revision for job in later} == {end.revision}
+    assert [job.view for job in later] == [end.view] * len(later)
+    assert [job.result_json for job in later] == [end.result_json] * len(later)
+
+
+@given(arrivals())
+def test_the_revision_rises_by_one_with_each_change_that_a_listener_can_see_and_only_then(
+    told: tuple[Arrivals, Arrivals],
+) -> None:
+    jobs = steps(told[1])
+    for before, now in pairwise(jobs):
+        assert now.revision - before.revision == (seen(now) != seen(before))
+
+
+@given(arrivals())
+def test_a_change_says_whether_a_listener_can_see_it(told: tuple[Arrivals, Arrivals]) -> None:
+    job = stories.new_job()
+    for event in told[1]:
+        change = apply(job, event)
+        if change is None:
+            continue
+        assert change.visible == (change.revision > job.revision)
+        assert (change.entry.view is not None) == change.visible
+        assert change.published == isinstance(event, events.UploadReceived)
+        job = changed(job, change)
+
+
+@given(arrivals())
+def test_every_event_is_in_the_history_once(told: tuple[Arrivals, Arrivals]) -> None:
+    course, arrived = told
+    history = [entry.event_id for entry in after(stories.new_job(), arrived).history[1:]]
+    assert sorted(history) == sorted({event.id for event in course})
+
+
+@given(arrivals(), st.data())
+def test_a_listener_who_comes_back_gets_each_state_once_and_misses_none(
+    told: tuple[Arrivals, Arrivals], data: st.DataObject
+) -> None:
+    jobs = steps(told[1])
+    last = jobs[-1]
+    had = data.draw(st.integers(0, last.revision))
+    missed = views_since(last, had)
+    assert [revision for revision, _ in missed] == list(range(had + 1, last.revision + 1))
+    by_revision = {job.revision: job.view for job in reversed(jobs)}
+    assert missed == [(revision, by_revision[revision]) for revision, _ in missed]
+
+
+@given(arrivals(), st.data())
+def test_two_listeners_who_joined_at_different_moments_hear_the_same(
+    told: tuple[Arrivals, Arrivals], data: st.DataObject
+) -> None:
+    last = steps(told[1])[-1]
+    early, late = sorted(data.draw(st.tuples(*[st.integers(0, last.revision)] * 2)))
+    assert views_since(last, early)[late - early :] == views_since(last, late)
+
+
+def test_a_listener_from_the_future_gets_nothing() -> None:
+    assert views_since(after(stories.new_job(), COURSES["completed"]), 99) == []
+
+
+@pytest.mark.parametrize("name", ["completed", "answered from the cache", "failed", "timed out"])
+def test_a_late_audio_stored_is_kept_but_not_seen(name: str) -> None:
+    others = [event for event in COURSES[name] if not isinstance(event, events.AudioStored)]
+    ended = after(stories.new_job(), others)
+    late = after(ended, [stories.stored()])
+    assert (ended.audio, late.audio) == (None, stories.AUDIO)
+    assert (late.revision, late.view, late.result_json) == (ended.revision, ended.view, ended.result_json)
+    assert ended.view.s3_url == stories.S3_URL, "the end brought the address with it"
+
+
+@pytest.mark.parametrize(
+    ("happened", "expected"),
+    [
+        ((), (Status.PROCESSING, Stage.RECEIVED, 10, "업로드 시작")),
+        (("received",), (Status.PROCESSING, Stage.STORING, 40, "S3 업로드 중...")),
+        (("received", "stored"), (Status.PROCESSING, Stage.REQUESTING, 70, "분석 서버 요청 중...")),
+        (("received", "stored", "requested"), (Status.PROCESSING, Stage.WAITING, 90, "분석 중... 결과 대기")),
+        (("received", "stored", "requested", "completed"), (Status.COMPLETED, Stage.DONE, 100, "분석 완료")),
+        (("requested",), (Status.PROCESSING, Stage.WAITING, 90, "분석 중... 결과 대기")),
+        (("requested", "received"), (Status.PROCESSING, Stage.WAITING, 90, "분석 중... 결과 대기")),
+        (("completed", "requested"), (Status.COMPLETED, Stage.DONE, 100, "분석 완료")),
+    ],
+)
+def test_progress_and_messages_are_those_of_the_seed(
+    happened: tuple[str, ...], expected: tuple[Status, Stage, int, str]
+) -> None:
+    view = after(stories.new_job(), [getattr(stories, name)() for name in happened]).view
+    assert (view.status, view.stage, view.progress, view.message) == expected
+
+
+@pytest.mark.parametrize("code", FailureCode)
+def test_a_failure_has_its_code_and_no_result(code: FailureCode) -> None:
+    job = after(stories.new_job(), [stories.received(), stories.stored(), stories.requested(), stories.failed(code)])
+    told = progressed(job, job.revision, job.view)
+    assert (told.status, told.stage, told.error, told.result) == (Status.FAILED, Stage.DONE, code, None)
+    assert job.view.progress < 100
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        (stories.completed(), stories.failed(FailureCode.ANALYSIS_FAILED)),
+        (stories.failed(FailureCode.ANALYSIS_TIMED_OUT), stories.completed()),
+        (stories.rejected(), stories.completed()),
+    ],
+)
+def test_of_two_ends_the_first_stands(ends: Arrivals) -> None:
+    """The services let only one be published; should they fail in that, a listener is still told of one end alone."""
+    first = after(stories.new_job(), ends[:1])
+    both = after(first, ends[1:])
+    assert seen(both) == seen(first)
+    assert both.revision == first.revision
+
+
+@pytest.mark.parametrize(
+    ("before", "lost", "stage"),
+    [
+        ((), events.UploadReceived, Stage.HELD),
+        ((stories.received(),), events.UploadReceived, Stage.HELD),
+        ((stories.received(), stories.stored()), events.UploadReceived, Stage.REQUESTING),
+        ((stories.received(), stories.stored()), events.AudioStored, Stage.HELD),
+        ((stories.received(), stories.stored(), stories.requested()), events.AudioStored, Stage.WAITING),
+        ((stories.received(), stories.stored(), stories.requested()), events.AnalysisCompleted, Stage.HELD),
+        ((stories.received(),), events.AnalysisFailed, Stage.HELD),
+    ],
+)
+def test_a_dead_letter_holds_a_job_that_has_not_gone_past_it(before: Arrivals, lost: type[Event], stage: Stage) -> None:
+    job = after(stories.new_job(), [*before, stories.held("any.queue", lost)])
+    assert (job.view.stage, job.view.status) == (stage, Status.PROCESSING)
+
+
+def test_a_replay_moves_a_held_job_on() -> None:
+    held = after(stories.new_job(), [stories.received(), stories.held("q", events.UploadReceived)])
+    assert (held.view.stage, held.view.progress) == (Stage.HELD, 40)
+    moved = after(held, [stories.stored()])
+    assert (moved.view.stage, moved.view.progress) == (Stage.REQUESTING, 70)
+    assert after(moved, [stories.completed()]).view.status == Status.COMPLETED
+
+
+@example({"no": None, "deep": {"list": [None, {"x": None}]}, "": ""})
+@given(stories.JSON_OBJECTS)
+def test_a_result_reaches_the_listener_as_it_came(result: dict[str, Any]) -> None:
+    event = stories.completed(result or {"empty": None})
+    job = after(stories.new_job(), [events.decode(event.encode())])
+    told = stories.made(events.JobProgressed, progressed(job, job.revision, job.view))
+    heard = events.decode(told.encode())
+    assert isinstance(heard, events.JobProgressed)
+    state = json.loads(api.job_state(job.job_id, heard.data, "en").encode())
+    assert state["result"] == (result or {"empty": None})
+
+
+def test_an_empty_result_is_a_result() -> None:
+    data = events.AnalysisCompletedData(token_id="t", s3_url=stories.S3_URL, result={}, cached=False)
+    job = after(stories.new_job(), [stories.made(events.AnalysisCompleted, data)])
+    assert progressed(job, job.revision, job.view).result == {}
+
+
+@given(arrivals())
+def test_the_document_reads_back_as_it_was_written(told: tuple[Arrivals, Arrivals]) -> None:
+    job = after(stories.new_job(), told[1])
+    assert Job.model_validate(job.model_dump(by_alias=True)) == job
+
+
+def test_a_new_job_keeps_its_event_to_be_published() -> None:
+    event = stories.received()
+    job = Job.received(event, None)
+    assert events.decode((job.outbox or "").encode()) == event
+    assert (job.revision, job.view.progress, [entry.revision for entry in job.history]) == (1, 10, [1])
+    assert after(job, [event]).outbox is None

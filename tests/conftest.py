@@ -1,0 +1,127 @@
+"""What tests share: one whole stack for the run, started when a test first asks for it, and ways to look into it."""
+
+from collections.abc import AsyncIterator, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aioboto3
+import httpx
+import pytest
+from aiobotocore.config import AioConfig
+from pymongo import AsyncMongoClient
+
+from local_stack.stack import Stack
+from tests.bench import programs
+from tests.support.analysis_server import AnalysisServer
+from tests.support.broker import Broker, connected
+from tests.support.bucket import Bucket
+from tests.support.sori import Sori
+from tests.support.stacks import BASELINE_OFFSET, log_sizes, log_tails, running_stack
+
+MAX_UPLOAD_BYTES = 64 * 1024 * 1024
+ANALYSIS_TIMEOUT_SECONDS = 11
+"""Twice this is longer than a heartbeat takes to come."""
+SETTINGS = {
+    "MAX_UPLOAD_BYTES": str(MAX_UPLOAD_BYTES),
+    "MAX_AUDIO_SECONDS": "60",
+    "ANALYSIS_TIMEOUT": str(ANALYSIS_TIMEOUT_SECONDS),
+    "ANALYSIS_ATTEMPTS": "2",
+    "CORS_ORIGINS": "https://front.example",
+}
+LOG_LINES = 25
+
+_STACK = pytest.StashKey[Stack]()
+_LOG_SIZES = pytest.StashKey[dict[Path, int]]()
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The single process that Sori replaces, as it runs beside the stack: same S3, same analysis server."""
+
+    url: str
+    pid: int
+
+
+@pytest.fixture(scope="session")
+def analysis_server() -> Iterator[AnalysisServer]:
+    """The external analysis server that the stack calls."""
+    with AnalysisServer.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def stack(analysis_server: AnalysisServer, pytestconfig: pytest.Config) -> Iterator[Stack]:
+    """A whole stack, two replicas of every service, on ports and data of this run's own."""
+    with running_stack({**SETTINGS, "TARGET_SERVER_URL": analysis_server.url}) as running:
+        pytestconfig.stash[_STACK] = running
+        yield running
+        del pytestconfig.stash[_STACK]
+
+
+@pytest.fixture(scope="session")
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    """An HTTP client without limits of its own."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+    async with httpx.AsyncClient(timeout=30, limits=limits, trust_env=False) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def sori(stack: Stack, client: httpx.AsyncClient) -> Sori:
+    """The stack's public surface, through the edge."""
+    return Sori(client, stack.url, stack.settings["WEBHOOK_SECRET"])
+
+
+@pytest.fixture(scope="session")
+async def bucket(stack: Stack) -> AsyncIterator[Bucket]:
+    """The stack's bucket."""
+    session = aioboto3.Session(
+        aws_access_key_id=stack.settings["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=stack.settings["AWS_SECRET_ACCESS_KEY"],
+        region_name=stack.settings["AWS_REGION"],
+    )
+    config = AioConfig(signature_version="s3v4", s3={"addressing_style": "path"})
+    async with session.client("s3", endpoint_url=stack.settings["S3_ENDPOINT_URL"], config=config) as s3:
+        yield Bucket(s3, stack.settings["S3_BUCKET_NAME"])
+
+
+@pytest.fixture(scope="session")
+async def jobs(stack: Stack) -> AsyncIterator[Any]:
+    """The collection of job documents."""
+    async with AsyncMongoClient[dict[str, Any]](stack.settings["MONGODB_URL"], tz_aware=True) as mongodb:
+        yield mongodb.get_default_database()["jobs"]
+
+
+@pytest.fixture(scope="session")
+async def broker(stack: Stack) -> AsyncIterator[Broker]:
+    """The stack's RabbitMQ."""
+    async with connected(stack.settings["RABBITMQ_URL"]) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def baseline(stack: Stack) -> Iterator[Baseline]:
+    """The baseline, on the stack's S3 and analysis server."""
+    port = stack.plan.ports.edge + BASELINE_OFFSET
+    with programs.baseline(port, stack.settings, stack.log("baseline")) as pid:
+        yield Baseline(f"http://127.0.0.1:{port}", pid)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Note how long the stack's logs are, so that a failure can show what was said during its test."""
+    if running := item.config.stash.get(_STACK, None):
+        item.stash[_LOG_SIZES] = log_sizes(running)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failure what the stack said meanwhile."""
+    report = yield
+    running = item.config.stash.get(_STACK, None)
+    if report.failed and running is not None:
+        for part, tail in log_tails(running, item.stash.get(_LOG_SIZES, {}), LOG_LINES).items():
+            report.sections.append((f"log of {part}", tail))
+    return report

@@ -1,0 +1,105 @@
+"""RabbitMQ as tests use it: publish anything anywhere, overhear every event, read dead letters."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+
+from contracts import events, topology
+from contracts.events import Event
+from tests.support.waiting import until, until_true
+
+
+@dataclass
+class Overheard:
+    """Every event of the time that it was listened, those that tell listeners included."""
+
+    events: list[Event] = field(default_factory=list)
+
+    def of(self, job_id: str, kind: type[Event] | None = None) -> list[Event]:
+        """Those of one job, oldest first."""
+        return [e for e in self.events if e.subject == job_id and (kind is None or isinstance(e, kind))]
+
+    async def until(self, job_id: str, kind: type[Event], count: int = 1) -> list[Event]:
+        """Wait for so many events of this kind."""
+        await until_true(lambda: len(self.of(job_id, kind)) >= count, f"{count} × {kind.TYPE} of job {job_id}")
+        return self.of(job_id, kind)
+
+
+class Broker:
+    """One channel for the whole test run."""
+
+    def __init__(self, channel: AbstractChannel) -> None:
+        self._channel = channel
+
+    async def publish(self, event: Event) -> None:
+        """Publish an event as a service does."""
+        exchange = await self._channel.get_exchange(topology.EVENTS_EXCHANGE)
+        await exchange.publish(_message(event.encode()), event.type)
+
+    async def put(self, queue: str, body: bytes, message_id: str | None = None) -> None:
+        """Put a message straight into a queue."""
+        await self._channel.default_exchange.publish(_message(body, message_id), queue)
+
+    async def dead_letter(self, queue: topology.Queue, message_id: str) -> AbstractIncomingMessage:
+        """Wait for this message among the queue's dead letters, and take it from there."""
+        dead = await self._channel.get_queue(queue.dead_name)
+
+        async def look() -> AbstractIncomingMessage | None:
+            return await _taken(dead, message_id)
+
+        return await until(look, f"message {message_id} in {queue.dead_name}")
+
+    async def waiting(self, queue: str) -> int:
+        """How many messages wait in a queue."""
+        declared = await self._channel.declare_queue(queue, passive=True)
+        return declared.declaration_result.message_count or 0
+
+    @asynccontextmanager
+    async def overhearing(self) -> AsyncIterator[Overheard]:
+        """Listen to every event until the block ends, without taking it from anyone."""
+        overheard = Overheard()
+        queue = await self._channel.declare_queue(exclusive=True, auto_delete=True)
+        await queue.bind(topology.EVENTS_EXCHANGE, "#")
+        await queue.bind(topology.PROGRESS_EXCHANGE)
+
+        async def note(message: AbstractIncomingMessage) -> None:
+            overheard.events.append(events.decode(message.body))
+
+        tag = await queue.consume(note, no_ack=True)
+        try:
+            yield overheard
+        finally:
+            await queue.cancel(tag)
+            await queue.delete(if_unused=False, if_empty=False)
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Broker]:
+    """Connect until the block ends."""
+    connection = await aio_pika.connect_robust(url)
+    async with connection, asyncio.timeout(None):
+        yield Broker(await connection.channel())
+
+
+async def _taken(dead: AbstractQueue, message_id: str) -> AbstractIncomingMessage | None:
+    message = await dead.get(fail=False)
+    if message is None:
+        return None
+    if message.message_id != message_id:
+        await message.nack(requeue=True)
+        return None
+    await message.ack()
+    return message
+
+
+def _message(body: bytes, message_id: str | None = None) -> aio_pika.Message:
+    return aio_pika.Message(
+        body,
+        message_id=message_id,
+        content_type=events.CONTENT_TYPE,
+        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+    )

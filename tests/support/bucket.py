@@ -1,0 +1,52 @@
+"""The bucket as tests look into it: which keys there are, and which multipart uploads were left open."""
+
+from typing import Any
+
+from tests.support.waiting import until
+
+
+class Bucket:
+    """One bucket, through a client that somebody else opened."""
+
+    def __init__(self, s3: Any, name: str) -> None:
+        self.name = name
+        self._s3 = s3
+
+    async def keys(self, prefix: str = "") -> set[str]:
+        """Every key with this prefix."""
+        found: set[str] = set()
+        async for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
+            found |= {entry["Key"] for entry in page.get("Contents", [])}
+        return found
+
+    async def open_uploads(self) -> set[str]:
+        """The keys of multipart uploads that were neither completed nor aborted."""
+        try:
+            answer = await self._s3.list_multipart_uploads(Bucket=self.name)
+        except self._s3.exceptions.NoSuchUpload:  # how rclone says that there are none
+            return set()
+        return {upload["Key"] for upload in answer.get("Uploads", [])}
+
+    async def read(self, key: str) -> bytes:
+        """An object's bytes."""
+        answer = await self._s3.get_object(Bucket=self.name, Key=key)
+        async with answer["Body"] as body:
+            content: bytes = await body.read()
+        return content
+
+    async def head(self, key: str) -> dict[str, Any]:
+        """What S3 says about an object."""
+        found: dict[str, Any] = await self._s3.head_object(Bucket=self.name, Key=key)
+        return {name: value for name, value in found.items() if name != "ResponseMetadata"}
+
+    async def put(self, key: str, content: bytes) -> None:
+        """Write an object."""
+        await self._s3.put_object(Bucket=self.name, Key=key, Body=content)
+
+    async def until_inbox_is_empty(self) -> None:
+        """Wait until nothing half-done is left: no object in the inbox, no open multipart upload."""
+
+        async def look() -> bool:
+            return not await self.keys("inbox/") and not await self.open_uploads()
+
+        await until(look, "an empty inbox")

@@ -1,0 +1,107 @@
+"""Server-sent events as they come over the wire (WHATWG HTML, section 9.2), and a listener like a browser's."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+
+@dataclass
+class Block:
+    """What stood between two blank lines: a message when it has data, else a comment or an instruction."""
+
+    id: str | None = None
+    event: str | None = None
+    data: str | None = None
+    retry: str | None = None
+    comments: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The data as JSON."""
+        assert self.data is not None, f"no message: {self}"
+        found: dict[str, Any] = json.loads(self.data)
+        return found
+
+
+class Stream:
+    """One open answer. `blocks` is everything that has come so far; iterate over it for the messages as they come."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self.blocks: list[Block] = []
+
+    async def __aiter__(self) -> AsyncIterator[Block]:
+        async for block in self.all():
+            if block.data is not None:
+                yield block
+
+    async def all(self) -> AsyncIterator[Block]:
+        """Every block as it comes, comments included."""
+        unread = b""
+        async for piece in self.response.aiter_bytes():
+            unread += piece
+            while b"\n\n" in unread:
+                text, unread = unread.split(b"\n\n", 1)
+                block = _parsed(text.decode())
+                self.blocks.append(block)
+                yield block
+        assert not unread, f"the stream ended within a block: {unread!r}"
+
+    async def to_end(self) -> list[Block]:
+        """Every message until the server ends the stream."""
+        return [message async for message in self]
+
+
+@asynccontextmanager
+async def listening(
+    client: httpx.AsyncClient, url: str, *, last_event_id: str | None = None, headers: Mapping[str, str] | None = None
+) -> AsyncIterator[Stream]:
+    """Open the stream; the connection is cut when the block ends."""
+    sent = {"Accept": "text/event-stream", **(headers or {})}
+    if last_event_id is not None:
+        sent["Last-Event-ID"] = last_event_id
+    async with client.stream("GET", url, headers=sent, timeout=httpx.Timeout(30, read=60)) as response:
+        yield Stream(response)
+
+
+async def heard(client: httpx.AsyncClient, url: str, *, last_event_id: str | None = None) -> list[Block]:
+    """Every message of one stream, from its opening to its end; AssertionError when no stream starts."""
+    async with listening(client, url, last_event_id=last_event_id) as stream:
+        assert stream.response.status_code == 200, stream.response
+        return await stream.to_end()
+
+
+async def heard_with_cuts(client: httpx.AsyncClient, url: str) -> list[Block]:
+    """Every message to a listener whose connection is cut after each, and who reconnects as a browser does, until 204."""
+    messages: list[Block] = []
+    while True:
+        last_id = messages[-1].id if messages else None
+        async with listening(client, url, last_event_id=last_id) as stream:
+            if stream.response.status_code == 204:
+                return messages
+            assert stream.response.status_code == 200, stream.response
+            async with aclosing(stream.__aiter__()) as coming:
+                async for message in coming:
+                    messages.append(message)
+                    break
+
+
+def _parsed(text: str) -> Block:
+    block = Block()
+    for line in text.split("\n"):
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if not name:
+            block.comments.append(value)
+        elif name == "data":
+            block.data = value if block.data is None else f"{block.data}\n{value}"
+        elif name in {"id", "event", "retry"}:
+            setattr(block, name, value)
+        else:
+            block.unknown.append(line)
+    return block

@@ -1,0 +1,72 @@
+"""A whole stack for a test run: on ports and in a home of its own, gone when the run ends."""
+
+import os
+import random
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from local_stack.ports import LOOPBACK, taken
+from local_stack.stack import Stack
+from tests.support.stack_guard import guarded
+
+PORTS_PER_RUN = 60
+"""What the stack keeps for itself, and some for the programs beside it."""
+BASELINE_OFFSET = 50
+CLAIM_OFFSET = PORTS_PER_RUN - 1
+BASES = range(12_000, 30_000, PORTS_PER_RUN)
+"""Above what people choose by hand, below what the kernel gives to outgoing connections."""
+UP_SECONDS = 100
+
+
+@contextmanager
+def running_stack(given: Mapping[str, str]) -> Iterator[Stack]:
+    """Two replicas of every service, with these settings; stopped at the end of the block whatever happens."""
+    with claimed_ports() as base, tempfile.TemporaryDirectory(prefix="sori-test-") as folder:
+        home = Path(folder)
+        with guarded(home):
+            stack = Stack(home, port_base=base, replicas=2, given=given, timeout=UP_SECONDS)
+            try:
+                stack.up()
+                yield stack
+            finally:
+                stack.down()
+
+
+@contextmanager
+def claimed_ports() -> Iterator[int]:
+    """Give a base whose ports are free, and keep other runs, of any checkout, away from it meanwhile."""
+    # Runs that begin at the same moment try different bases first.
+    for base in random.Random(os.getpid()).sample(BASES, len(BASES)):
+        with socket.socket() as claim:
+            try:
+                claim.bind((LOOPBACK, base + CLAIM_OFFSET))
+            except OSError:
+                continue
+            if not taken({base + offset: "the tests" for offset in range(CLAIM_OFFSET)}):
+                yield base
+                return
+    raise RuntimeError(f"No {PORTS_PER_RUN} free ports in a row between {BASES.start} and {BASES.stop}.")
+
+
+def log_sizes(stack: Stack) -> dict[Path, int]:
+    """How long each of the stack's logs is now."""
+    return {path: path.stat().st_size for path in _logs(stack)}
+
+
+def log_tails(stack: Stack, since: Mapping[Path, int], lines: int) -> dict[str, str]:
+    """The last lines that each part has logged since, by part; parts that said nothing are left out."""
+    tails = {}
+    for path in _logs(stack):
+        with path.open("rb") as log:
+            log.seek(since.get(path, 0) if path.stat().st_size >= since.get(path, 0) else 0)
+            said = log.read().decode(errors="replace").splitlines()
+        if said:
+            tails[path.stem] = "\n".join(said[-lines:])
+    return tails
+
+
+def _logs(stack: Stack) -> list[Path]:
+    return sorted((stack.home / "logs").glob("*.log"))

@@ -1,0 +1,290 @@
+"""Reading the one file out of a form while it arrives: however the body is cut up, and whatever is wrong with it."""
+
+import asyncio
+import tracemalloc
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway import forms
+from gateway.errors import ProblemError
+from gateway.forms import MAX_PART_HEADERS, FileForm
+
+BOUNDARY = b"x-boundary"
+MULTIPART = "multipart/form-data; boundary=x-boundary"
+TRICKY = b"\r\n--x-bound\r\n--x-boundar\r\r\n-\r\n--x-boundary!\r\n\r\n--\x00\xff RIFF"
+"""Bytes that begin like a boundary again and again, and are none."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What reading a form came to: the file, or the code of the problem."""
+
+    content: bytes = b""
+    filename: str | None = None
+    problem: str | None = None
+
+
+def part(content: bytes, name: str = "file", filename: str | None = "a.wav", headers: Iterable[str] = ()) -> bytes:
+    disposition = f'form-data; name="{name}"' + ("" if filename is None else f'; filename="{filename}"')
+    lines = [f"Content-Disposition: {disposition}", *headers]
+    return b"--" + BOUNDARY + b"\r\n" + "\r\n".join(lines).encode() + b"\r\n\r\n" + content + b"\r\n"
+
+
+END = b"--" + BOUNDARY + b"--\r\n"
+
+
+def cut(body: bytes, at: Iterable[int]) -> list[bytes]:
+    places = [0, *sorted(at), len(body)]
+    return [body[begin:end] for begin, end in pairwise(places)]
+
+
+async def stream(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+def read(chunks: Iterable[bytes], *, content_type: str = MULTIPART, max_bytes: int = 1 << 20) -> Read:
+    async def reading() -> Read:
+        try:
+            form = FileForm(content_type, stream(chunks), max_bytes)
+            content = b"".join([piece async for piece in form.chunks()])
+        except ProblemError as error:
+            return Read(problem=error.kind.code)
+        return Read(content, form.filename)
+
+    return asyncio.run(reading())
+
+
+BODIES: dict[str, tuple[bytes, Read]] = {
+    "one file": (part(b"RIFF" + bytes(20)) + END, Read(b"RIFF" + bytes(20), "a.wav")),
+    "content like a boundary": (part(TRICKY) + END, Read(TRICKY, "a.wav")),
+    "no line break at the end": (part(b"abc") + END.rstrip(), Read(b"abc", "a.wav")),
+    "line breaks before the first boundary": (b"\r\n" + part(b"abc") + END, Read(b"abc", "a.wav")),
+    "text after the end": (part(b"abc") + END + b"epilogue\r\n", Read(b"abc", "a.wav")),
+    "other fields around it": (
+        part(b"7", "lesson", None) + part(b"abc") + part(TRICKY, "note", None) + END,
+        Read(b"abc", "a.wav"),
+    ),
+    "headers in any case and order": (
+        part(b"abc", headers=["content-TYPE: audio/wav", "X-Other: 1"]).replace(b"Content-Disp", b"CONTENT-disp") + END,
+        Read(b"abc", "a.wav"),
+    ),
+    "a name in Korean": (part(b"abc", filename="녹음 🎤.wav") + END, Read(b"abc", "녹음 🎤.wav")),
+    "a name of nothing": (part(b"abc", filename="") + END, Read(b"abc", "")),
+    "a name with a path": (part(b"abc", filename="../../etc/passwd") + END, Read(b"abc", "../../etc/passwd")),
+    "a name with a quote": (part(b"abc", filename='a\\"b.wav') + END, Read(b"abc", 'a"b.wav')),
+    "no file field": (part(b"7", "lesson", None) + END, Read(problem="file_missing")),
+    "a file in another field": (part(b"abc", "audio") + END, Read(problem="file_missing")),
+    "the field as text": (part(b"abc", "file", None) + END, Read(problem="file_missing")),
+    "no part at all": (END, Read(problem="file_missing")),
+    "an empty file": (part(b"") + END, Read(problem="file_empty")),
+    "an empty input of a browser": (part(b"", filename="") + END, Read(problem="file_empty")),
+    "two files": (part(b"abc") + part(b"def") + END, Read(problem="too_many_files")),
+    "two files, one elsewhere": (part(b"abc", "cover") + part(b"def") + END, Read(problem="too_many_files")),
+    "two files, the first empty": (part(b"") + part(b"def") + END, Read(problem="too_many_files")),
+    "no end": (part(b"abc"), Read(problem="form_malformed")),
+    "cut in the file": (part(b"abc" * 9)[:-9], Read(problem="form_malformed")),
+    "cut in a header": (part(b"abc")[:40], Read(problem="form_malformed")),
+    "nothing": (b"", Read(problem="form_malformed")),
+    "no form": (b'{"file": "abc"}', Read(problem="form_malformed")),
+    "another boundary": (part(b"abc").replace(BOUNDARY, b"y-boundary") + END, Read(problem="form_malformed")),
+    "a header without a colon": (part(b"abc", headers=["nonsense"]) + END, Read(problem="form_malformed")),
+    "a header with a control character": (part(b"abc", headers=["X\x01: 1"]) + END, Read(problem="form_malformed")),
+    "bare line feeds": ((part(b"abc") + END).replace(b"\r\n", b"\n"), Read(problem="form_malformed")),
+    "too many headers": (
+        part(b"abc", headers=[f"X-{number}: 1" for number in range(MAX_PART_HEADERS)]) + END,
+        Read(problem="form_malformed"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "expected"), BODIES.values(), ids=BODIES)
+def test_a_form_reads_the_same_however_it_is_cut_up(body: bytes, expected: Read) -> None:
+    whole, bytewise = [body], [body[place : place + 1] for place in range(len(body))]
+    assert read(whole) == expected
+    assert read(bytewise) == expected
+    for place in range(len(body)):
+        assert read(cut(body, [place])) == expected, f"cut at {place}"
+
+
+@given(st.sampled_from(sorted(BODIES)), st.data())
+def test_a_form_reads_the_same_in_any_pieces(name: str, data: st.DataObject) -> None:
+    body, expected = BODIES[name]
+    places = data.draw(st.lists(st.integers(0, len(body)), max_size=12))
+    # A place twice makes an empty chunk, which servers pass on too.
+    assert read(cut(body, places)) == expected
+
+
+@example(TRICKY * 3, [5])
+@given(st.binary(min_size=1, max_size=300), st.lists(st.integers(0, 400), max_size=6))
+def test_any_bytes_arrive_as_they_were_sent(content: bytes, places: list[int]) -> None:
+    if b"\r\n--" + BOUNDARY in content:
+        return
+    body = part(content) + END
+    assert read(cut(body, [min(place, len(body)) for place in places])) == Read(content, "a.wav")
+
+
+@given(st.binary(max_size=400), st.lists(st.integers(0, 400), max_size=4))
+def test_no_bytes_break_the_reader(junk: bytes, places: list[int]) -> None:
+    chunks = cut(junk, [min(place, len(junk)) for place in places])
+    assert read(chunks).problem in {"form_malformed", "file_missing"}
+    assert read([part(b"abc")[:-2], *chunks]).problem in {None, "form_malformed", "too_many_files", "file_missing"}
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "",
+        "application/json",
+        "audio/wav",
+        "application/x-www-form-urlencoded",
+        "multipart/mixed; boundary=x",
+        "x" * 9000,
+    ],
+)
+def test_what_is_no_form_has_no_file(content_type: str) -> None:
+    assert read([b"abc"], content_type=content_type) == Read(problem="file_missing")
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["multipart/form-data", "multipart/form-data; boundary=", f"multipart/form-data; boundary={'x' * 5000}"],
+)
+def test_a_form_without_a_usable_boundary_is_malformed(content_type: str) -> None:
+    assert read([part(b"abc") + END], content_type=content_type) == Read(problem="form_malformed")
+
+
+@pytest.mark.parametrize(
+    "content_type", ['multipart/form-data; boundary="x-boundary"', "Multipart/Form-Data;boundary=x-boundary"]
+)
+def test_a_content_type_may_be_written_otherwise(content_type: str) -> None:
+    assert read([part(b"abc") + END], content_type=content_type) == Read(b"abc", "a.wav")
+
+
+@pytest.mark.parametrize("name", ["가" * 10_000, "🎤" * 10_000, "a\\" * 5_000, "x" * 10_000])
+def test_a_name_of_ten_thousand_characters_is_taken(name: str) -> None:
+    outcome = read([part(b"abc", filename=name) + END])
+    assert (outcome.content, outcome.problem) == (b"abc", None)
+    assert len(outcome.filename or "") >= 5_000
+
+
+def test_a_name_that_is_no_utf8_is_taken() -> None:
+    body = part(b"abc", filename="NAME").replace(b"NAME", b"\xff\xfe.wav") + END
+    assert read([body]) == Read(b"abc", "��.wav")
+
+
+def test_a_file_of_just_the_limit_is_taken_and_one_more_byte_is_not() -> None:
+    assert read([part(bytes(100)) + END], max_bytes=100).content == bytes(100)
+    assert read([part(bytes(101)) + END], max_bytes=100).problem == "upload_too_large"
+
+
+def test_a_file_over_the_limit_is_refused_before_its_end_is_sent() -> None:
+    taken = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal taken
+        yield part(b"")[:-2]
+        while True:
+            taken += 1000
+            yield bytes(1000)
+
+    assert read(endless(), max_bytes=10_000).problem == "upload_too_large"
+    assert taken <= 12_000
+
+
+def test_a_second_file_is_refused_before_its_end_is_sent() -> None:
+    def endless() -> Iterator[bytes]:
+        yield part(b"abc") + part(b"")[:-2]
+        raise AssertionError("read on")
+
+    assert read(endless()).problem == "too_many_files"
+
+
+FLOODS: dict[str, tuple[bytes, bytes]] = {
+    "a header value": (part(b"abc")[:-9] + b"\r\nX: ", b"x" * 4096),
+    "a header name": (b"--" + BOUNDARY + b"\r\n", b"x" * 4096),
+    "spaces before a header value": (b"--" + BOUNDARY + b"\r\nX:", b" " * 4096),
+    "headers": (b"--" + BOUNDARY + b"\r\n", b"X: 1\r\n" * 700),
+    "another field": (part(b"", "note", None)[:-2], b"x" * 4096),
+    "many other fields": (b"", part(b"x" * 64, "note", None) * 20),
+    "parts with nothing in them": (b"", part(b"", "note", None) * 40),
+    "line breaks before the first boundary": (b"", b"\r\n" * 2048),
+    "text after the end": (part(b"abc") + END, b"x" * 4096),
+    "an empty part after the file": (part(b"abc"), part(b"", "note", None) * 40),
+}
+FLOOD_BYTES = 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize(("begin", "flood"), FLOODS.values(), ids=FLOODS)
+def test_a_flood_around_the_file_is_cut_off_early_and_held_in_bounded_memory(begin: bytes, flood: bytes) -> None:
+    taken = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal taken
+        yield begin
+        while taken < FLOOD_BYTES:
+            taken += len(flood)
+            yield flood
+
+    tracemalloc.start()
+    try:
+        outcome = read(endless(), max_bytes=1000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert outcome.problem is not None
+    assert taken < FLOOD_BYTES
+    assert peak < FLOOD_BYTES
+
+
+def test_a_client_that_sends_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "IDLE_SECONDS", 0.01)
+
+    async def stalled() -> AsyncIterator[bytes]:
+        yield part(b"abc")[:-5]
+        await asyncio.Event().wait()
+
+    async def reading() -> None:
+        async for _ in FileForm(MULTIPART, stalled(), 1000).chunks():
+            pass
+
+    with pytest.raises(ProblemError) as refused:
+        asyncio.run(reading())
+    assert (refused.value.kind.code, refused.value.close) == ("upload_too_slow", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "closes"), [("no end", True), ("two files", True), ("no file field", False), ("an empty file", False)]
+)
+def test_a_connection_is_closed_when_more_may_be_on_its_way(name: str, closes: bool) -> None:
+    async def reading() -> None:
+        async for _ in FileForm(MULTIPART, stream([BODIES[name][0]]), 1000).chunks():
+            pass
+
+    with pytest.raises(ProblemError) as refused:
+        asyncio.run(reading())
+    assert refused.value.close is closes
+
+
+def test_pieces_come_out_while_the_body_still_arrives() -> None:
+    async def reading() -> list[bytes]:
+        seen: list[bytes] = []
+
+        async def arriving() -> AsyncIterator[bytes]:
+            yield part(b"")[:-2]
+            for number in range(3):
+                yield b"%d" % number * 500
+                # What came before was handed on before the next was asked for.
+                assert number == 0 or b"".join(seen).startswith(b"%d" % (number - 1) * 400, (number - 1) * 500)
+            yield b"\r\n" + END
+
+        async for piece in FileForm(MULTIPART, arriving(), 10_000).chunks():
+            seen.append(piece)
+        return seen
+
+    assert b"".join(asyncio.run(reading())) == b"0" * 500 + b"1" * 500 + b"2" * 500

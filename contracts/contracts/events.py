@@ -309,6 +309,6 @@ def event_id(job_id: str, event_type: str, step: str = "") -> str:
 
 def continued_trace(received: str | None) -> str:
     """Return `received` when it is a valid traceparent, else that of a new sampled trace (W3C Trace Context, 3.2)."""
-    if received and _TRACEPARENT.match(received):
+    if received and _TRACEPARENT.fullmatch(received):
         return received
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"

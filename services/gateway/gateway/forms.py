@@ -48,9 +48,14 @@ class FileForm:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the file's bytes as they arrive; ProblemError as soon as the form is known to be wrong."""
-        received = 0
+        received = around = 0
         while chunk := await self._next_chunk():
-            for piece in self._parse(chunk):
+            pieces = self._parse(chunk)
+            # Headers, other fields, and whatever lies before, between and after the parts.
+            around += len(chunk) - sum(map(len, pieces))
+            if around > FRAMING_BYTES:
+                raise ProblemError(problems.FORM_MALFORMED, close=True)
+            for piece in pieces:
                 received += len(piece)
                 if received > self._max_bytes:
                     raise ProblemError(problems.UPLOAD_TOO_LARGE, close=True)

@@ -5,6 +5,7 @@ import itertools
 import os
 import platform
 import shutil
+import signal
 import sys
 import time
 
@@ -27,6 +28,7 @@ MEASUREMENTS = ("throughput", "single", "large")
 def main() -> int:
     """Run the measurements that were asked for; 0 unless they could not be run."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exit, so that everything is stopped
     # Piped output has no width of its own, and the tables need about this much.
     console = Console() if sys.stdout.isatty() else Console(width=120)
     console.print(f"{os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.2f} before")

@@ -70,6 +70,7 @@ def _through_the_edge(under_measure: Systems, size_bytes: int, seed: int, direct
     watched = {name: parts[name] for name in WATCHED}
     with programs.load_client(plan) as client, meter.PeakMemory(watched) as memory:
         outcome = programs.outcome_of(client.carry_out())
+        under_measure.must_be_alive()
         meter.wait_until_quiet(parts)
     mib = UPLOADS * size_bytes / meter.MIB
     speed = mib / outcome.upload_seconds if outcome.upload_seconds else 0.0

@@ -25,13 +25,15 @@ _HEAD = (
 ).encode()
 _TAIL = f"\r\n--{_BOUNDARY}--\r\n".encode()
 _KEPT_IN_MEMORY_BYTES = 8 * 1024 * 1024
+_LOST_BESIDES_THOSE_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
 class Plan:
     """What to send: `jobs` recordings of `size_bytes`, `at_once` of them under way at any time.
 
-    A job that has not ended after `patience_seconds` is given up and counted as lost.
+    A job that has not ended after `patience_seconds` is given up and counted as lost; when a few more are
+    lost than are at once under way, the rest are not sent and count as lost too.
     """
 
     url: str
@@ -90,6 +92,9 @@ class LoadClient:
 
     async def _work(self, numbers: Iterator[int]) -> None:
         for number in numbers:
+            if len(self._outcome.lost) > self._plan.at_once + _LOST_BESIDES_THOSE_AT_ONCE:
+                self._outcome.lost.append("not sent, for too many were lost")
+                continue
             begun = time.perf_counter()
             try:
                 async with asyncio.timeout(self._plan.patience_seconds):
@@ -170,8 +175,8 @@ def _check(last: dict[str, Any], token_id: str, job_id: str) -> None:
 
 
 async def _run(plan: Plan) -> None:
-    # No limits of aiohttp's own: the plan's are the only ones.
-    connector = aiohttp.TCPConnector(limit=0)
+    # No limits of aiohttp's own: the plan's are the only ones. Idle connections go before a server closes them.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         client = LoadClient(plan, session)

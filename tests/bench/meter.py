@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Self
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
@@ -25,6 +26,21 @@ def cpu_ms(parts: Parts) -> dict[str, float]:
 def cpu_ms_since(parts: Parts, before: Mapping[str, float]) -> dict[str, float]:
     """CPU time of each part since a reading."""
     return {name: used - before.get(name, 0.0) for name, used in cpu_ms(parts).items()}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """CPU time of the whole machine so far, in ms: what ran here, and what its host gave to others."""
+
+    busy_ms: float
+    stolen_ms: float
+
+    @classmethod
+    def now(cls) -> "Machine":
+        """The figures since the machine started."""
+        times = psutil.cpu_times()
+        busy = times.user + times.nice + times.system + times.irq + times.softirq
+        return cls(busy * 1000, times.steal * 1000)
 
 
 def resident_bytes(pids: Iterable[int]) -> int:

@@ -6,11 +6,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from tests.bench.direct_parts import DirectPlan
 from tests.bench.load import Outcome, Plan
@@ -24,25 +23,60 @@ class ProgramError(Exception):
     """A program did not start or ended before it should; the text holds the end of its log."""
 
 
-@contextmanager
-def server(module: str, port: int, settings: Mapping[str, str], log: Path) -> Iterator[int]:
-    """Run `python -m module` on 127.0.0.1:port until the block ends; gives its pid once it listens."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
-        process = _start(module, [], {**settings, "HOST": "127.0.0.1", "PORT": str(port)}, output)
+class Server:
+    """A program that listens on 127.0.0.1:port from the start of its block to the end.
+
+    Raises ProgramError when it does not come to listen.
+    """
+
+    def __init__(self, module: str, port: int, settings: Mapping[str, str], log: Path) -> None:
+        self.name = module
+        self._port = port
+        self._settings = {**settings, "HOST": "127.0.0.1", "PORT": str(port)}
+        self._log = log
+
+    @property
+    def pid(self) -> int:
+        """The process to measure."""
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("wb") as output:
+            self._process = _start(self.name, [], self._settings, output)
         try:
-            _wait_until_listening(process, module, port, log)
-            yield process.pid
-        finally:
-            _end(process)
+            self._wait_until_listening()
+        except BaseException:  # Ctrl-C too
+            _end(self._process)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _end(self._process)
+
+    def must_be_alive(self) -> None:
+        """Raise ProgramError when the process has ended, for what was measured since is worth nothing."""
+        if (code := self._process.poll()) is not None:
+            raise self._failure(f"ended with code {code} while it was needed")
+
+    def _wait_until_listening(self) -> None:
+        limit = time.monotonic() + START_LIMIT_SECONDS
+        while time.monotonic() < limit and self._process.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self._port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise self._failure(f"does not listen on port {self._port}")
+
+    def _failure(self, what: str) -> ProgramError:
+        end_of_log = self._log.read_text(errors="replace")[-2000:]
+        return ProgramError(f"{self.name} {what}. The end of {self._log}:\n{end_of_log}")
 
 
-@contextmanager
-def baseline(port: int, settings: Mapping[str, str], log: Path) -> Iterator[int]:
-    """The baseline on this port; `settings` name its S3 and its analysis server. Gives its pid."""
+def baseline(port: int, settings: Mapping[str, str], log: Path) -> Server:
+    """The baseline on this port; `settings` name its S3 and its analysis server."""
     webhook_url = f"http://127.0.0.1:{port}/webhook/analysis-complete"
-    with server("tests.bench.baseline", port, {**settings, "WEBHOOK_URL": webhook_url}, log) as pid:
-        yield pid
+    return Server("tests.bench.baseline", port, {**settings, "WEBHOOK_URL": webhook_url}, log)
 
 
 class Worker:
@@ -65,17 +99,13 @@ class Worker:
         report: dict[str, Any] = json.loads(self._line())
         return report
 
-    def end(self) -> None:
-        """Let the process go; it ends by itself when its input closes."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        _end(self._process, signal_it=False)
-
-    def __enter__(self) -> "Worker":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.end()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()  # after its report it ends by itself
+        _end(self._process, signal_it=error is not None)
 
     def _expect(self, word: str) -> None:
         if self._line().strip() != word:
@@ -116,17 +146,6 @@ def _start(
         stderr=subprocess.STDOUT if output else None,
         start_new_session=True,  # Ctrl-C is for the measurement, which ends its programs in order
     )
-
-
-def _wait_until_listening(process: subprocess.Popen[bytes], module: str, port: int, log: Path) -> None:
-    limit = time.monotonic() + START_LIMIT_SECONDS
-    while time.monotonic() < limit and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    end_of_log = log.read_text(errors="replace")[-2000:]
-    raise ProgramError(f"{module} does not listen on port {port}. The end of {log}:\n{end_of_log}")
 
 
 def _end(process: subprocess.Popen[bytes], *, signal_it: bool = True) -> None:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from tests.bench.large_uploads import UPLOADS, LargeRun
 from tests.bench.meter import MIB
-from tests.bench.systems import BASELINE
+from tests.bench.systems import ANALYSIS_SECONDS, BASELINE
 from tests.bench.throughput import AT_ONCE, Pair, Run, above_analysis_ms, median_cpu_ms
 
 LEAST_RATIO = 1.5
@@ -43,9 +43,10 @@ def show_one_at_a_time(console: Console, pair: Pair) -> list[Verdict]:
     """Both systems' time from upload to result above the analysis server's own; the verdict on ours."""
     table = Table("", "median", "fastest", "slowest", "jobs", title="One at a time: ms above the analysis itself")
     for name, run in (("ours", pair.ours), (BASELINE, pair.baseline)):
-        times = [ms - median(run.outcome.job_ms) + above_analysis_ms(run) for ms in run.outcome.job_ms] or [0.0]
-        figures = (median(times), min(times), max(times))
-        table.add_row(name, *(f"{figure:,.0f}" for figure in figures), str(len(run.outcome.job_ms)))
+        times = [ms - ANALYSIS_SECONDS * 1000 for ms in run.outcome.job_ms]
+        figures = [median(times), min(times), max(times)] if times else []
+        shown = [f"{figure:,.0f}" for figure in figures] or ["–"] * 3
+        table.add_row(name, *shown, str(len(times)))
     console.print(table)
     above = above_analysis_ms(pair.ours)
     met = above <= MOST_MS_ABOVE_ANALYSIS and not pair.ours.outcome.lost
@@ -102,7 +103,12 @@ def _show_cpu(console: Console, ours: list[Run], baseline: list[Run]) -> None:
     for name in columns[0]:
         table.add_row(name, *(f"{column[name]:.1f}" for column in columns))
     table.add_section()
-    table.add_row("all", *(f"{sum(column.values()):.1f}" for column in columns))
+    table.add_row("all of these", *(f"{sum(column.values()):.1f}" for column in columns))
+    for row, figure in (
+        ("other programs here", lambda run: run.others_ms_per_job),
+        ("taken by the host", lambda run: run.stolen_ms_per_job),
+    ):
+        table.add_row(row, *(f"{median(map(figure, runs)):.1f}" for runs in (ours, baseline)))
     console.print(table)
 
 

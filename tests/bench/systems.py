@@ -22,7 +22,7 @@ class Systems:
 
     stack: Stack
     baseline_url: str
-    own_pids: dict[str, int]
+    own_servers: dict[str, programs.Server]
 
     def parts(self, **others: int) -> dict[str, list[int]]:
         """The pids of every part as of now, by the name it has in the report, with `others` added."""
@@ -30,8 +30,13 @@ class Systems:
         for part in self.stack.parts:
             service = part.removesuffix("-1")
             found.setdefault(_NAMES.get(service, service), []).extend(self.stack.pids(part))
-        found |= {name: [pid] for name, pid in self.own_pids.items()}
+        found |= {name: [server.pid] for name, server in self.own_servers.items()}
         return found | {name.replace("_", " "): [pid] for name, pid in others.items()}
+
+    def must_be_alive(self) -> None:
+        """Raise ProgramError when the baseline or the analysis server has ended meanwhile."""
+        for server in self.own_servers.values():
+            server.must_be_alive()
 
 
 @contextmanager
@@ -49,7 +54,7 @@ def systems(home: Path, port_base: int) -> Iterator[Systems]:
     try:
         stack.up()
         with (
-            programs.server("tests.support.fake_analysis_server", fake_port, delay, home / "logs/fake.log") as fake,
+            programs.Server("tests.support.fake_analysis_server", fake_port, delay, home / "logs/fake.log") as fake,
             programs.baseline(baseline_port, settings, home / "logs/baseline.log") as baseline,
         ):
             yield Systems(stack, f"http://127.0.0.1:{baseline_port}", {FAKE: fake, BASELINE: baseline})

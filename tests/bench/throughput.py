@@ -15,10 +15,14 @@ _WARM_UP_JOBS = 64
 
 @dataclass(frozen=True)
 class Run:
-    """One plan carried out against one system, with the CPU ms per job of every process meanwhile."""
+    """One plan carried out against one system, with the CPU ms per job meanwhile: of every process under
+    measure, of all other programs on the machine, and what the machine's host took away.
+    """
 
     outcome: Outcome
     cpu_ms_per_job: dict[str, float]
+    others_ms_per_job: float
+    stolen_ms_per_job: float
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,14 @@ class Pair:
 
 
 def throughput(under_measure: Systems, jobs: int, rounds: int, seeds: Iterator[int]) -> Iterator[Pair]:
-    """As many pairs of runs as `rounds`, after one short run of each that nobody counts."""
-    _both(under_measure, lambda url: _plan(url, _WARM_UP_JOBS, AT_ONCE, next(seeds)))
+    """As many pairs of runs as `rounds`, after one short run of each that nobody counts.
+
+    Raises ProgramError when not one job comes through either system.
+    """
+    warm_up = _both(under_measure, lambda url: _plan(url, _WARM_UP_JOBS, AT_ONCE, next(seeds)))
+    for name, run in (("Sori", warm_up.ours), ("the baseline", warm_up.baseline)):
+        if not run.outcome.job_ms:
+            raise programs.ProgramError(f"No job comes through {name}: {run.outcome.lost[0]}")
     for _ in range(rounds):
         yield _both(under_measure, lambda url: _plan(url, jobs, AT_ONCE, next(seeds)))
 
@@ -70,8 +80,12 @@ def _run(under_measure: Systems, plan: Plan) -> Run:
     with programs.load_client(plan) as client:
         parts = under_measure.parts(load_client=client.pid)
         meter.wait_until_quiet(parts)
-        before = meter.cpu_ms(parts)
+        before, machine_before = meter.cpu_ms(parts), meter.Machine.now()
         outcome = programs.outcome_of(client.carry_out())
+        under_measure.must_be_alive()
         meter.wait_until_quiet(parts)  # what a run leaves to be done is part of its cost
-        used = meter.cpu_ms_since(parts, before)
-    return Run(outcome, {name: ms / plan.jobs for name, ms in used.items()})
+        used, machine = meter.cpu_ms_since(parts, before), meter.Machine.now()
+    others = machine.busy_ms - machine_before.busy_ms - sum(used.values())
+    stolen = machine.stolen_ms - machine_before.stolen_ms
+    per_job = {name: ms / plan.jobs for name, ms in used.items()}
+    return Run(outcome, per_job, max(others, 0.0) / plan.jobs, stolen / plan.jobs)

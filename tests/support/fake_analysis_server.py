@@ -135,7 +135,9 @@ class FakeAnalysisServer:
 
     async def start(self) -> None:
         """Listen; an OSError says that the port is taken."""
-        self._client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        # Idle connections go before any server closes them: a webhook must not meet one that is closing.
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
+        self._client = aiohttp.ClientSession(connector=connector)
         app = web.Application()
         app.router.add_post("/analyze-voice", self._analyze)
         app.router.add_get("/requests", self._list_requests)

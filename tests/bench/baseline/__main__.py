@@ -9,7 +9,7 @@ from tests.bench.baseline.settings import Settings
 def main() -> None:
     """Serve until a signal ends the process."""
     settings = Settings.from_environment()
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning")
+    uvicorn.run(create_app(settings), host=settings.host, port=settings.port)
 
 
 if __name__ == "__main__":

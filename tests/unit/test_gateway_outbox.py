@@ -1,0 +1,117 @@
+"""The outbox: what a crash or an outage left unpublished is published in the end, and nobody waits for it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from contracts.events import Event
+from gateway import outbox
+from gateway.outbox import Outbox
+from tests.unit import stories
+
+OTHER_JOB = "00000000-0000-4000-8000-000000000001"
+
+
+class Broker:
+    """A broker that is down as often as it is told, then takes events."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.published: list[Event] = []
+        self.took_one = asyncio.Event()
+        self._failures = failures
+
+    async def publish(self, event: Event) -> None:
+        if self._failures:
+            self._failures -= 1
+            raise ConnectionError("down")
+        self.published.append(event)
+        self.took_one.set()
+
+
+class Jobs:
+    """Job documents with an outbox mark each; unreachable as often as told."""
+
+    def __init__(self, *marks: bytes, failures: int = 0) -> None:
+        self.marks = list(marks)
+        self.prepared = 0
+        self.asked: list[tuple[timedelta, int]] = []
+        self._failures = failures
+
+    async def prepare(self) -> None:
+        if self._failures:
+            self._failures -= 1
+            raise ConnectionError("down")
+        self.prepared += 1
+
+    async def unpublished(self, older_than: timedelta, limit: int) -> list[bytes]:
+        self.asked.append((older_than, limit))
+        return list(self.marks)
+
+
+@asynccontextmanager
+async def relaying(jobs: Jobs, broker: Broker) -> AsyncIterator[Outbox]:
+    running = Outbox(jobs, broker)
+    running.start()
+    yield running
+    await running.stop()
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "RELAY_SECONDS", 0.001)
+
+
+async def until_one(broker: Broker) -> Event:
+    async with asyncio.timeout(5):
+        await broker.took_one.wait()
+    return broker.published[0]
+
+
+async def test_what_is_being_published_is_published_before_the_service_stops() -> None:
+    broker, event = Broker(), stories.received()
+    leaving = Outbox(Jobs(), broker)
+    leaving.publish_soon(event)
+    await leaving.stop()
+    assert broker.published == [event]
+
+
+async def test_an_outage_of_the_broker_is_not_the_users_business() -> None:
+    broker = Broker(failures=1)
+    leaving = Outbox(Jobs(), broker)
+    leaving.publish_soon(stories.received())
+    await leaving.stop()
+    assert broker.published == []
+
+
+async def test_what_a_crash_left_is_relayed() -> None:
+    broker, event = Broker(), stories.received()
+    jobs = Jobs(event.encode())
+    async with relaying(jobs, broker):
+        assert await until_one(broker) == event
+    assert jobs.prepared == 1
+
+
+async def test_the_relay_outlives_outages_of_both_back_ends() -> None:
+    broker, event = Broker(failures=3), stories.received()
+    async with relaying(Jobs(event.encode(), failures=3), broker):
+        assert await until_one(broker) == event
+
+
+async def test_an_event_that_cannot_be_read_does_not_hold_up_the_others() -> None:
+    """As when a newer gateway wrote it."""
+    broker, event = Broker(), stories.received()
+    newer = stories.received(OTHER_JOB).encode().replace(b"upload.received.v1", b"upload.received.v9")
+    async with relaying(Jobs(newer, event.encode()), broker):
+        assert await until_one(broker) == event
+
+
+async def test_only_so_many_events_of_some_age_are_looked_for() -> None:
+    broker, jobs = Broker(), Jobs(stories.received().encode())
+    async with relaying(jobs, broker):
+        await until_one(broker)
+    (older_than, limit), *_ = jobs.asked
+    assert older_than >= timedelta(seconds=5), "younger marks are about to be cleared anyway"
+    assert 0 < limit <= 1000

@@ -1,0 +1,189 @@
+"""Taking recordings in: what is safe, in which order, before the user is answered; and what a webhook call becomes."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts import events, problems
+from contracts.events import JsonObject
+from contracts.job import Job
+from gateway.errors import BackEndError, ProblemError
+from gateway.submissions import Submissions, result_bytes, webhook_event
+from tests.unit import stories
+
+CONTENT = [b"RIFF", b"", b"more of it"]
+
+
+class Arriving:
+    """A file that is still arriving; its name is known at the end, as in a form."""
+
+    def __init__(self, chunks: list[bytes], filename: str | None = "a.wav", error: Exception | None = None) -> None:
+        self.filename: str | None = None
+        self._chunks = chunks
+        self._name = filename
+        self._error = error
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for chunk in self._chunks:
+            yield chunk
+        if self._error:
+            raise self._error
+        self.filename = self._name
+
+
+class Inbox:
+    """The S3 inbox in memory: like the real one, all of an object or nothing."""
+
+    def __init__(self, done: list[str]) -> None:
+        self.objects: dict[str, bytes] = {}
+        self._done = done
+
+    async def write(self, key: str, chunks: AsyncIterator[bytes]) -> None:
+        self.objects[key] = b"".join([chunk async for chunk in chunks])
+        self._done.append("stored")
+
+    async def remove(self, key: str) -> None:
+        self.objects.pop(key, None)
+        self._done.append("removed")
+
+
+class Jobs:
+    """The job documents in memory; `error` is what inserting raises."""
+
+    def __init__(self, done: list[str], error: BaseException | None = None) -> None:
+        self.inserted: list[Job] = []
+        self._done = done
+        self._error = error
+
+    async def insert(self, job: Job) -> None:
+        if self._error:
+            raise self._error
+        self.inserted.append(job)
+        self._done.append("inserted")
+
+
+class Taken:
+    """The core with its stand-ins, and the order of what was done."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.done: list[str] = []
+        self.inbox = Inbox(self.done)
+        self.jobs = Jobs(self.done, error)
+        self.submissions = Submissions(self.inbox, self.jobs)
+
+    async def accept(self, file: Arriving) -> events.UploadReceived:
+        return await self.submissions.accept(stories.TOKEN_ID, file, stories.TRACEPARENT)
+
+
+async def test_a_recording_is_stored_before_its_job_is_kept() -> None:
+    taken = Taken()
+    event = await taken.accept(Arriving(CONTENT))
+    assert taken.done == ["stored", "inserted"]
+    assert taken.inbox.objects == {event.data.inbox_key: b"".join(CONTENT)}
+
+
+async def test_the_event_describes_the_bytes_and_lies_in_the_outbox() -> None:
+    taken = Taken()
+    event = await taken.accept(Arriving(CONTENT))
+    assert event.data.size_bytes == len(b"".join(CONTENT))
+    assert event.data.sha256 == hashlib.sha256(b"".join(CONTENT)).hexdigest()
+    assert (event.data.token_id, event.traceparent) == (stories.TOKEN_ID, stories.TRACEPARENT)
+    (job,) = taken.jobs.inserted
+    assert events.decode((job.outbox or "").encode()) == event
+    assert job.job_id == event.subject
+    assert job.view.progress == 10
+
+
+async def test_every_recording_is_a_job_of_its_own() -> None:
+    taken = Taken()
+    ids = {(await taken.accept(Arriving(CONTENT))).subject for _ in range(20)}
+    assert len(ids) == 20
+    assert {str(UUID(job_id)) for job_id in ids} == ids
+
+
+@pytest.mark.parametrize("error", [BackEndError("MongoDB"), TimeoutError(), KeyboardInterrupt()])
+async def test_a_job_that_cannot_be_kept_leaves_no_bytes_behind(error: BaseException) -> None:
+    taken = Taken(error)
+    with pytest.raises(type(error)):
+        await taken.accept(Arriving(CONTENT))
+    assert taken.inbox.objects == {}
+    assert taken.done == ["stored", "removed"]
+
+
+async def test_a_file_that_never_ends_well_becomes_no_job() -> None:
+    taken = Taken()
+    with pytest.raises(ProblemError):
+        await taken.accept(Arriving(CONTENT, error=ProblemError(problems.FORM_MALFORMED)))
+    assert (taken.inbox.objects, taken.jobs.inserted) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("녹음 🎤.wav", "녹음 🎤.wav"),
+        (None, None),
+        ("", None),
+        ("\x00\x1b\r\n", None),
+        ("a\r\nSet-Cookie: x\x00.wav", "aSet-Cookie: x.wav"),
+        ("../../etc/passwd", "../../etc/passwd"),
+        ("x" * 10_000, "x" * 255),
+        ("🎤" * 10_000, "🎤" * 255),
+        ("a\u202egnp.wav", "agnp.wav"),
+        ("a\ud800b", "ab"),
+    ],
+)
+async def test_a_file_name_is_kept_for_showing_only(sent: str | None, kept: str | None) -> None:
+    taken = Taken()
+    event = await taken.accept(Arriving(CONTENT, sent))
+    assert taken.jobs.inserted[0].filename == kept
+    assert event.data.inbox_key == f"inbox/{event.subject}"
+
+
+@given(st.text())
+def test_any_file_name_can_be_kept(name: str) -> None:
+    taken = Taken()
+    asyncio.run(taken.accept(Arriving(CONTENT, name)))
+    kept = taken.jobs.inserted[0].filename
+    assert kept is None or (kept and kept.encode() and len(kept) <= 255 and not {"\n", "\r", "\0"} & set(kept))
+
+
+BODY: JsonObject = {"status": "success", "result": {"score": 1}}
+
+
+def test_the_same_webhook_call_is_the_same_event() -> None:
+    first = webhook_event(stories.JOB_ID, 1, BODY, stories.TRACEPARENT)
+    assert first.id == webhook_event(stories.JOB_ID, 1, dict(BODY), stories.TRACEPARENT).id
+
+
+@pytest.mark.parametrize(
+    ("attempt", "body"), [(2, BODY), (1, {"status": "failed"}), (1, {**BODY, "job_id": "1"}), (1, None)]
+)
+def test_another_webhook_call_is_another_event(attempt: int, body: JsonObject | None) -> None:
+    first = webhook_event(stories.JOB_ID, 1, BODY, stories.TRACEPARENT)
+    assert first.id != webhook_event(stories.JOB_ID, attempt, body, stories.TRACEPARENT).id
+
+
+def test_a_webhook_event_carries_the_body_and_the_trace() -> None:
+    event = webhook_event(stories.JOB_ID, 3, BODY, stories.TRACEPARENT)
+    assert isinstance(event, events.AnalysisWebhookReceived)
+    assert (event.data.attempt, event.data.body) == (3, BODY)
+    assert (event.subject, event.trace_id) == (stories.JOB_ID, stories.TRACE_ID)
+
+
+@pytest.mark.parametrize(
+    ("body", "size"),
+    [
+        ({"status": "success", "result": {"a": 1}}, len('{"a":1}')),
+        ({"status": "completed", "analysis_results": {"가": None}}, len('{"가":null}'.encode())),
+        ({"status": "failed", "error": "x" * 100}, 0),
+        ({"status": "success", "result": "x" * 100}, 0),
+        ({"padding": "x" * 100}, 0),
+    ],
+)
+def test_the_limit_is_on_the_result_alone(body: JsonObject, size: int) -> None:
+    assert result_bytes(body) == size

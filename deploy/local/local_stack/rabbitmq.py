@@ -15,6 +15,9 @@ SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the one in /usr/sbin switche
 USER = "sori"
 # An address in place of a name: nothing to resolve. Two stacks do not meet, each has a port mapper of its own.
 NODE = f"sori@{LOOPBACK}"
+# The broker puts its folder into shell commands unquoted. Every part runs in the stack's home, so this is the same
+# folder by a name that any shell takes.
+FOLDER = "/proc/self/cwd/rabbitmq"
 
 CONFIG = """\
 listeners.tcp.1 = {loopback}:{amqp}
@@ -26,6 +29,7 @@ default_user = {user}
 default_pass = {password}
 log.console = true
 log.console.level = info
+log.console.use_colors = off
 log.file = false
 # Small, for it shares the machine: the defaults are 40 % of the memory and a log of 512 MB.
 vm_memory_high_watermark.absolute = 1GB
@@ -64,7 +68,7 @@ def broker(home: Path, ports: Ports, credentials: Credentials, system: Mapping[s
     return Part(
         name="rabbitmq",
         command=(SERVER,),
-        env=dict(system) | _broker_env(folder, ports),
+        env=dict(system) | _broker_env(ports),
         ports={
             ports.rabbitmq: "RabbitMQ",
             ports.rabbitmq_distribution: "RabbitMQ's distribution",
@@ -82,9 +86,9 @@ def broker(home: Path, ports: Ports, credentials: Credentials, system: Mapping[s
     )
 
 
-def _broker_env(folder: Path, ports: Ports) -> dict[str, str]:
+def _broker_env(ports: Ports) -> dict[str, str]:
     return {
-        "HOME": str(folder),
+        "HOME": FOLDER,
         "ERL_EPMD_PORT": str(ports.epmd),
         "ERL_EPMD_ADDRESS": LOOPBACK,
         "RABBITMQ_NODENAME": NODE,
@@ -92,15 +96,15 @@ def _broker_env(folder: Path, ports: Ports) -> dict[str, str]:
         "RABBITMQ_NODE_PORT": str(ports.rabbitmq),
         "RABBITMQ_NODE_IP_ADDRESS": LOOPBACK,
         "RABBITMQ_DIST_PORT": str(ports.rabbitmq_distribution),
-        "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
-        "RABBITMQ_LOG_BASE": str(folder / "log"),
-        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
-        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
-        "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
-        "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),  # absent: the machine's own is not read
-        "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "generated"),
+        "RABBITMQ_MNESIA_BASE": f"{FOLDER}/mnesia",
+        "RABBITMQ_LOG_BASE": f"{FOLDER}/log",
+        "RABBITMQ_ENABLED_PLUGINS_FILE": f"{FOLDER}/enabled_plugins",
+        "RABBITMQ_CONFIG_FILE": f"{FOLDER}/rabbitmq.conf",
+        "RABBITMQ_ADVANCED_CONFIG_FILE": f"{FOLDER}/advanced.config",
+        "RABBITMQ_CONF_ENV_FILE": f"{FOLDER}/rabbitmq-env.conf",  # absent: the machine's own is not read
+        "RABBITMQ_GENERATED_CONFIG_DIR": f"{FOLDER}/generated",
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}",
-        "ERL_CRASH_DUMP": str(folder / "log" / "erl_crash.dump"),
+        "ERL_CRASH_DUMP": f"{FOLDER}/log/erl_crash.dump",
         # Makes the start script become the Erlang machine, which stops cleanly on SIGTERM, in place of watching it.
         "RUNNING_UNDER_SYSTEMD": "true",
     }

@@ -33,6 +33,7 @@ class Readiness:
         self._began = time.monotonic()
         self._timeout = timeout
         self._over = threading.Event()
+        self._lacks: defaultdict[str, str] = defaultdict(lambda: "it does not answer")
         self._starts: defaultdict[str, set[int]] = defaultdict(set)
 
     def wait(self, report: Report) -> None:
@@ -50,8 +51,10 @@ class Readiness:
             done, pending = wait(pending, timeout=0.3, return_when=FIRST_COMPLETED)
             for future in done:
                 report(waits[future], future.result())
-            for future in pending:
-                self._refuse_crashing(waits[future])
+            for part in (part for future, part in waits.items() if future in pending):
+                self._refuse_crashing(part)
+                if self._seconds() > self._timeout:  # the first in their order: the others may be waiting for it
+                    raise self._failure(part, f"is not ready after {self._timeout:.0f} s: {self._lacks[part.name]}")
 
     def _wait_for(self, part: Part) -> float:
         while not self._over.is_set():
@@ -59,8 +62,7 @@ class Readiness:
                 part.check_ready()
                 break
             except NotReadyError as reason:
-                if self._seconds() > self._timeout:
-                    raise self._failure(part, f"is not ready after {self._timeout:.0f} s: {reason}") from reason
+                self._lacks[part.name] = str(reason)
             self._over.wait(0.15)
         return self._seconds()
 

@@ -18,8 +18,8 @@ def make_sample(home: Path) -> Path:
     if not (program := shutil.which("espeak-ng")):
         raise StackError("espeak-ng is missing, which makes the sample recording. Install it with: make setup")
     try:
-        command = [program, "-v", "en", "-s", "150", "-w", str(path), text]
-        subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # the words are ours
+        command = [program, "-v", "en", "-s", "150", "-w", path.name, text]  # it cuts long paths off
+        subprocess.run(command, cwd=home, check=True, capture_output=True)  # noqa: S603  # the words are ours
     except subprocess.CalledProcessError as error:
         details = tuple(error.stderr.decode(errors="replace").splitlines())
         raise StackError("espeak-ng could not make the sample recording.", details) from error

@@ -1,6 +1,7 @@
 """`make bench`: measures Sori beside the baseline and prints what came of it; a report, not a test."""
 
 import argparse
+import fcntl
 import itertools
 import os
 import platform
@@ -32,6 +33,18 @@ def main() -> int:
     # Piped output has no width of its own, and the tables need about this much.
     console = Console() if sys.stdout.isatty() else Console(width=120)
     console.print(f"{os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.2f} before")
+    try:
+        HOME.parent.mkdir(exist_ok=True)
+        alone = HOME.with_suffix(".lock").open("w")
+        fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        console.print("Another measurement is running here. Wait for it: two at once measure nothing.")
+        return 1
+    with alone:
+        return _run(console, options)
+
+
+def _run(console: Console, options: argparse.Namespace) -> int:
     try:
         _clear()
         with console.status("Measuring"), systems(HOME, options.port_base) as both:
@@ -81,7 +94,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--singles", type=int, default=30, help="jobs sent one at a time (30)")
     parser.add_argument("--large-mib", type=int, default=200, help="size of a large upload in MiB (200)")
     parser.add_argument("--large-rounds", type=int, default=3, help="rounds of large uploads (3)")
-    parser.add_argument("--port-base", type=int, default=18000, help="first port of the stack (18000)")
+    base = int(os.environ.get("SORI_PORT_BASE", "8000")) + 10_000
+    parser.add_argument("--port-base", type=int, default=base, help=f"first port of the stack ({base})")
     options = parser.parse_args()
     options.only = options.only or list(MEASUREMENTS)
     return options

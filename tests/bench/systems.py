@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from local_stack.ports import SPAN, refuse_taken
+from local_stack.ports import SPAN, taken
 from local_stack.stack import Stack
 from tests.bench import programs
 
@@ -46,9 +46,9 @@ def systems(home: Path, port_base: int) -> Iterator[Systems]:
     Raises local_stack's errors and ProgramError.
     """
     fake_port, baseline_port = port_base + SPAN, port_base + SPAN + 1
-    refuse_taken({fake_port: FAKE, baseline_port: BASELINE})
     target = f"http://127.0.0.1:{fake_port}/analyze-voice"
     stack = Stack(home, port_base=port_base, given={"TARGET_SERVER_URL": target})
+    _refuse_taken({fake_port: FAKE, baseline_port: BASELINE}, stack)
     settings = {name: value for name, value in stack.settings.items() if name.startswith(("AWS_", "S3_", "TARGET_"))}
     delay = {"DELAY_SECONDS": str(ANALYSIS_SECONDS)}
     try:
@@ -60,3 +60,14 @@ def systems(home: Path, port_base: int) -> Iterator[Systems]:
             yield Systems(stack, f"http://127.0.0.1:{baseline_port}", {FAKE: fake, BASELINE: baseline})
     finally:
         stack.down()
+
+
+def _refuse_taken(own: dict[int, str], stack: Stack) -> None:
+    """Raise ProgramError that names every taken port, before anything is started."""
+    wanted = own | {port: owner for part in stack.parts.values() for port, owner in part.ports.items()}
+    if in_use := taken(wanted):
+        names = ", ".join(f"{port} (for {owner})" for port, owner in sorted(in_use.items()))
+        raise programs.ProgramError(
+            f"Taken by another program: {names}. Stop that program, or measure elsewhere: "
+            f"python -m tests.bench --port-base {min(wanted) + 1000}"
+        )

@@ -7,7 +7,7 @@ from typing import Protocol
 import structlog
 
 from contracts import events
-from contracts.events import Event
+from contracts.events import Event, InvalidEventError
 
 log = structlog.get_logger()
 
@@ -80,6 +80,10 @@ class Outbox:
 
     async def _relay_once(self) -> None:
         for body in await self._jobs.unpublished(LEFT_BEHIND, RELAY_EVENTS):
-            event = events.decode(body)
+            try:
+                event = events.decode(body)
+            except InvalidEventError as error:
+                log.error("outbox holds what is no event", reason=str(error))  # noqa: TRY400 - the reason is all there is
+                continue
             await self._publisher.publish(event)
             log.info("event relayed from the outbox", job_id=event.subject, type=event.type)

@@ -6,9 +6,10 @@ from typing import Any
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
 from pydantic import BaseModel
-from pymongo import ReadPreference, WriteConcern
+from pymongo import ReadPreference, UpdateOne, WriteConcern
 
 from contracts.job import Change, Job
+from notifier.batches import Batches
 
 ANSWER_MS = 5000
 """How long MongoDB may take before a message is tried again, milliseconds."""
@@ -27,23 +28,17 @@ class Jobs:
             write_concern=WriteConcern("majority", j=True),
             read_preference=ReadPreference.PRIMARY,
         )
+        self._finds = Batches(self._find_all)
+        self._updates = Batches(self._update_all)
 
     async def find(self, job_id: str) -> Job | None:
         """Return the job with its history."""
-        found = await self._jobs.find_one({"_id": job_id})
+        found = await self._finds.answer(job_id)
         return None if found is None else Job.model_validate(found)
 
     async def update(self, job: Job, change: Change) -> bool:
         """Make the change; False when the job is no longer at this revision, or has had the event meanwhile."""
-        unchanged = {"_id": job.job_id, "revision": job.revision, "history.event_id": {"$ne": change.entry.event_id}}
-        update: dict[str, Any] = {
-            "$set": {**{name: _plain(value) for name, value in change.fields.items()}, "revision": change.revision},
-            "$push": {"history": change.entry.model_dump()},
-        }
-        if change.published:
-            update["$unset"] = {"outbox": ""}
-        result = await self._jobs.update_one(unchanged, update)
-        return bool(result.matched_count)
+        return await self._updates.answer((job, change))
 
     async def is_up(self) -> bool:
         """Tell whether a primary answers."""
@@ -53,6 +48,34 @@ class Jobs:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    async def _find_all(self, job_ids: list[str]) -> list[dict[str, Any] | None]:
+        cursor = self._jobs.find({"_id": {"$in": job_ids}})
+        found = {document["_id"]: document for document in await cursor.to_list(None)}
+        return [found.get(job_id) for job_id in job_ids]
+
+    async def _update_all(self, changes: list[tuple[Job, Change]]) -> list[bool]:
+        updates = [UpdateOne(*_conditional_update(job, change)) for job, change in changes]
+        result = await self._jobs.bulk_write(updates, ordered=False)
+        if result.matched_count == len(updates):
+            return [True] * len(updates)
+        # Some did not match, and the answer does not say which: the history does.
+        jobs = await self._find_all([job.job_id for job, _ in changes])
+        return [
+            now is not None and any(entry["event_id"] == change.entry.event_id for entry in now["history"])
+            for now, (_, change) in zip(jobs, changes, strict=True)
+        ]
+
+
+def _conditional_update(job: Job, change: Change) -> tuple[dict[str, Any], dict[str, Any]]:
+    unchanged = {"_id": job.job_id, "revision": job.revision, "history.event_id": {"$ne": change.entry.event_id}}
+    update: dict[str, Any] = {
+        "$set": {**{name: _plain(value) for name, value in change.fields.items()}, "revision": change.revision},
+        "$push": {"history": change.entry.model_dump()},
+    }
+    if change.published:
+        update["$unset"] = {"outbox": ""}
+    return unchanged, update
 
 
 def _plain(value: object) -> object:

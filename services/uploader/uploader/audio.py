@@ -24,7 +24,7 @@ MISSING_SECONDS = 0.1
 """How much shorter than its header says a recording may be: encoders pad and trim by up to two frames."""
 UNKNOWN_WAV_BYTES = 0x7FFF0000
 """A data chunk of at least this size, or of none, was written by a program that did not know the length."""
-_MAGIC = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\x1aE\xdf\xa3")
+_MAGIC = (b"fLaC", b"OggS", b"ID3", b"\x1aE\xdf\xa3")
 
 
 class AudioProbe:
@@ -58,11 +58,13 @@ def inspect(content: IO[bytes], max_seconds: float) -> AudioInfo:
     if is_wav:
         options |= {"probesize": "8192", "analyzeduration": "0"}
     try:
-        with av.open(content, mode="r", format="wav" if is_wav else None, options=options) as container:
+        with av.open(
+            content, mode="r", format="wav" if is_wav else None, options=options, metadata_errors="replace"
+        ) as container:
             return _decode(container, max_seconds)
     except av.error.FFmpegError as error:
         # Known first bytes, and yet unreadable: the index of an M4A, for one, is at its end.
-        known = head.startswith(_MAGIC) or head[4:8] == b"ftyp"
+        known = is_wav or head.startswith(_MAGIC) or head[4:8] == b"ftyp"
         raise RejectedError(FailureCode.AUDIO_TRUNCATED if known else FailureCode.NOT_AUDIO) from error
 
 
@@ -70,7 +72,8 @@ def _decode(container: InputContainer, max_seconds: float) -> AudioInfo:
     if not container.streams.audio:
         raise RejectedError(FailureCode.NOT_AUDIO)
     stream = container.streams.audio[0]
-    rate = stream.codec_context.sample_rate
+    # FFmpeg has no decoder for every format that a container may name.
+    rate = stream.codec_context.sample_rate if stream.codec_context else 0
     if not rate:
         raise RejectedError(FailureCode.NOT_AUDIO)
     envelope = _Envelope(block=max(1, rate // PEAKS_PER_SECOND))
@@ -118,7 +121,7 @@ class _Envelope:
         count = min(WAVEFORM_POINTS, len(peaks))
         highest = np.zeros(count, dtype=np.float32)
         np.maximum.at(highest, starts * count // self.samples, peaks)
-        scaled: list[int] = np.clip(np.rint(highest * 255), 0, 255).astype(int).tolist()
+        scaled: list[int] = np.rint(np.clip(highest, 0, 1) * 255).astype(int).tolist()
         return scaled
 
 

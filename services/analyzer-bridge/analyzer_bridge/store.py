@@ -6,14 +6,16 @@ from typing import Any
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ASCENDING, ReadPreference, ReturnDocument, WriteConcern
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import BulkWriteError
 
 from analyzer_bridge.analyses import Analysis, AnalysisStatus, Outcome
+from analyzer_bridge.batches import Batches
 from contracts.failures import FailureCode
 
 ANSWER_MS = 5000
 """How long MongoDB may take before a message is tried again, milliseconds."""
 _PENDING = AnalysisStatus.PENDING.value
+_DUPLICATE_KEY = 11000
 
 
 class Analyses:
@@ -29,6 +31,8 @@ class Analyses:
             write_concern=WriteConcern("majority", j=True),
             read_preference=ReadPreference.PRIMARY,
         )
+        self._inserts = Batches(self._insert_all)
+        self._caches = Batches(self._find_cached)
 
     async def prepare(self) -> None:
         """Create the indexes that the cache and the deadlines ask by."""
@@ -46,11 +50,7 @@ class Analyses:
 
     async def insert(self, analysis: Analysis) -> bool:
         """Keep a new analysis; False when the job has one."""
-        try:
-            await self._analyses.insert_one({**_described(analysis), **_outcome_fields(analysis.outcome)})
-        except DuplicateKeyError:
-            return False
-        return True
+        return await self._inserts.answer(analysis)
 
     async def find(self, job_id: str) -> Analysis | None:
         """Return the job's analysis."""
@@ -59,9 +59,7 @@ class Analyses:
 
     async def cached(self, cache_key: str) -> str | None:
         """Return the result, as JSON text, of an earlier analysis under this key."""
-        query = {"cache_key": cache_key, "status": AnalysisStatus.COMPLETED.value}
-        found = await self._analyses.find_one(query, {"result_json": 1})
-        return None if found is None else str(found["result_json"])
+        return await self._caches.answer(cache_key)
 
     async def describe(self, analysis: Analysis) -> None:
         """Set what the analysis is of, its attempt and deadline; its outcome stands."""
@@ -103,6 +101,23 @@ class Analyses:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    async def _insert_all(self, analyses: list[Analysis]) -> list[bool]:
+        documents = [{**_described(analysis), **_outcome_fields(analysis.outcome)} for analysis in analyses]
+        try:
+            await self._analyses.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            failed = {problem["index"]: problem["code"] for problem in error.details["writeErrors"]}
+            if error.details["writeConcernErrors"] or set(failed.values()) != {_DUPLICATE_KEY}:
+                raise
+            return [index not in failed for index in range(len(analyses))]
+        return [True] * len(analyses)
+
+    async def _find_cached(self, cache_keys: list[str]) -> list[str | None]:
+        query = {"cache_key": {"$in": cache_keys}, "status": AnalysisStatus.COMPLETED.value}
+        cursor = self._analyses.find(query, {"cache_key": 1, "result_json": 1})
+        found = {document["cache_key"]: str(document["result_json"]) for document in await cursor.to_list(None)}
+        return [found.get(cache_key) for cache_key in cache_keys]
 
 
 def _described(analysis: Analysis) -> dict[str, Any]:

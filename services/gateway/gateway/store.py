@@ -9,6 +9,7 @@ from pymongo import ASCENDING, ReadPreference, WriteConcern
 from pymongo.errors import PyMongoError
 
 from contracts.job import Job
+from gateway.batches import Batches
 from gateway.errors import BackEndError
 
 ANSWER_MS = 5000
@@ -30,6 +31,8 @@ class Jobs:
             write_concern=WriteConcern("majority", j=True),
             read_preference=ReadPreference.PRIMARY,
         )
+        self._inserts = Batches(self._insert_all)
+        self._traceparents = Batches(self._find_traceparents)
 
     async def prepare(self) -> None:
         """Create the index that the relay's question needs."""
@@ -40,19 +43,24 @@ class Jobs:
     async def insert(self, job: Job) -> None:
         """Keep a new job; it is on a majority's disks when this returns."""
         try:
-            await self._jobs.insert_one(job.model_dump(by_alias=True))
+            await self._inserts.answer(job)
         except PyMongoError as error:
             raise BackEndError("MongoDB") from error
 
     async def find(self, job_id: str) -> Job | None:
         """Return the job without its history."""
-        found = await self._read({"_id": job_id}, _UNSEEN)
+        try:
+            found = await self._jobs.find_one({"_id": job_id}, _UNSEEN)
+        except PyMongoError as error:
+            raise BackEndError("MongoDB") from error
         return None if found is None else Job.model_validate({**found, "history": []})
 
     async def traceparent(self, job_id: str) -> str | None:
         """Return the trace that the job belongs to, None when there is no such job."""
-        found = await self._read({"_id": job_id}, {"traceparent": 1})
-        return None if found is None else str(found["traceparent"])
+        try:
+            return await self._traceparents.answer(job_id)
+        except PyMongoError as error:
+            raise BackEndError("MongoDB") from error
 
     async def unpublished(self, older_than: timedelta, limit: int) -> list[bytes]:
         """Return up to `limit` events that have lain in an outbox for this long, oldest first."""
@@ -70,9 +78,11 @@ class Jobs:
         """Close the connections."""
         self._client.close()
 
-    async def _read(self, query: dict[str, Any], projection: dict[str, int]) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] | None = await self._jobs.find_one(query, projection)
-        except PyMongoError as error:
-            raise BackEndError("MongoDB") from error
-        return found
+    async def _insert_all(self, jobs: list[Job]) -> list[None]:
+        await self._jobs.insert_many([job.model_dump(by_alias=True) for job in jobs], ordered=False)
+        return [None] * len(jobs)
+
+    async def _find_traceparents(self, job_ids: list[str]) -> list[str | None]:
+        cursor = self._jobs.find({"_id": {"$in": job_ids}}, {"traceparent": 1})
+        found = {document["_id"]: str(document["traceparent"]) for document in await cursor.to_list(None)}
+        return [found.get(job_id) for job_id in job_ids]

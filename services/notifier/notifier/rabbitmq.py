@@ -8,10 +8,9 @@ from uuid import uuid4
 
 import structlog
 from aio_pika import DeliveryMode, ExchangeType, Message
-from aio_pika.abc import AbstractExchange, AbstractRobustConnection
+from aio_pika.abc import AbstractExchange, AbstractIncomingMessage, AbstractRobustConnection
 from faststream import AckPolicy
 from faststream.rabbit import Channel, RabbitBroker, RabbitExchange, RabbitMessage, RabbitQueue
-from faststream.rabbit import ExchangeType as FanOut
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from contracts import topology
@@ -43,6 +42,8 @@ class RabbitMQ:
         self._connecting: asyncio.Task[None] | None = None
         self._queues: list[topology.Queue] = []
         self._fan_out: AbstractExchange | None = None
+        self._fan_out_queue = f"notifier.progress.{uuid4()}"
+        self._deliver_fan_out: Callable[[str, bytes], None] | None = None
 
     def subscribe(self, queue: topology.Queue, deliver: Callable[[RabbitMessage], Awaitable[None]]) -> None:
         """Hand every message of `queue` to `deliver`: acknowledged when it returns, given back when it raises."""
@@ -52,11 +53,13 @@ class RabbitMQ:
         subscriber = self._broker.subscriber(existing, ack_policy=AckPolicy.NACK_ON_ERROR)
         subscriber(deliver)
 
-    def subscribe_fan_out(self, deliver: Callable[[RabbitMessage], Awaitable[None]]) -> None:
-        """Hand everything on the fan-out exchange to `deliver`, through a queue that lives as long as this process."""
-        queue = RabbitQueue(f"notifier.progress.{uuid4()}", durable=False, exclusive=True, auto_delete=True)
-        exchange = RabbitExchange(topology.PROGRESS_EXCHANGE, type=FanOut.FANOUT, durable=True)
-        self._broker.subscriber(queue, exchange, ack_policy=AckPolicy.ACK_FIRST)(deliver)
+    def subscribe_fan_out(self, deliver: Callable[[str, bytes], None]) -> None:
+        """Hand the routing key and body of everything on the fan-out exchange to `deliver`.
+
+        Through a queue that lives as long as this process, without acknowledgement: by aio-pika itself, since
+        nothing of what FastStream adds is needed for half of this service's messages.
+        """
+        self._deliver_fan_out = deliver
 
     def start(self) -> None:
         """Begin to connect, for as long as it takes; publishing fails and nothing is consumed until then."""
@@ -107,8 +110,8 @@ class RabbitMQ:
         if self._connection is None:
             return False
         async with self._connection.channel() as channel:
-            for queue in self._queues:
-                found = await channel.declare_queue(queue.name, passive=True)
+            for name in (*(queue.name for queue in self._queues), self._fan_out_queue):
+                found = await channel.declare_queue(name, passive=True)
                 if not found.declaration_result.consumer_count:
                     return False
         return True
@@ -133,11 +136,22 @@ class RabbitMQ:
             with attempt:
                 connection = await self._broker.connect()
                 await _declare_all(connection)
+                await self._connect_fan_out(connection)
                 await self._broker.start()
-                unconfirmed = await connection.channel(publisher_confirms=False)
-                self._fan_out = await unconfirmed.get_exchange(topology.PROGRESS_EXCHANGE)
                 self._connection = connection
         log.info("rabbitmq connected", queues=[queue.name for queue in self._queues])
+
+    async def _connect_fan_out(self, connection: AbstractRobustConnection) -> None:
+        channel = await connection.channel(publisher_confirms=False)
+        self._fan_out = await channel.get_exchange(topology.PROGRESS_EXCHANGE)
+        queue = await channel.declare_queue(self._fan_out_queue, exclusive=True, auto_delete=True)
+        await queue.bind(self._fan_out)
+
+        async def on_message(message: AbstractIncomingMessage) -> None:
+            if self._deliver_fan_out is not None:
+                self._deliver_fan_out(message.routing_key or "", message.body)
+
+        await queue.consume(on_message, no_ack=True)
 
 
 class _Raw:

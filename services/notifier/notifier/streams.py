@@ -37,7 +37,9 @@ class ProgressStreams:
         """Serve one request (ASGI 3.0, HTTP)."""
         request = Request(scope)
         job_id = _canonical(request.path_params["job_id"])
-        if job_id is None:
+        if request.method != "GET":
+            await problem_response(request, problems.METHOD_NOT_ALLOWED)(scope, receive, send)
+        elif job_id is None:
             await problem_response(request, problems.JOB_NOT_FOUND)(scope, receive, send)
         elif self._hub.is_full:
             await problem_response(request, problems.BUSY)(scope, receive, send)
@@ -96,6 +98,8 @@ def problem_response(request: Request, kind: ProblemKind) -> Response:
     """Return the answer for `kind` in the caller's language (RFC 9457)."""
     language = preferred_language(request.headers.get("accept-language"))
     headers = {"Content-Language": language, "Cache-Control": "no-store"}
+    if kind is problems.METHOD_NOT_ALLOWED:
+        headers["Allow"] = "GET"
     if kind.status == problems.UNAVAILABLE.status:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     body = kind.body(language).model_dump_json()

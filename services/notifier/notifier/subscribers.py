@@ -27,11 +27,10 @@ def subscribe(rabbitmq: RabbitMQ, progress: Progress, hub: Hub) -> None:
         if progressed is not None:
             await rabbitmq.fan_out(progressed)
 
-    async def on_job_progressed(message: RabbitMessage) -> None:
+    def on_job_progressed(job_id: str, body: bytes) -> None:
         # The routing key spares decoding what nobody here listens to.
-        job_id = message.raw_message.routing_key or ""
         if hub.listens(job_id):
-            event = events.decode(message.body)
+            event = events.decode(body)
             if isinstance(event, JobProgressed):
                 hub.deliver(job_id, event.data)
 

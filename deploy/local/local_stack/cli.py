@@ -53,7 +53,6 @@ def up(only_backends: Annotated[bool, typer.Option(help="Start the back ends and
 def down() -> None:
     """Stop every part; the data stays."""
     _bring_down(Stack(_home()))
-    out.print("Sori is down.")
 
 
 @app.command()
@@ -153,6 +152,7 @@ def _bring_down(stack: Stack) -> None:
     interrupts.ignore()
     with out.status("Stopping everything; the services finish what they have in hand …"):
         stack.down()
+    out.print("Sori is down.")
 
 
 def _show_addresses(stack: Stack) -> None:

@@ -3,24 +3,39 @@
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Protocol
 
 from local_stack.errors import PartFailedError
 from local_stack.part import NotReadyError, Part
 from local_stack.supervision import Supervisor
 
-Report = Callable[[Part, float], None]
-"""Called with each part when it is ready, and the seconds that this took."""
+
+class Report(Protocol):
+    """Whom to tell what happens while a stack comes up."""
+
+    def ready(self, part: Part, seconds: float) -> None:
+        """Take note that a part is ready, and how long that took."""
+
+    def stopping(self) -> None:
+        """Take note that it will not come up, and that everything is being stopped again."""
+
+
+class Silence:
+    """The report for those who want none."""
+
+    def ready(self, part: Part, seconds: float) -> None:
+        """Do nothing."""
+
+    def stopping(self) -> None:
+        """Do nothing."""
+
 
 MOST_STARTS = 3
 """A part that was started more often than this while the stack comes up will not get ready."""
 LOG_LINES = 15
-
-
-def ignore(_part: Part, _seconds: float) -> None:
-    """The report for those who want none."""
 
 
 class Readiness:
@@ -50,7 +65,7 @@ class Readiness:
         while pending:
             done, pending = wait(pending, timeout=0.3, return_when=FIRST_COMPLETED)
             for future in done:
-                report(waits[future], future.result())
+                report.ready(waits[future], future.result())
             for part in (part for future, part in waits.items() if future in pending):
                 self._refuse_crashing(part)
                 if self._seconds() > self._timeout:  # the first in their order: the others may be waiting for it

@@ -27,7 +27,7 @@ def show_error(error: StackError) -> None:
 
 
 class PartsProgress:
-    """Shows the parts of a stack as they get ready; call it with each that is."""
+    """Shows the parts of a stack as they get ready."""
 
     def __init__(self, parts: list[Part]) -> None:
         self._parts = parts
@@ -53,9 +53,14 @@ class PartsProgress:
         if out.is_terminal:
             self._bars.stop()
 
-    def __call__(self, part: Part, seconds: float) -> None:
-        """Shows that a part is ready, and that this took so many seconds."""
+    def ready(self, part: Part, seconds: float) -> None:
+        """Shows that a part is ready, and after how long."""
         if out.is_terminal:
             self._bars.update(self._tasks[part.name], completed=1, address=part.address)
         else:
             out.print(f"{part.name} is ready after {seconds:.1f} s: {part.address}", soft_wrap=True)
+
+    def stopping(self) -> None:
+        """Says why nothing more happens for some seconds."""
+        self._bars.stop()
+        out.print("Stopping everything again …")

@@ -80,7 +80,11 @@ class Sori:
 
     def _client(self) -> httpx.Client:
         # Straight to the loopback address, whatever proxy the environment names.
-        return httpx.Client(trust_env=False, timeout=httpx.Timeout(SILENCE_SECONDS, connect=5, write=120, read=120))
+        return httpx.Client(
+            trust_env=False,
+            headers={"Accept-Language": "en"},
+            timeout=httpx.Timeout(SILENCE_SECONDS, connect=5, write=120, read=120),
+        )
 
 
 def recording_at(path: Path) -> Path:

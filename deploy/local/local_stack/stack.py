@@ -16,7 +16,7 @@ from local_stack.errors import NotRunningError, StackError
 from local_stack.part import GROUPS, NotReadyError, Part, group_of, system_env
 from local_stack.plan import Plan
 from local_stack.ports import Ports, refuse_taken
-from local_stack.readiness import Readiness, Report, ignore
+from local_stack.readiness import Readiness, Report, Silence
 from local_stack.settings import known_names
 from local_stack.supervision import STOP_SECONDS, Supervisor
 
@@ -67,11 +67,12 @@ class Stack:
         """Every part, by name: epmd, rabbitmq, mongod, s3, edge, analysis-server, gateway-1, …"""
         return self.plan.parts
 
-    def up(self, report: Report = ignore) -> bool:
+    def up(self, report: Report | None = None) -> bool:
         """Starts every part and returns when all are ready; False when they were up before.
 
         Raises PortsTakenError before anything is started, and PartFailedError after everything was stopped again.
         """
+        report = report or Silence()
         with self._alone():
             if self.is_up():
                 self._refuse_other_settings()
@@ -83,6 +84,7 @@ class Stack:
                 self._start()
                 self._readiness(self.parts.values(), self.timeout).wait(report)
             except BaseException:  # Ctrl-C too: a stack that is half up is of no use
+                report.stopping()
                 self._stop()
                 raise
             return True
@@ -111,7 +113,7 @@ class Stack:
     def wait_until_ready(self, *names: str, timeout: float | None = None) -> None:
         """Returns when the named parts, or all, are ready. Raises PartFailedError."""
         parts = [self.parts[name] for name in names or self.parts]
-        self._readiness(parts, timeout or self.timeout).wait(ignore)
+        self._readiness(parts, timeout or self.timeout).wait(Silence())
 
     def log(self, name: str) -> Path:
         """The log of a part, or of `supervisord`."""

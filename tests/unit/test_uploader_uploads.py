@@ -1,0 +1,189 @@
+"""What becomes of a recording in the inbox, whatever was done of it before a crash."""
+
+import hashlib
+import io
+from collections.abc import Callable
+from typing import IO
+
+import pytest
+
+from contracts.events import AudioInfo, AudioStored, Event, UploadReceived, UploadRejected
+from contracts.failures import FailureCode
+from tests.unit import stories
+from uploader.errors import ObjectMissingError, RejectedError
+from uploader.uploads import Fetched, StoredRecording, Uploads
+
+CONTENT = b"RIFF and so on"
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+INBOX = f"inbox/{stories.JOB_ID}"
+AUDIO = f"audio/{stories.JOB_ID}.wav"
+
+
+class Storage:
+    """A bucket in memory; `description` is what was kept with an object."""
+
+    def __init__(self, objects: dict[str, bytes]) -> None:
+        self.objects = dict(objects)
+        self.descriptions: dict[str, StoredRecording] = {}
+        self.opened: list[IO[bytes]] = []
+        self.before_keep: Callable[[], None] = lambda: None
+
+    async def fetch(self, key: str) -> Fetched:
+        content = io.BytesIO(self._read(key))
+        self.opened.append(content)
+        return Fetched(content, len(content.getvalue()), hashlib.sha256(content.getvalue()).hexdigest())
+
+    async def keep(self, inbox_key: str, audio_key: str, recording: StoredRecording) -> str:
+        self.before_keep()
+        self.objects[audio_key] = self._read(inbox_key)
+        self.descriptions[audio_key] = recording
+        return f"s3://sori/{audio_key}"
+
+    async def find(self, prefix: str) -> tuple[str, StoredRecording] | None:
+        found = next((key for key in self.descriptions if key.startswith(prefix)), None)
+        return None if found is None else (f"s3://sori/{found}", self.descriptions[found])
+
+    def _read(self, key: str) -> bytes:
+        if key not in self.objects:
+            raise ObjectMissingError(key)
+        return self.objects[key]
+
+
+class Probe:
+    """Says of every recording what it was made to say."""
+
+    def __init__(self, found: AudioInfo | Exception = stories.AUDIO) -> None:
+        self._found = found
+        self.heard: list[bytes] = []
+
+    async def inspect(self, content: IO[bytes]) -> AudioInfo:
+        self.heard.append(content.read())
+        if isinstance(self._found, Exception):
+            raise self._found
+        return self._found
+
+
+def uploaded(sha256: str | None = DIGEST) -> UploadReceived:
+    return stories.received(digest=sha256)
+
+
+def stored(event: Event) -> AudioStored:
+    assert isinstance(event, AudioStored)
+    return event
+
+
+def rejected(event: Event) -> FailureCode:
+    assert isinstance(event, UploadRejected)
+    return event.data.code
+
+
+async def test_a_good_recording_is_kept_as_it_was_sent() -> None:
+    storage, probe = Storage({INBOX: CONTENT}), Probe()
+    event = stored(await Uploads(storage, probe).store(uploaded()))
+    assert storage.objects[AUDIO] == CONTENT
+    assert probe.heard == [CONTENT]
+    assert event.data.s3_url == f"s3://sori/{AUDIO}"
+    assert (event.data.sha256, event.data.size_bytes, event.data.audio) == (DIGEST, len(CONTENT), stories.AUDIO)
+    assert (event.subject, event.data.token_id, event.trace_id) == (
+        stories.JOB_ID,
+        stories.TOKEN_ID,
+        stories.TRACE_ID,
+    )
+
+
+async def test_the_inbox_object_stays_until_the_event_is_published() -> None:
+    storage = Storage({INBOX: CONTENT})
+    await Uploads(storage, Probe()).store(uploaded())
+    assert INBOX in storage.objects
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["inbox deleted", "inbox still there"])
+async def test_a_redelivery_says_the_same_again(lost: bool) -> None:
+    storage, event = Storage({INBOX: CONTENT}), uploaded()
+    first = stored(await Uploads(storage, Probe()).store(event))
+    if lost:
+        del storage.objects[INBOX]
+    again = stored(await Uploads(storage, Probe()).store(event))
+    assert (again.id, again.data) == (first.id, first.data)
+
+
+async def test_an_inbox_object_that_vanishes_before_the_copy_is_found_where_another_replica_kept_it() -> None:
+    storage = Storage({INBOX: CONTENT})
+    first = stored(await Uploads(storage, Probe()).store(uploaded()))
+    storage.before_keep = lambda: storage.objects.pop(INBOX, None) and None
+    assert stored(await Uploads(storage, Probe()).store(uploaded())).data == first.data
+
+
+async def test_a_recording_that_is_nowhere_fails_the_job() -> None:
+    assert rejected(await Uploads(Storage({}), Probe()).store(uploaded())) == FailureCode.AUDIO_MISSING
+
+
+async def test_another_jobs_recording_is_not_taken_for_this_ones() -> None:
+    storage = Storage({"inbox/other": CONTENT})
+    await Uploads(storage, Probe()).store(
+        uploaded().model_copy(
+            update={
+                "subject": stories.JOB_ID.replace("7", "8"),
+                "data": uploaded().data.model_copy(update={"inbox_key": "inbox/other"}),
+            }
+        )
+    )
+    assert rejected(await Uploads(storage, Probe()).store(uploaded())) == FailureCode.AUDIO_MISSING
+
+
+async def test_bytes_that_are_not_those_that_were_sent_fail_the_job_before_they_are_decoded() -> None:
+    storage, probe = Storage({INBOX: CONTENT + b"!"}), Probe()
+    assert rejected(await Uploads(storage, probe).store(uploaded())) == FailureCode.CHECKSUM_MISMATCH
+    assert (probe.heard, set(storage.objects)) == ([], {INBOX})
+
+
+async def test_a_way_in_that_computes_no_hash_is_welcome() -> None:
+    event = stored(await Uploads(Storage({INBOX: CONTENT}), Probe()).store(uploaded(None)))
+    assert event.data.sha256 == DIGEST
+
+
+@pytest.mark.parametrize("reason", [FailureCode.NOT_AUDIO, FailureCode.AUDIO_TRUNCATED, FailureCode.AUDIO_TOO_LONG])
+async def test_what_cannot_be_used_is_rejected_with_its_reason_and_not_kept(reason: FailureCode) -> None:
+    storage = Storage({INBOX: CONTENT})
+    uploads = Uploads(storage, Probe(RejectedError(reason)))
+    assert rejected(await uploads.store(uploaded())) == reason
+    assert set(storage.objects) == {INBOX}
+
+
+async def test_a_rejection_repeated_has_the_same_id() -> None:
+    uploads = Uploads(Storage({INBOX: CONTENT}), Probe(RejectedError(FailureCode.NOT_AUDIO)))
+    assert (await uploads.store(uploaded())).id == (await uploads.store(uploaded())).id
+
+
+@pytest.mark.parametrize("error", [ConnectionError("S3"), MemoryError(), RejectedError(FailureCode.NOT_AUDIO)])
+async def test_the_bytes_are_let_go_of_whatever_happens(error: Exception) -> None:
+    storage = Storage({INBOX: CONTENT})
+    uploads = Uploads(storage, Probe(error))
+    if isinstance(error, RejectedError):
+        await uploads.store(uploaded())
+    else:
+        with pytest.raises(type(error)):
+            await uploads.store(uploaded())
+    assert [content.closed for content in storage.opened] == [True]
+
+
+@pytest.mark.parametrize(
+    ("container", "extension", "content_type"),
+    [
+        ("wav", "wav", "audio/wav"),
+        ("flac", "flac", "audio/flac"),
+        ("mp3", "mp3", "audio/mpeg"),
+        ("ogg", "ogg", "audio/ogg"),
+        ("mov", "m4a", "audio/mp4"),
+        ("matroska", "webm", "audio/webm"),
+        ("aac", "aac", "audio/aac"),
+        ("../../x", "bin", "application/octet-stream"),
+    ],
+)
+async def test_the_key_ends_as_analysis_servers_expect(container: str, extension: str, content_type: str) -> None:
+    storage = Storage({INBOX: CONTENT})
+    probe = Probe(stories.AUDIO.model_copy(update={"container": container}))
+    event = stored(await Uploads(storage, probe).store(uploaded()))
+    key = f"audio/{stories.JOB_ID}.{extension}"
+    assert event.data.s3_url == f"s3://sori/{key}"
+    assert storage.descriptions[key].content_type == content_type

@@ -16,7 +16,7 @@ GOOD = {"s3_audio_url": "s3://bucket/audio/a.wav", "webhook_url": "http://127.0.
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     """An application whose lifespan never began: what passes validation would fail, what is refused needs nothing."""
-    app = create_app(Settings(s3_bucket_name="bucket"))
+    app = create_app(Settings(s3_bucket_name="bucket", webhook_attempts=1))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as made:
         yield made
 

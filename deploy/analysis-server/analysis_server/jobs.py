@@ -74,7 +74,10 @@ class Jobs:
     async def _run(self, mine: _InHand) -> None:
         with structlog.contextvars.bound_contextvars(job_id=mine.job.job_id, **_trace(mine.job)):
             mine.body = await self._outcome(mine.job)
-            await self._webhook.deliver(mine.job, mine.body)
+            try:
+                await self._webhook.deliver(mine.job, mine.body)
+            except Exception:  # noqa: BLE001 - nobody awaits this task: what is not logged here is lost
+                _log.exception("webhook-given-up")
 
     async def _report_at_last(self, mine: _InHand) -> None:
         with structlog.contextvars.bound_contextvars(job_id=mine.job.job_id):

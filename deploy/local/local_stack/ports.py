@@ -23,7 +23,6 @@ class Ports:
     rabbitmq: int
     rabbitmq_distribution: int
     epmd: int
-    rabbitmq_management: int
     mongod: int
     s3: int
 

@@ -110,7 +110,11 @@ async def test_a_redelivery_says_the_same_again(lost: bool) -> None:
 async def test_an_inbox_object_that_vanishes_before_the_copy_is_found_where_another_replica_kept_it() -> None:
     storage = Storage({INBOX: CONTENT})
     first = stored(await Uploads(storage, Probe()).store(uploaded()))
-    storage.before_keep = lambda: storage.objects.pop(INBOX, None) and None
+
+    def vanish() -> None:
+        storage.objects.pop(INBOX, None)
+
+    storage.before_keep = vanish
     assert stored(await Uploads(storage, Probe()).store(uploaded())).data == first.data
 
 

@@ -1,0 +1,526 @@
+"""The open streams of one process: each hears every state of its job once and in order; no listener harms another."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from contracts import api
+from contracts.events import Event, JobProgressedData
+from contracts.failures import FailureCode, Language
+from contracts.job import Job, apply, changed, progressed
+from notifier import hub as hub_module
+from notifier.hub import HEARTBEAT, HEARTBEAT_TICKS, MAX_STREAMS, MAX_WAITING, Hub, Stream
+from tests.unit import stories
+
+LIMIT_SECONDS = 5.0
+
+
+class Listener:
+    """One end of a connection: what arrived, and a socket that takes nothing while it is stalled."""
+
+    def __init__(self, *, stalled: bool = False, error: Exception | None = None) -> None:
+        self.bodies: list[bytes] = []
+        self.ended = False
+        self.changed = asyncio.Event()
+        self._open = asyncio.Event()
+        self._error = error
+        if not stalled:
+            self._open.set()
+
+    async def send(self, message: dict[str, Any]) -> None:
+        if self._error:
+            raise self._error
+        await self._open.wait()
+        self.bodies.append(message["body"])
+        self.ended = not message["more_body"]
+        self.changed.set()
+
+    def resume(self) -> None:
+        self._open.set()
+
+    @property
+    def revisions(self) -> list[int]:
+        return [int(body.split(b"\n")[0].removeprefix(b"id: ")) for body in self.bodies if body.startswith(b"id: ")]
+
+    @property
+    def states(self) -> list[dict[str, Any]]:
+        return [json.loads(body.split(b"data: ", 1)[1]) for body in self.bodies if body.startswith(b"id: ")]
+
+    async def until(self, fact: Callable[[], bool]) -> None:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while not fact():
+                self.changed.clear()
+                await self.changed.wait()
+
+
+class Jobs:
+    """The collection in memory, `pauses` turns of the event loop away; unreachable when `error` is set."""
+
+    def __init__(self, *jobs: Job, pauses: Callable[[], int] = lambda: 1) -> None:
+        self.jobs = {job.job_id: job for job in jobs}
+        self.reads: list[str] = []
+        self.error: Exception | None = None
+        self.at_once = self.most_at_once = 0
+        self._pauses = pauses
+
+    async def find(self, job_id: str) -> Job | None:
+        self.reads.append(job_id)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            # Read first, then travel: what comes back may be old.
+            found = self.jobs.get(job_id)
+            for _ in range(self._pauses()):
+                await asyncio.sleep(0)
+            if self.error:
+                raise self.error
+            return found
+        finally:
+            self.at_once -= 1
+
+
+def course(*happened: Event, job_id: str = stories.JOB_ID) -> list[Job]:
+    """The job at each of its revisions."""
+    jobs = [stories.new_job(job_id)]
+    for event in happened:
+        change = apply(jobs[-1], event)
+        assert change is not None
+        jobs.append(changed(jobs[-1], change))
+    return jobs
+
+
+COMPLETED = course(*stories.COURSES["completed"])
+
+
+def told(job: Job, revision: int | None = None) -> JobProgressedData:
+    """What the fan-out says of the job at this revision."""
+    number = revision or job.revision
+    view = next(entry.view for entry in job.history if entry.revision == number and entry.view)
+    return progressed(job, number, view)
+
+
+def listening(
+    hub: Hub, listener: Listener, job: Job = COMPLETED[0], language: Language = "ko", owner: Any = None
+) -> Stream:
+    """Open a stream that is told how the job stands."""
+    stream = Stream(job.job_id, listener.send, language, owner)
+    hub.attach(stream)
+    hub.send_since(stream, job, job.revision - 1)
+    return stream
+
+
+async def settled(*streams: Stream) -> None:
+    """Wait until nothing is being read for these streams."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while any(stream.catching_up is not None for stream in streams):
+            await asyncio.wait([stream.catching_up for stream in streams if stream.catching_up is not None])
+
+
+async def test_a_stream_is_told_each_state_with_its_id_and_ends_with_the_terminal_one() -> None:
+    hub, listener = Hub(Jobs()), Listener()
+    listening(hub, listener)
+    for job in COMPLETED[1:]:
+        hub.deliver(stories.JOB_ID, told(job))
+    assert listener.revisions == [1, 2, 3, 4, 5]
+    assert [state["progress"] for state in listener.states] == [10, 40, 70, 90, 100]
+    assert listener.states[-1]["result"] == stories.RESULT
+    assert listener.ended
+
+
+async def test_a_message_is_one_id_line_one_data_line_and_a_blank_line() -> None:
+    """An unnamed event: a browser's `onmessage` must fire (WHATWG HTML, section 9.2.6)."""
+    hub, listener = Hub(Jobs()), Listener()
+    listening(hub, listener)
+    (body,) = listener.bodies
+    first, second, *rest = body.split(b"\n")
+    assert (first, rest) == (b"id: 1", [b"", b""])
+    assert json.loads(second.removeprefix(b"data: "))["job_id"] == stories.JOB_ID
+
+
+async def test_line_breaks_in_a_result_do_not_break_a_message() -> None:
+    hub, listener = Hub(Jobs()), Listener()
+    listening(hub, listener)
+    (ended,) = course(stories.completed({"text": "a\n\nid: 99\r\ndata: x\u2028"}))[1:]
+    hub.deliver(stories.JOB_ID, told(ended))
+    assert listener.revisions == [1, 2]
+    assert listener.bodies[-1].count(b"\n") == 3
+    assert listener.states[-1]["result"] == {"text": "a\n\nid: 99\r\ndata: x\u2028"}
+
+
+async def test_a_repeat_is_dropped() -> None:
+    jobs = Jobs(COMPLETED[2])
+    hub, listener = Hub(jobs), Listener()
+    stream = listening(hub, listener)
+    for revision in (1, 2, 2, 1, 3, 3, 2):
+        hub.deliver(stories.JOB_ID, told(COMPLETED[2], revision))
+    await settled(stream)
+    assert listener.revisions == [1, 2, 3]
+    assert jobs.reads == []
+
+
+async def test_a_gap_is_filled_from_mongodb() -> None:
+    jobs = Jobs(COMPLETED[3])
+    hub, listener = Hub(jobs), Listener()
+    stream = listening(hub, listener)
+    hub.deliver(stories.JOB_ID, told(COMPLETED[3]))
+    await settled(stream)
+    assert listener.revisions == [1, 2, 3, 4]
+    assert [state["progress"] for state in listener.states] == [10, 40, 70, 90]
+    assert jobs.reads == [stories.JOB_ID]
+
+
+async def test_what_arrives_while_mongodb_is_read_is_neither_lost_nor_told_out_of_order() -> None:
+    jobs = Jobs(COMPLETED[2], pauses=lambda: 5)
+    hub, listener = Hub(jobs), Listener()
+    stream = listening(hub, listener)
+    hub.deliver(stories.JOB_ID, told(COMPLETED[2]))
+    await asyncio.sleep(0)
+    assert listener.revisions == [1], "nothing is told until the gap is filled"
+    jobs.jobs[stories.JOB_ID] = COMPLETED[4]
+    for job in COMPLETED[3:]:
+        hub.deliver(stories.JOB_ID, told(job))
+    await settled(stream)
+    assert listener.revisions == [1, 2, 3, 4, 5]
+    assert listener.ended
+
+
+async def test_what_arrives_before_the_first_state_is_told_after_it() -> None:
+    """A stream is attached before its job is read: nothing can fall between the two."""
+    jobs = Jobs(COMPLETED[2])
+    hub, listener = Hub(jobs), Listener()
+    stream = Stream(stories.JOB_ID, listener.send, "ko", None)
+    hub.attach(stream)
+    hub.deliver(stories.JOB_ID, told(COMPLETED[2]))
+    assert listener.bodies == []
+    hub.send_since(stream, COMPLETED[1], 1)
+    await settled(stream)
+    assert listener.revisions == [2, 3]
+
+
+@pytest.mark.parametrize("had", range(6))
+async def test_a_listener_who_comes_back_gets_what_it_missed(had: int) -> None:
+    hub, listener = Hub(Jobs()), Listener()
+    stream = Stream(stories.JOB_ID, listener.send, "ko", None)
+    hub.attach(stream)
+    hub.send_since(stream, COMPLETED[-1], had)
+    assert listener.revisions == list(range(had + 1, 6))
+
+
+async def test_a_job_without_listeners_costs_nothing() -> None:
+    jobs = Jobs(COMPLETED[0])
+    hub = Hub(jobs)
+    hub.deliver(stories.JOB_ID, told(COMPLETED[1]))
+    assert not hub.listens(stories.JOB_ID)
+    assert jobs.reads == []
+
+
+async def test_other_jobs_are_not_heard() -> None:
+    other = "00000000-0000-4000-8000-000000000002"
+    hub, listener = Hub(Jobs()), Listener()
+    listening(hub, listener)
+    hub.deliver(other, told(course(stories.received(other), job_id=other)[1]))
+    assert listener.revisions == [1]
+
+
+async def test_a_state_is_encoded_once_for_each_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[Language] = []
+
+    def counted(job_id: str, state: JobProgressedData, language: Language) -> api.JobState:
+        encoded.append(language)
+        return api.job_state(job_id, state, language)
+
+    hub, listeners = Hub(Jobs()), [Listener() for _ in range(50)]
+    for number, listener in enumerate(listeners):
+        listening(hub, listener, language="en" if number % 2 else "ko")
+    failed = course(stories.failed(FailureCode.ANALYSIS_FAILED))[1]
+    monkeypatch.setattr(hub_module, "api", SimpleNamespace(job_state=counted))
+    hub.deliver(stories.JOB_ID, told(failed))
+    assert sorted(encoded) == ["en", "ko"]
+    assert {listener.states[-1]["error"]["message"] for listener in listeners[::2]} == {
+        "분석 서버가 이 녹음을 분석하지 못했습니다."
+    }
+    assert {listener.states[-1]["error"]["message"] for listener in listeners[1::2]} == {
+        "The analysis server could not analyse this recording."
+    }
+
+
+async def test_many_streams_hear_the_same() -> None:
+    hub, listeners = Hub(Jobs()), [Listener() for _ in range(2000)]
+    for listener in listeners:
+        listening(hub, listener)
+    for job in COMPLETED[1:]:
+        hub.deliver(stories.JOB_ID, told(job))
+    assert {tuple(listener.revisions) for listener in listeners} == {(1, 2, 3, 4, 5)}
+    assert all(listener.ended for listener in listeners)
+
+
+async def test_a_listener_who_reads_again_in_time_gets_all_of_it_in_order() -> None:
+    hub, listener = Hub(Jobs()), Listener(stalled=True)
+    listening(hub, listener)
+    for job in COMPLETED[1:]:
+        hub.deliver(stories.JOB_ID, told(job))
+    assert listener.bodies == []
+    listener.resume()
+    await listener.until(lambda: listener.ended)
+    assert listener.revisions == [1, 2, 3, 4, 5]
+
+
+async def test_a_stream_sends_at_once_again_after_it_was_stalled() -> None:
+    hub, listener = Hub(Jobs()), Listener(stalled=True)
+    listening(hub, listener)
+    listener.resume()
+    await listener.until(lambda: listener.revisions == [1])
+    await asyncio.sleep(0)
+    hub.deliver(stories.JOB_ID, told(COMPLETED[1]))
+    assert listener.revisions == [1, 2]
+
+
+@asynccontextmanager
+async def a_request() -> AsyncIterator[asyncio.Task[None]]:
+    """The request that a stream belongs to; it goes on until somebody ends it."""
+
+    async def serve() -> None:
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(serve())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_a_listener_who_does_not_read_is_dropped_and_its_request_ended() -> None:
+    hub, stalled, healthy = Hub(Jobs()), Listener(stalled=True), Listener()
+    async with a_request() as request:
+        stream = listening(hub, stalled, owner=request)
+        listening(hub, healthy)
+        for _ in range(MAX_WAITING):
+            stream.write(HEARTBEAT)
+        assert not stream.ended, "so much may wait"
+        stream.write(HEARTBEAT)
+        assert stream.ended
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await asyncio.wait([request])
+        assert request.cancelled()
+        stalled.resume()
+        hub.deliver(stories.JOB_ID, told(COMPLETED[1]))
+        await asyncio.sleep(0)
+    assert stalled.bodies == []
+    assert healthy.revisions == [1, 2]
+
+
+async def test_a_listener_whose_connection_broke_keeps_nobody_from_hearing() -> None:
+    hub = Hub(Jobs())
+    listeners = [Listener(), Listener(error=OSError("gone")), Listener()]
+    streams = [Stream(stories.JOB_ID, listener.send, "ko", None) for listener in listeners]
+    for stream in streams:
+        hub.attach(stream)
+        hub.send_since(stream, COMPLETED[0], 0)
+    hub.deliver(stories.JOB_ID, told(COMPLETED[1]))
+    assert [listener.revisions for listener in listeners] == [[1, 2], [], [1, 2]]
+
+
+async def test_a_connection_that_breaks_while_it_is_stalled_is_let_go() -> None:
+    broken = asyncio.Event()
+
+    async def send(_: dict[str, Any]) -> None:
+        await broken.wait()
+        raise ConnectionResetError
+
+    hub = Hub(Jobs())
+    stream = Stream(stories.JOB_ID, send, "ko", None)
+    hub.attach(stream)
+    hub.send_since(stream, COMPLETED[0], 0)
+    writer = stream._writer
+    assert writer is not None
+    broken.set()
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await asyncio.wait([writer])
+    assert writer.exception() is None
+
+
+async def test_after_an_outage_of_the_broker_every_open_job_is_read_again() -> None:
+    others = [f"00000000-0000-4000-8000-{number:012}" for number in range(40)]
+    jobs = Jobs(*(course(stories.received(job_id), job_id=job_id)[1] for job_id in others))
+    hub, listeners = Hub(jobs), {job_id: Listener() for job_id in others}
+    streams = [listening(hub, listeners[job_id], stories.new_job(job_id)) for job_id in others]
+    hub.refresh()
+    await settled(*streams)
+    assert {tuple(listener.revisions) for listener in listeners.values()} == {(1, 2)}
+    assert sorted(jobs.reads) == others
+    assert jobs.most_at_once <= hub_module.CATCH_UP_READS
+
+
+async def test_a_stream_whose_job_cannot_be_read_is_dropped_to_come_back() -> None:
+    jobs = Jobs()
+    jobs.error = ConnectionError("down")
+    hub, listener = Hub(jobs), Listener()
+    async with a_request() as request:
+        stream = listening(hub, listener, owner=request)
+        hub.refresh()
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await asyncio.wait([request])
+        assert request.cancelled()
+    assert stream.ended
+
+
+async def test_a_stream_whose_job_is_gone_is_dropped() -> None:
+    hub, listener = Hub(Jobs()), Listener()
+    async with a_request() as request:
+        listening(hub, listener, owner=request)
+        hub.refresh()
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await asyncio.wait([request])
+        assert request.cancelled()
+
+
+async def test_a_listener_who_left_is_not_read_for() -> None:
+    jobs = Jobs(COMPLETED[1], pauses=lambda: 1000)
+    hub, listener = Hub(jobs), Listener()
+    stream = listening(hub, listener)
+    hub.refresh()
+    catching_up = stream.catching_up
+    hub.detach(stream)
+    assert catching_up is not None
+    with suppress(asyncio.CancelledError):
+        await catching_up
+    assert listener.revisions == [1]
+    assert not hub.listens(stories.JOB_ID)
+
+
+async def test_a_process_that_is_full_says_so_until_somebody_leaves() -> None:
+    hub, listener = Hub(Jobs()), Listener()
+    streams = [Stream(stories.JOB_ID, listener.send, "ko", None) for _ in range(MAX_STREAMS)]
+    for stream in streams[:-1]:
+        hub.attach(stream)
+    assert not hub.is_full
+    hub.attach(streams[-1])
+    assert hub.is_full
+    hub.detach(streams[0])
+    assert not hub.is_full
+
+
+async def test_a_process_that_stops_ends_every_stream() -> None:
+    hub, listeners = Hub(Jobs()), [Listener() for _ in range(5)]
+    for listener in listeners:
+        listening(hub, listener)
+    hub.start()
+    await hub.stop()
+    assert [listener.bodies[-1] for listener in listeners] == [b""] * 5
+    assert all(listener.ended for listener in listeners)
+
+
+class Clock:
+    """Time that passes only when the hub sleeps, and then as fast as it will go; a test reads it between ticks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.ticked = asyncio.Event()
+        monkeypatch.setattr(hub_module, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": self._sleep}))
+
+    async def _sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.ticked.set()
+        await asyncio.sleep(0)
+
+    async def until(self, seconds: float) -> None:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while self.now < seconds:
+                self.ticked.clear()
+                await self.ticked.wait()
+
+
+async def test_every_stream_gets_a_heartbeat_in_time_and_never_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, beats = Clock(monkeypatch), dict[int, list[float]]()
+    hub = Hub(Jobs())
+
+    def sending(number: int) -> Callable[[dict[str, Any]], Awaitable[None]]:
+        async def send(message: dict[str, Any]) -> None:
+            if message["body"] == HEARTBEAT:
+                assert message["more_body"]
+                beats.setdefault(number, []).append(clock.now)
+
+        return send
+
+    streams = HEARTBEAT_TICKS * 10
+    for number in range(streams):
+        stream = Stream(stories.JOB_ID, sending(number), "ko", None)
+        hub.attach(stream)
+        hub.send_since(stream, COMPLETED[0], 1)
+    hub.start()
+    await clock.until(3 * hub_module.HEARTBEAT_SECONDS)
+    await hub.stop()
+    assert len(beats) == streams
+    for times in beats.values():
+        gaps = [later - earlier for earlier, later in pairwise(times)]
+        assert gaps == pytest.approx([hub_module.HEARTBEAT_SECONDS] * len(gaps))
+    moments = [moment for times in beats.values() for moment in times]
+    assert max(moments.count(moment) for moment in set(moments)) <= streams / HEARTBEAT_TICKS
+
+
+async def test_nothing_is_sent_before_the_answer_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream is attached while its job is still being read; an ASGI server refuses a body without a start."""
+    clock, listener = Clock(monkeypatch), Listener()
+    hub = Hub(Jobs())
+    hub.attach(Stream(stories.JOB_ID, listener.send, "ko", None))
+    hub.start()
+    await clock.until(2 * hub_module.HEARTBEAT_SECONDS)
+    assert listener.bodies == []
+    await hub.stop()
+    assert listener.bodies == []
+
+
+def deliveries(job: Job, chance: random.Random) -> Iterable[JobProgressedData]:
+    """What a broker may make of a job's states: repeated, out of order, and some of them lost."""
+    revisions = [*range(2, job.revision + 1)] * 2
+    chance.shuffle(revisions)
+    return [told(job, revision) for revision in revisions[: chance.randrange(len(revisions) + 1)]]
+
+
+@pytest.mark.parametrize("seed", range(150))
+async def test_whatever_the_broker_does_a_stream_hears_every_state_once_and_in_order(seed: int) -> None:
+    chance = random.Random(seed)
+    jobs = Jobs(COMPLETED[0], pauses=lambda: chance.randrange(6))
+    hub, listener = Hub(jobs), Listener(stalled=chance.random() < 0.2)
+    begun = chance.randrange(len(COMPLETED))
+    jobs.jobs[stories.JOB_ID] = COMPLETED[begun]
+    stream = Stream(stories.JOB_ID, listener.send, "ko", None)
+    hub.attach(stream)
+    coming = list(deliveries(COMPLETED[-1], chance))
+    had, opened = chance.randrange(COMPLETED[begun].revision + 1), False
+    for _ in range(40):
+        # What is told is always in MongoDB already: the notifier writes first.
+        if chance.random() < 0.4 and begun < len(COMPLETED) - 1:
+            begun += 1
+            jobs.jobs[stories.JOB_ID] = COMPLETED[begun]
+        told_now = [one for one in coming if one.revision <= COMPLETED[begun].revision]
+        if told_now and chance.random() < 0.6:
+            coming.remove(told_now[0])
+            hub.deliver(stories.JOB_ID, told_now[0])
+        if not opened and chance.random() < 0.3:
+            opened = True
+            found = await jobs.find(stories.JOB_ID)
+            assert found is not None
+            hub.send_since(stream, found, had)
+        if chance.random() < 0.1:
+            hub.refresh()
+        await asyncio.sleep(0)
+    jobs.jobs[stories.JOB_ID] = COMPLETED[-1]
+    if not opened:
+        hub.send_since(stream, COMPLETED[0], min(had, 1))
+        had = min(had, 1)
+    hub.refresh()
+    listener.resume()
+    await settled(stream)
+    if had < COMPLETED[-1].revision:
+        await listener.until(lambda: listener.ended)
+    assert listener.revisions == list(range(had + 1, COMPLETED[-1].revision + 1))

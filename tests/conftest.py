@@ -1,6 +1,6 @@
 """What tests share: one whole stack for the run, started when a test first asks for it, and ways to look into it."""
 
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from tests.bench import programs
 from tests.support.analysis_server import AnalysisServer
 from tests.support.broker import Broker, connected
 from tests.support.bucket import Bucket
-from tests.support.sori import Sori
+from tests.support.sori import Sori, new_token
 from tests.support.stacks import BASELINE_OFFSET, log_sizes, log_tails, running_stack
+from tests.support.unanswered import Unanswered
 
 MAX_UPLOAD_BYTES = 64 * 1024 * 1024
 ANALYSIS_TIMEOUT_SECONDS = 11
@@ -32,7 +33,7 @@ SETTINGS = {
 LOG_LINES = 25
 
 _STACK = pytest.StashKey[Stack]()
-_LOG_SIZES = pytest.StashKey[dict[Path, int]]()
+_LOG_SIZES = pytest.StashKey[Mapping[Path, int]]()
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,17 @@ async def broker(stack: Stack) -> AsyncIterator[Broker]:
 def baseline(stack: Stack) -> Iterator[Baseline]:
     """The baseline, on the stack's S3 and analysis server."""
     port = stack.plan.ports.edge + BASELINE_OFFSET
-    with programs.baseline(port, stack.settings, stack.log("baseline")) as pid:
-        yield Baseline(f"http://127.0.0.1:{port}", pid)
+    with programs.baseline(port, stack.settings, stack.log("baseline")) as server:
+        yield Baseline(f"http://127.0.0.1:{port}", server.pid)
+
+
+@pytest.fixture(scope="session")
+async def unanswered(sori: Sori) -> Unanswered:
+    """A job that was asked for as often as the settings allow, then given up: it takes long, so there is one."""
+    token_id = new_token("never-calls-back")
+    job = Unanswered(await sori.job(token_id=token_id), token_id)
+    await job.listen(sori.client, sori.progress_url(job.job_id))
+    return job
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

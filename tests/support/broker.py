@@ -1,6 +1,5 @@
 """RabbitMQ as tests use it: publish anything anywhere, overhear every event, read dead letters."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -81,7 +80,7 @@ class Broker:
 async def connected(url: str) -> AsyncIterator[Broker]:
     """Connect until the block ends."""
     connection = await aio_pika.connect_robust(url)
-    async with connection, asyncio.timeout(None):
+    async with connection:
         yield Broker(await connection.channel())
 
 

@@ -1,8 +1,8 @@
 """Server-sent events as they come over the wire (WHATWG HTML, section 9.2), and a listener like a browser's."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,13 +29,14 @@ class Block:
 
 
 class Stream:
-    """One open answer. `blocks` is everything that has come so far; iterate over it for the messages as they come."""
+    """One open answer. `blocks` is everything that has come so far, comments included."""
 
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
         self.blocks: list[Block] = []
 
-    async def __aiter__(self) -> AsyncIterator[Block]:
+    async def messages(self) -> AsyncGenerator[Block]:
+        """Every message as it comes."""
         async for block in self.all():
             if block.data is not None:
                 yield block
@@ -54,7 +55,7 @@ class Stream:
 
     async def to_end(self) -> list[Block]:
         """Every message until the server ends the stream."""
-        return [message async for message in self]
+        return [message async for message in self.messages()]
 
 
 @asynccontextmanager
@@ -77,7 +78,7 @@ async def heard(client: httpx.AsyncClient, url: str, *, last_event_id: str | Non
 
 
 async def heard_with_cuts(client: httpx.AsyncClient, url: str) -> list[Block]:
-    """Every message to a listener whose connection is cut after each, and who reconnects as a browser does, until 204."""
+    """Every message to a listener whose connection is cut after each, and who reconnects as browsers do, until 204."""
     messages: list[Block] = []
     while True:
         last_id = messages[-1].id if messages else None
@@ -85,10 +86,23 @@ async def heard_with_cuts(client: httpx.AsyncClient, url: str) -> list[Block]:
             if stream.response.status_code == 204:
                 return messages
             assert stream.response.status_code == 200, stream.response
-            async with aclosing(stream.__aiter__()) as coming:
+            async with aclosing(stream.messages()) as coming:
                 async for message in coming:
                     messages.append(message)
                     break
+
+
+async def followed(client: httpx.AsyncClient, url: str) -> list[Block]:
+    """Every message to a listener who reconnects, whatever broke its connection, until the terminal state."""
+    messages: list[Block] = []
+    while not messages or messages[-1].state["status"] == "processing":
+        last_id = messages[-1].id if messages else "0"
+        with suppress(httpx.TransportError):
+            async with listening(client, url, last_event_id=last_id) as stream:
+                if stream.response.status_code == 200:
+                    async for message in stream.messages():
+                        messages.append(message)  # noqa: PERF401 - what came before a break must not be lost
+    return messages
 
 
 def _parsed(text: str) -> Block:

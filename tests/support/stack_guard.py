@@ -1,6 +1,7 @@
-"""Stops a test run's stack when the run has ended in any way, a kill included: `python -m tests.support.stack_guard HOME`.
+"""Stops a test run's stack when the run has ended in any way, a kill included.
 
-It waits for its standard input to close, which happens when the process that started it is gone.
+`python -m tests.support.stack_guard HOME` waits for its standard input to close, which happens when the process that
+started it is gone.
 """
 
 import shutil

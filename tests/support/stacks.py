@@ -1,5 +1,6 @@
 """A whole stack for a test run: on ports and in a home of its own, gone when the run ends."""
 
+import asyncio
 import os
 import random
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 from local_stack.ports import LOOPBACK, taken
 from local_stack.stack import Stack
 from tests.support.stack_guard import guarded
+from tests.support.waiting import until_true
 
 PORTS_PER_RUN = 60
 """What the stack keeps for itself, and some for the programs beside it."""
@@ -49,6 +51,16 @@ def claimed_ports() -> Iterator[int]:
                 yield base
                 return
     raise RuntimeError(f"No {PORTS_PER_RUN} free ports in a row between {BASES.start} and {BASES.stop}.")
+
+
+async def kill_and_await(stack: Stack, *parts: str) -> None:
+    """End parts as a crash would, and return when the process manager has them ready again."""
+    before = {part: set(stack.pids(part)) for part in parts}
+    for part in parts:
+        stack.kill(part)
+    for part in parts:
+        await until_true(lambda part=part: bool(set(stack.pids(part)) - before[part]), f"a new {part}")  # type: ignore[misc] # mypy cannot infer a lambda with a default
+    await asyncio.to_thread(stack.wait_until_ready, *parts)
 
 
 def log_sizes(stack: Stack) -> dict[Path, int]:

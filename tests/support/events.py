@@ -1,0 +1,78 @@
+"""Events of one made-up job, as the services would have published them."""
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+
+from contracts import events
+from contracts.events import Event
+from contracts.failures import FailureCode
+from tests.support.sori import RECORDING
+
+TRACEPARENT = "00-11111111111111111111111111111111-2222222222222222-01"
+AUDIO = events.AudioInfo(
+    duration_seconds=0.4, sample_rate=16000, channels=1, codec="pcm_s16le", container="wav", waveform=[9, 99]
+)
+RESULT: events.JsonObject = {"score": 87.5}
+
+
+class Story:
+    """What happens to one job."""
+
+    def __init__(self, job_id: str, token_id: str = "a-token", recording: bytes = RECORDING) -> None:
+        self.job_id = job_id
+        self._token_id = token_id
+        self._sha256 = hashlib.sha256(recording).hexdigest()
+        self._size_bytes = len(recording)
+        self._s3_url = f"s3://sori/audio/{job_id}.wav"
+
+    def upload_received(self, *, age: timedelta = timedelta(0)) -> events.UploadReceived:
+        """The recording lies in the inbox, since `age`."""
+        data = events.UploadReceivedData(
+            token_id=self._token_id,
+            inbox_key=f"inbox/{self.job_id}",
+            size_bytes=self._size_bytes,
+            sha256=self._sha256,
+        )
+        event = events.UploadReceived.new(self.job_id, data, source="gateway", traceparent=TRACEPARENT)
+        now = datetime.now(UTC)
+        return event.model_copy(update={"time": now.replace(microsecond=now.microsecond // 1000 * 1000) - age})
+
+    def audio_stored(self) -> events.AudioStored:
+        """It was found to be good."""
+        data = events.AudioStoredData(
+            token_id=self._token_id,
+            s3_url=self._s3_url,
+            sha256=self._sha256,
+            size_bytes=self._size_bytes,
+            audio=AUDIO,
+        )
+        return events.AudioStored.new(self.job_id, data, source="uploader", traceparent=TRACEPARENT)
+
+    def analysis_requested(self, attempt: int = 1) -> events.AnalysisRequested:
+        """The analysis server took it on."""
+        data = events.AnalysisRequestedData(
+            token_id=self._token_id,
+            s3_url=self._s3_url,
+            attempt=attempt,
+            deadline=datetime.now(UTC) + timedelta(minutes=10),
+        )
+        return events.AnalysisRequested.new(
+            self.job_id, data, source="analyzer-bridge", traceparent=TRACEPARENT, step=str(attempt)
+        )
+
+    def analysis_completed(self) -> events.AnalysisCompleted:
+        """There is a result."""
+        data = events.AnalysisCompletedData(token_id=self._token_id, s3_url=self._s3_url, result=RESULT, cached=False)
+        return events.AnalysisCompleted.new(self.job_id, data, source="analyzer-bridge", traceparent=TRACEPARENT)
+
+    def analysis_failed(self) -> events.AnalysisFailed:
+        """There will be none."""
+        data = events.AnalysisFailedData(
+            token_id=self._token_id, s3_url=self._s3_url, code=FailureCode.ANALYSIS_TIMED_OUT
+        )
+        return events.AnalysisFailed.new(self.job_id, data, source="analyzer-bridge", traceparent=TRACEPARENT)
+
+    def job_held(self, queue: str, about: Event) -> events.JobHeld:
+        """A message about it was set aside."""
+        data = events.JobHeldData(queue=queue, event_id=about.id, event_type=about.type, reason="a test")
+        return events.JobHeld.new(self.job_id, data, source="notifier", traceparent=TRACEPARENT, step=about.id)

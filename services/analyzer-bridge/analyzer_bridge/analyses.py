@@ -173,7 +173,8 @@ class Bridge:
             traceparent=event.traceparent,
             token_id=event.data.token_id,
             s3_url=event.data.s3_url,
-            cache_key=key,
+            # Only what was really analysed answers others: one document, however often the same bytes come.
+            cache_key=key if result is None else None,
             deadline=datetime.now(UTC) + self._timeout,
             outcome=None if result is None else Outcome(result_json=result, cached=True),
         )

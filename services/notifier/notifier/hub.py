@@ -83,6 +83,9 @@ class Stream:
             blocked_on = sending.send(None)
         except StopIteration:
             return
+        except OSError:
+            self.drop()
+            return
         self._waiting = deque()
         self._writer = asyncio.create_task(self._write_waiting(_resumed(sending, blocked_on)))
 

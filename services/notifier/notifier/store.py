@@ -62,9 +62,14 @@ class Jobs:
         # Some did not match, and the answer does not say which: the history does.
         jobs = await self._find_all([job.job_id for job, _ in changes])
         return [
-            now is not None and any(entry["event_id"] == change.entry.event_id for entry in now["history"])
-            for now, (_, change) in zip(jobs, changes, strict=True)
+            now is not None and _stands(now["history"], change) for now, (_, change) in zip(jobs, changes, strict=True)
         ]
+
+
+def _stands(history: list[dict[str, Any]], change: Change) -> bool:
+    """Tell whether the change was made as it was meant; another replica may have applied its event elsewhere."""
+    made = (change.entry.event_id, change.entry.revision)
+    return any((entry["event_id"], entry["revision"]) == made for entry in history)
 
 
 def _conditional_update(job: Job, change: Change) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -118,7 +118,8 @@ class _Envelope:
     def points(self) -> list[int]:
         """Return the peaks of up to 200 equal stretches, 255 for full scale."""
         peaks, starts = np.concatenate(self._peaks), np.concatenate(self._starts)
-        count = min(WAVEFORM_POINTS, len(peaks))
+        # A frame's last block is often a short one; no stretch may be so short that no block begins in it.
+        count = min(WAVEFORM_POINTS, max(1, self.samples // self._block))
         highest = np.zeros(count, dtype=np.float32)
         np.maximum.at(highest, starts * count // self.samples, peaks)
         scaled: list[int] = np.rint(np.clip(highest, 0, 1) * 255).astype(int).tolist()

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TextIO
 
@@ -21,12 +22,14 @@ def show_logs(folder: Path, names: list[str], lines: int, follow: bool) -> None:
     if not logs:
         raise StackError(f"There are no such logs in {folder}: nothing was started yet, or the name is another.")
     width = max(len(log.name) for log in logs)
-    for log in logs:
-        _print(log, log.last(lines), width)
-    while follow:
+    with ExitStack() as opened:
         for log in logs:
-            _print(log, log.new(), width)
-        time.sleep(POLL_SECONDS)
+            opened.callback(log.close)
+            _print(log, log.last(lines), width)
+        while follow:
+            for log in logs:
+                _print(log, log.new(), width)
+            time.sleep(POLL_SECONDS)
 
 
 def _wanted(path: Path, names: list[str]) -> bool:
@@ -62,6 +65,10 @@ class Log:
             self._file.close()
             self._file = _open(self._path)
             yield from self._lines()
+
+    def close(self) -> None:
+        """Ends the reading."""
+        self._file.close()
 
     def _lines(self) -> Iterator[str]:
         whole, _, self._begun = (self._begun + self._file.read()).rpartition("\n")

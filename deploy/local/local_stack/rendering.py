@@ -32,7 +32,8 @@ def render_result(result: Mapping[str, Any]) -> RenderableType:
     single.add_column(style="bold")
     for name, value in _flattened(result):
         if _is_list_of(value, Mapping):
-            blocks.append(_rows_table(name, value))
+            more = f" (the first {MOST_ROWS} of {len(value)})" if len(value) > MOST_ROWS else ""
+            blocks += [Text(f"{name}{more}", style="bold"), _rows_table(value[:MOST_ROWS])]
         else:
             single.add_row(name, _shown(value))
     return Group(single, *blocks)
@@ -85,16 +86,15 @@ def _shown(value: Any) -> Text:
 def _series(values: list[float | None]) -> Text:
     known = [value for value in values if value is not None]
     text = Text(f"{min(known):g} … {max(known):g}, {len(values)} values", style="dim")
-    if known == sorted(known):  # the times of another series, say: nothing to see
+    if values == sorted(known):  # the times of another series, say: nothing to see
         return text
     return Text(sparkline(values), style="cyan").append("\n").append(text)
 
 
-def _rows_table(name: str, rows: list[Mapping[str, Any]]) -> Table:
+def _rows_table(rows: list[Mapping[str, Any]]) -> Table:
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    more = f" (the first {MOST_ROWS} of {len(rows)})" if len(rows) > MOST_ROWS else ""
-    table = Table(*columns, title=name + more, title_justify="left", title_style="bold", header_style="dim", box=None)
-    for row in rows[:MOST_ROWS]:
+    table = Table(*columns, header_style="dim", box=None)
+    for row in rows:
         table.add_row(*(_shown(row.get(column)) for column in columns))
     return table
 

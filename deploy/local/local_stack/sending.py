@@ -26,6 +26,8 @@ class Sori:
     """The public HTTP surface of the stack at `url`."""
 
     url: str
+    pause_seconds: float = 1
+    """Before a stream that broke off is taken up again; longer from time to time, three times as long at most."""
 
     def upload(self, name: str, recording: BinaryIO, token_id: str = DEFAULT_TOKEN) -> Job:
         """Sends an open file as it is read; the answer names the job. Raises SendFailedError."""
@@ -57,7 +59,7 @@ class Sori:
                 except (httpx.TransportError, SSEError):
                     pass
                 broken += 1
-                time.sleep(min(broken, 3))
+                time.sleep(min(broken, 3) * self.pause_seconds)
         raise SendFailedError("The progress cannot be read any more: is the stack still up? See: make logs")
 
     def result(self, job_id: str) -> Job:

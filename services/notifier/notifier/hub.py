@@ -125,7 +125,10 @@ class Hub:
         if self._heartbeat is not None:
             self._heartbeat.cancel()
         for stream in self._all():
-            stream.write(b"", last=True)
+            if stream.revision is None:
+                stream.drop()
+            else:
+                stream.write(b"", last=True)
 
     @property
     def is_full(self) -> bool:
@@ -206,7 +209,9 @@ class Hub:
             streams = self._all()
             for tick in range(HEARTBEAT_TICKS):
                 for stream in streams[tick::HEARTBEAT_TICKS]:
-                    stream.write(HEARTBEAT)
+                    # Before its first state a stream's answer has not begun, and no body may be sent.
+                    if stream.revision is not None:
+                        stream.write(HEARTBEAT)
                 await asyncio.sleep(HEARTBEAT_SECONDS / HEARTBEAT_TICKS)
 
     def _all(self) -> Sequence[Stream]:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import struct
+from array import array
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
@@ -102,22 +103,24 @@ class _Envelope:
 
     def __init__(self, block: int) -> None:
         self._block = block
-        self._peaks: list[NDArray[np.float32]] = []
-        self._starts: list[NDArray[np.int64]] = []
+        # Two growing buffers: an array kept for each frame would lie between what decoding frees, and pin it all.
+        self._peaks = array("f")
+        self._starts = array("q")
         self.samples = 0
 
     def add(self, frame: AudioFrame) -> None:
         """Take in one decoded frame."""
         if not frame.samples:
             return
-        starts = np.arange(0, frame.samples, self._block)
-        self._peaks.append(np.maximum.reduceat(_loudest_channel(frame), starts))
-        self._starts.append(starts + self.samples)
+        starts = np.arange(0, frame.samples, self._block, dtype=np.int64)
+        self._peaks.frombytes(np.maximum.reduceat(_loudest_channel(frame), starts).tobytes())
+        self._starts.frombytes((starts + self.samples).tobytes())
         self.samples += frame.samples
 
     def points(self) -> list[int]:
         """Return the peaks of up to 200 equal stretches, 255 for full scale."""
-        peaks, starts = np.concatenate(self._peaks), np.concatenate(self._starts)
+        peaks = np.frombuffer(self._peaks, dtype=np.float32)
+        starts = np.frombuffer(self._starts, dtype=np.int64)
         # A frame's last block is often a short one; no stretch may be so short that no block begins in it.
         count = min(WAVEFORM_POINTS, max(1, self.samples // self._block))
         highest = np.zeros(count, dtype=np.float32)

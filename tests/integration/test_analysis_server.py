@@ -351,14 +351,17 @@ async def test_sigterm_lets_the_work_in_hand_finish_and_exits_0(
     store: Store, receiver: Receiver, tmp_path: Path
 ) -> None:
     async with running(store, tmp_path) as server:
+        (worker,) = server.workers()
+        worker.suspend()
         audio = store.put("a.wav", speech(SENTENCE))
         for _ in range(3):
             await server.analyse(audio, receiver.address("/hook"))
-        workers = server.workers()
         server.process.send_signal(signal.SIGTERM)
+        await server.logged("jobs-draining")
+        worker.resume()
         assert [(await receiver.outcome())["status"] for _ in range(3)] == ["completed"] * 3
         assert await asyncio.to_thread(server.process.wait, LIMIT_S) == 0
-        assert not any(worker.is_running() for worker in workers)
+        assert not worker.is_running()
         assert server.lines()[-1]["event"] == "stopped"
 
 

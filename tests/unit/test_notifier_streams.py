@@ -1,0 +1,264 @@
+"""The SSE endpoint: what is wrong is answered before a stream starts; a resumed stream has neither gap nor repeat."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+from starlette.routing import Route, Router
+
+from contracts.job import Job
+from notifier.hub import HEARTBEAT, MAX_WAITING, Hub
+from notifier.store import Jobs as Store
+from notifier.streams import ProgressStreams
+from tests.unit.stories import COURSES, JOB_ID
+from tests.unit.test_notifier_hub import COMPLETED, Jobs, course, told
+
+LIMIT_SECONDS = 5.0
+FAILED = course(*COURSES["failed"])
+
+
+class Request:
+    """One request to the endpoint, as an ASGI server would make it."""
+
+    def __init__(self, app: Router, job_id: str, method: str, headers: dict[str, str]) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body = b""
+        self.ended = False
+        self.gone = asyncio.Event()
+        self.reads = asyncio.Event()
+        self.reads.set()
+        self._came = asyncio.Event()
+        path = f"/tokens/analysis-progress/{job_id}"
+        raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+        scope = {"type": "http", "method": method, "path": path, "headers": raw, "query_string": b"", "root_path": ""}
+        self.task = asyncio.create_task(app(scope, self._receive, self._send))
+
+    async def until(self, part: bytes) -> None:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while part not in self.body:
+                self._came.clear()
+                await self._came.wait()
+
+    async def answered(self) -> None:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await asyncio.wait([self.task])
+        assert self.task.exception() is None
+
+    @property
+    def revisions(self) -> list[int]:
+        return [int(line.removeprefix(b"id: ")) for line in self.body.split(b"\n") if line.startswith(b"id: ")]
+
+    async def _receive(self) -> dict[str, Any]:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
+        await self.reads.wait()
+        if message["type"] == "http.response.start":
+            assert not self.status
+            self.status = message["status"]
+            self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+        else:
+            assert self.status, "a body before its start"
+            self.body += message["body"]
+            self.ended = not message.get("more_body", False)
+            if self.ended:
+                self.gone.set()
+        self._came.set()
+
+
+class Service:
+    """The endpoint with its hub and a collection in memory."""
+
+    def __init__(self, *jobs: Job) -> None:
+        self.jobs = Jobs(*jobs)
+        self.hub = Hub(self.jobs)
+        # Of the collection the endpoint only uses `find`.
+        streams = ProgressStreams(self.hub, cast(Store, self.jobs))
+        self._app = Router([Route("/tokens/analysis-progress/{job_id}", endpoint=streams)])
+
+    @asynccontextmanager
+    async def request(self, job_id: str = JOB_ID, method: str = "GET", **headers: str) -> AsyncIterator[Request]:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = Request(self._app, job_id, method, sent)
+        try:
+            yield request
+        finally:
+            request.gone.set()
+            request.reads.set()
+            await asyncio.wait([request.task])
+
+
+async def test_a_new_listener_is_told_how_the_job_stands() -> None:
+    service = Service(COMPLETED[2])
+    async with service.request() as request:
+        await request.until(b"id: 3")
+        assert request.status == 200
+        assert request.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert request.headers["cache-control"] == "no-store"
+        assert request.headers["x-accel-buffering"] == "no"
+        assert request.body.startswith(b"retry: 2000\n\n")
+        assert request.revisions == [3]
+        service.hub.deliver(JOB_ID, told(COMPLETED[3]))
+        service.hub.deliver(JOB_ID, told(COMPLETED[4]))
+        await request.answered()
+    assert request.revisions == [3, 4, 5]
+    assert request.ended
+
+
+@pytest.mark.parametrize(
+    ("last_event_id", "revisions"),
+    [
+        ("0", [1, 2, 3, 4]),
+        ("1", [2, 3, 4]),
+        ("3", [4]),
+        ("4", []),
+        ("99", []),
+        ("999999999", []),
+        # What no stream of ours has sent counts as none.
+        ("", [4]),
+        ("-1", [4]),
+        ("1.5", [4]),
+        ("abc", [4]),
+        ("²", [4]),
+        ("9" * 5000, [4]),
+    ],
+)
+async def test_a_listener_resumes_after_its_last_event_id(last_event_id: str, revisions: list[int]) -> None:
+    service = Service(COMPLETED[3])
+    async with service.request(Last_Event_ID=last_event_id) as request:
+        await request.until(b"retry")
+        await asyncio.sleep(0)
+        assert request.revisions == revisions
+        service.hub.deliver(JOB_ID, told(COMPLETED[4]))
+        await request.answered()
+    assert request.revisions == [*revisions, 5]
+
+
+@pytest.mark.parametrize(("ended", "last"), [(COMPLETED[-1], "5"), (COMPLETED[-1], "6"), (FAILED[-1], "5")])
+async def test_who_has_had_the_end_is_told_not_to_come_back(ended: Job, last: str) -> None:
+    service = Service(ended)
+    async with service.request(Last_Event_ID=last) as request:
+        await request.answered()
+    assert (request.status, request.body) == (204, b"")
+
+
+async def test_who_has_not_had_the_end_gets_it_and_the_stream_ends() -> None:
+    service = Service(FAILED[-1])
+    async with service.request(Last_Event_ID="3", Accept_Language="en") as request:
+        await request.answered()
+    assert request.revisions == [4, 5]
+    state = json.loads(request.body.rsplit(b"data: ", 1)[1])
+    assert state["error"] == {
+        "code": "analysis_failed",
+        "message": "The analysis server could not analyse this recording.",
+    }
+    assert not service.hub.listens(JOB_ID)
+
+
+@pytest.mark.parametrize(
+    "job_id",
+    [
+        "00000000-0000-4000-8000-000000000000",
+        "unknown",
+        "1",
+        "%00",
+        JOB_ID.replace("-", ""),
+        f"{{{JOB_ID}}}",
+        f"urn:uuid:{JOB_ID}",
+        "x" * 5000,
+        "소리",
+    ],
+)
+async def test_an_unknown_job_is_404_before_any_stream_starts(job_id: str) -> None:
+    service = Service(COMPLETED[0])
+    async with service.request(job_id) as request:
+        await request.answered()
+    assert (request.status, json.loads(request.body)["code"]) == (404, "job_not_found")
+    assert request.headers["content-type"] == "application/problem+json"
+    assert request.headers["content-language"] == "ko"
+
+
+async def test_an_id_in_capitals_is_the_same_job() -> None:
+    async with Service(COMPLETED[-1]).request(JOB_ID.upper()) as request:
+        await request.answered()
+    assert (request.status, request.revisions) == (200, [5])
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+async def test_a_stream_is_for_get_alone(method: str) -> None:
+    service = Service(COMPLETED[0])
+    async with service.request(method=method) as request:
+        await request.answered()
+    assert (request.status, request.headers["allow"]) == (405, "GET")
+
+
+async def test_an_outage_of_mongodb_is_503_and_says_when_to_come_back() -> None:
+    service = Service(COMPLETED[0])
+    service.jobs.error = ConnectionError("mongodb://user:password@host is down")
+    async with service.request(Accept_Language="en") as request:
+        await request.answered()
+    assert (request.status, json.loads(request.body)["code"]) == (503, "unavailable")
+    assert int(request.headers["retry-after"]) > 0
+    assert b"password" not in request.body
+    assert not service.hub.listens(JOB_ID)
+
+
+async def test_a_full_process_is_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("notifier.hub.MAX_STREAMS", 1)
+    service = Service(COMPLETED[0])
+    async with service.request() as first:
+        await first.until(b"id: 1")
+        async with service.request() as second:
+            await second.answered()
+        assert (second.status, json.loads(second.body)["code"]) == (503, "busy")
+    async with service.request() as third:
+        await third.until(b"id: 1")
+
+
+async def test_what_happens_while_the_job_is_read_is_not_lost() -> None:
+    service = Service(COMPLETED[1])
+    async with service.request() as request:
+        await asyncio.sleep(0)
+        assert service.jobs.reads == [JOB_ID], "the read is under way"
+        service.jobs.jobs[JOB_ID] = COMPLETED[2]
+        service.hub.deliver(JOB_ID, told(COMPLETED[2]))
+        await request.until(b"id: 3")
+        assert request.revisions == [2, 3]
+
+
+async def test_a_listener_who_leaves_is_forgotten() -> None:
+    service = Service(COMPLETED[0])
+    async with service.request() as request:
+        await request.until(b"id: 1")
+        assert service.hub.listens(JOB_ID)
+        request.gone.set()
+        await request.answered()
+    assert not service.hub.listens(JOB_ID)
+
+
+async def test_a_stalled_listener_is_dropped_and_its_request_ends() -> None:
+    service = Service(COMPLETED[0])
+    async with service.request() as request:
+        await request.until(b"id: 1")
+        request.reads.clear()
+        (stream,) = service.hub._streams[JOB_ID]
+        for _ in range(MAX_WAITING + 2):
+            stream.write(HEARTBEAT)
+        await request.answered()
+    assert not service.hub.listens(JOB_ID)
+
+
+async def test_a_request_that_the_server_cancels_is_cancelled() -> None:
+    service = Service(COMPLETED[0])
+    async with service.request() as request:
+        await request.until(b"id: 1")
+        request.task.cancel()
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await asyncio.wait([request.task])
+        assert request.task.cancelled()
+    assert not service.hub.listens(JOB_ID)

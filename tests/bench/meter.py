@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-import psutil  # type: ignore[import-untyped]  # it ships no types
+import psutil
 
 Parts = Mapping[str, Iterable[int]]
 """The processes under measure: the pids of each part, by its name."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import psutil  # type: ignore[import-untyped] # has no types of its own
+import psutil
 import pytest
 
 from local_stack.stack import Stack

@@ -1,5 +1,6 @@
 """Starts the analyzer-bridge: `python -m analyzer_bridge`."""
 
+import signal
 import sys
 
 import uvicorn
@@ -25,6 +26,8 @@ def main() -> None:
             print(f"{SERVICE}: setting {name}: {problem['msg']} (see .env.example)", file=sys.stderr)
         raise SystemExit(2) from None
     configure(SERVICE, settings.log_level)
+    # Once stopped, uvicorn raises the signal again for whoever handled it before: a clean stop shall exit with 0.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.run(
         create_app(settings),
         host=settings.host,

@@ -54,11 +54,12 @@ class Inbox:
 
     async def write(self, key: str, chunks: AsyncIterator[bytes]) -> None:
         """Store all of `chunks` under `key`, or nothing when they, or S3, fail (BackEndError) on the way."""
-        first = await _fill(chunks)
-        if len(first.getbuffer()) < PART_BYTES:
-            await self._put(key, first)
+        part = BytesIO()
+        size = await _fill(part, chunks)
+        if size < PART_BYTES:
+            await self._call("put_object", Key=key, Body=part)
         else:
-            await self._put_parts(key, first, chunks)
+            await self._put_parts(key, part, chunks)
 
     async def remove(self, key: str) -> None:
         """Delete an object if it can be done; what stays behind is found by its age."""
@@ -70,21 +71,19 @@ class Inbox:
         await self._s3.head_bucket(Bucket=self._bucket)
         return True
 
-    async def _put(self, key: str, content: BytesIO) -> None:
-        await self._call("put_object", Key=key, Body=content)
-
-    async def _put_parts(self, key: str, first: BytesIO, chunks: AsyncIterator[bytes]) -> None:
+    async def _put_parts(self, key: str, part: BytesIO, chunks: AsyncIterator[bytes]) -> None:
+        """Send the part, then fill it anew, until there is nothing left: one buffer for the whole upload."""
         started = await self._call("create_multipart_upload", Key=key)
         upload = {"Key": key, "UploadId": started["UploadId"]}
         try:
             parts: list[dict[str, object]] = []
-            part = first
-            while part.getbuffer().nbytes:
+            more = True
+            while more:
                 number = len(parts) + 1
                 async with self._slots:
                     sent = await self._call("upload_part", **upload, PartNumber=number, Body=part)
                 parts.append({"PartNumber": number, "ETag": sent["ETag"]})
-                part = await _fill(chunks)
+                more = await _fill(part, chunks) > 0
             await self._call("complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
         except BaseException:
             await asyncio.shield(self._abort(upload))
@@ -101,12 +100,14 @@ class Inbox:
             raise BackEndError("S3") from error
 
 
-async def _fill(chunks: AsyncIterator[bytes]) -> BytesIO:
-    """Gather chunks to a part's size or, at the end, to what is left; a chunk is never split."""
-    part = BytesIO()
+async def _fill(part: BytesIO, chunks: AsyncIterator[bytes]) -> int:
+    """Overwrite `part` with chunks up to a part's size or, at the end, with what is left; return its size in bytes."""
+    part.seek(0)
     async for chunk in chunks:
         part.write(chunk)
         if part.tell() >= PART_BYTES:
             break
+    part.truncate()
+    size = part.tell()
     part.seek(0)
-    return part
+    return size

@@ -82,7 +82,7 @@ class Analyses:
         now = self.of(analysis.job_id)
         if now.outcome is not None or now.deadline != analysis.deadline:
             return False
-        self.kept[analysis.job_id].analysis = replace(now, deadline=until)
+        self.kept[analysis.job_id].analysis = replace(now, deadline=until, leases=now.leases + 1)
         return True
 
     async def announced(self, job_id: str) -> None:

@@ -28,6 +28,8 @@ log = structlog.get_logger()
 
 LEASE = timedelta(seconds=60)
 """How long one replica has to ask again for an overdue analysis before another may."""
+MAX_LEASES = 60
+"""How often it is tried to ask again: an hour of a server that does not answer, then the analysis is given up."""
 
 
 class AnalysisStatus(StrEnum):
@@ -63,6 +65,7 @@ class Analysis:
     cache_key: str | None = None
     attempt: int = 1
     deadline: datetime | None = None
+    leases: int = 0
     outcome: Outcome | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -89,7 +92,7 @@ class Analyses(Protocol):
         """Return analyses whose deadline has passed, or whose outcome was not announced."""
 
     async def lease(self, analysis: Analysis, until: datetime) -> bool:
-        """Move the deadline of an overdue analysis; False when another replica did."""
+        """Move the deadline of an overdue analysis and count the lease; False when another replica did."""
 
     async def announced(self, job_id: str) -> None:
         """Note that the outcome was published."""
@@ -144,7 +147,7 @@ class Bridge:
         """Ask again for an overdue analysis, or give it up; None when another replica does, or the server cannot."""
         if analysis.outcome is not None:
             return _concluded(analysis, analysis.outcome)
-        if analysis.attempt >= self._attempts:
+        if analysis.attempt >= self._attempts or analysis.leases >= MAX_LEASES:
             outcome = Outcome(code=FailureCode.ANALYSIS_TIMED_OUT)
             won = await self._analyses.conclude(analysis.job_id, outcome, announced=False)
             return None if won is None else _concluded(won, outcome)

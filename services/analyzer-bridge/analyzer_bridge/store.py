@@ -83,9 +83,10 @@ class Analyses:
         return [_analysis(document) for document in documents]
 
     async def lease(self, analysis: Analysis, until: datetime) -> bool:
-        """Move the deadline of an overdue analysis; False when another replica did."""
+        """Move the deadline of an overdue analysis and count the lease; False when another replica did."""
         changed = await self._analyses.update_one(
-            {"_id": analysis.job_id, "status": _PENDING, "deadline": analysis.deadline}, {"$set": {"deadline": until}}
+            {"_id": analysis.job_id, "status": _PENDING, "deadline": analysis.deadline},
+            {"$set": {"deadline": until}, "$inc": {"leases": 1}},
         )
         return bool(changed.modified_count)
 
@@ -158,6 +159,7 @@ def _analysis(document: dict[str, Any]) -> Analysis:
         cache_key=document["cache_key"],
         attempt=document["attempt"],
         deadline=document["deadline"],
+        leases=document.get("leases", 0),
         created_at=document["created_at"],
         outcome=outcome,
     )

@@ -82,7 +82,5 @@ class Plan:
 
     def _service_env(self, system: Mapping[str, str]) -> dict[str, str]:
         env = {**system, **self.given}
-        if "S3_ENDPOINT_URL" not in self.given:  # a login of the user's at AWS would only confuse the local S3
-            env = {name: value for name, value in env.items() if name not in ("AWS_PROFILE", "AWS_SESSION_TOKEN")}
         direct = ",".join(filter(None, (env.get("NO_PROXY"), "127.0.0.1,localhost")))
         return env | {"NO_PROXY": direct, "no_proxy": direct}

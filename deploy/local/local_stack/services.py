@@ -15,7 +15,7 @@ SETTINGS = {
     "notifier": ("RABBITMQ_URL", "MONGODB_URL", "CORS_ORIGINS"),
     "analysis-server": S3_SETTINGS,
 }
-"""Those of the stack's own settings that a program needs. What a person gives goes to all of them."""
+"""Those of the stack's own settings that a program needs. What a person gives goes to all programs."""
 
 
 def analysis_server_url(ports: Ports) -> str:

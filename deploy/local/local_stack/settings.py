@@ -12,6 +12,11 @@ from local_stack.errors import SettingError
 ROOT = Path(__file__).resolve().parents[3]
 """The checkout that this package was installed from."""
 
+NETWORK_NAMES = (
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"),
+)
+
 
 class StackSettings(BaseModel):
     """How big the stack is and where it lives; each field is the setting SORI_<FIELD>."""
@@ -23,10 +28,15 @@ class StackSettings(BaseModel):
 
 
 def given_settings(environ: Mapping[str, str], root: Path = ROOT) -> dict[str, str]:
-    """All settings that a person gave: the environment over `.env` at the root. An empty value counts as absent."""
+    """The settings that a person gave: the environment over `.env` at the root. An empty value counts as absent.
+
+    Of the environment only Sori's own settings count, and what any program needs to get through a company's proxy;
+    the rest of it is nobody's business, and is kept in no file.
+    """
     from_file = dotenv_values(root / ".env", interpolate=False, encoding="utf-8")
-    merged = {name: value for name, value in from_file.items() if value}
-    return merged | {name: value for name, value in environ.items() if value}
+    from_environment = {name: environ.get(name) for name in (*known_names(), *NETWORK_NAMES)}
+    given = {name: value for name, value in from_file.items() if value}
+    return given | {name: value for name, value in from_environment.items() if value}
 
 
 def stack_settings(given: Mapping[str, str], root: Path = ROOT) -> StackSettings:

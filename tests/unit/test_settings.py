@@ -131,6 +131,7 @@ def served(service: Service, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(service.main, "create_app", lambda settings: settings)
     monkeypatch.setattr(service.main, "configure", lambda *_: None)
+    monkeypatch.setattr(service.main.signal, "signal", lambda *_: None)
     monkeypatch.setattr(service.main.uvicorn, "run", run)
     return start
 

@@ -1,0 +1,106 @@
+"""The OpenAPI document: what the running gateway serves is what is checked in, and it covers the notifier's streams."""
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from contracts import api, problems
+from contracts.problems import ProblemKind
+from tests.contract.documents import Document, document, references, resolved
+from tests.support.sori import Sori
+
+PUBLIC = {
+    ("post", "/tokens/{token_id}/upload-audio"),
+    ("get", "/tokens/analysis-result/{job_id}"),
+    ("get", "/tokens/analysis-progress/{job_id}"),
+    ("post", "/tokens/webhook/analysis-complete"),
+    ("post", "/webhook/analysis-complete"),
+    ("get", "/health"),
+    ("get", "/health/live"),
+    ("get", "/health/ready"),
+}
+KINDS = {kind.code: kind for kind in vars(problems).values() if isinstance(kind, ProblemKind)}
+
+
+@pytest.fixture
+def openapi() -> Document:
+    return document("openapi/openapi.json")
+
+
+def operations(openapi: Document) -> dict[tuple[str, str], Document]:
+    return {(method, path): call for path, calls in openapi["paths"].items() for method, call in calls.items()}
+
+
+async def test_the_gateway_serves_the_document_that_is_checked_in(sori: Sori, openapi: Document) -> None:
+    served = await sori.client.get(f"{sori.url}/openapi.json")
+    assert served.status_code == 200
+    assert served.json() == openapi
+
+
+async def test_the_documentation_needs_nothing_from_elsewhere(sori: Sori) -> None:
+    page = await sori.client.get(f"{sori.url}/docs")
+    assert page.status_code == 200
+    needed = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert needed
+    for address in needed:
+        assert not re.match(r"(https?:)?//", address), address
+        part = await sori.client.get(httpx.URL(f"{sori.url}/docs").join(address))
+        assert part.status_code == 200, address
+
+
+def test_every_public_call_is_there_and_no_other(openapi: Document) -> None:
+    assert openapi["openapi"].startswith("3.1")
+    assert set(operations(openapi)) == PUBLIC
+
+
+def test_every_reference_leads_somewhere(openapi: Document) -> None:
+    for reference in references(openapi):
+        assert resolved(reference, openapi) is not None
+
+
+def test_calls_have_ids_of_their_own_and_say_what_they_do(openapi: Document) -> None:
+    calls = operations(openapi).values()
+    ids = [call["operationId"] for call in calls]
+    assert len(set(ids)) == len(ids)
+    assert all(call["summary"] for call in calls)
+
+
+def test_every_error_is_a_problem_of_the_contract_with_an_example(openapi: Document) -> None:
+    seen = set()
+    for (_, path), call in operations(openapi).items():
+        for status, answer in call["responses"].items():
+            if int(status) < 400 or path.startswith("/health"):
+                continue
+            (content_type,) = answer["content"]
+            assert content_type == problems.CONTENT_TYPE, (path, status)
+            for code, example in answer["content"][content_type]["examples"].items():
+                assert example["value"] == KINDS[code].body("en").model_dump()
+                assert KINDS[code].status == int(status)
+                seen.add(code)
+    assert seen >= {"file_missing", "upload_too_large", "job_not_found", "signature_invalid", "webhook_not_json"}
+
+
+@pytest.mark.parametrize("path", ["/tokens/webhook/analysis-complete", "/webhook/analysis-complete"])
+def test_the_webhook_shows_every_shape_and_what_its_address_carries(openapi: Document, path: str) -> None:
+    call = operations(openapi)["post", path]
+    shapes = call["requestBody"]["content"]["application/json"]["examples"]
+    assert {example["value"]["status"] for example in shapes.values()} == {"success", "completed", "failed"}
+    assert len(shapes) == 4
+    assert {parameter["name"] for parameter in call["parameters"]} >= {"job_id", "attempt", "signature"}
+
+
+def test_the_stream_is_described_with_how_to_resume_it(openapi: Document) -> None:
+    call = operations(openapi)["get", api.PROGRESS_PATH]
+    assert "text/event-stream" in call["responses"]["200"]["content"]
+    assert {"200", "204", "404", "503"} <= set(call["responses"])
+    by_name: dict[str, Any] = {parameter["name"]: parameter for parameter in call["parameters"]}
+    assert by_name["Last-Event-ID"]["in"] == "header"
+    assert by_name["job_id"]["in"] == "path"
+
+
+def test_states_are_described_as_they_are_sent(openapi: Document) -> None:
+    state = openapi["components"]["schemas"]["JobState"]
+    assert set(state["properties"]) == set(api.JobState.model_fields)
+    assert not {"s3_url", "result", "error"} & set(state["required"])

@@ -1,7 +1,7 @@
 """Replicas that are killed in the middle of their work: the other goes on, and no job is lost."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from contracts import topology
 from local_stack.stack import Stack
 from tests.support.answers import LANGUAGES, assert_problem
+from tests.support.bucket import Bucket
 from tests.support.recordings import wav
 from tests.support.sori import Sori, new_token
 from tests.support.sse import followed
@@ -16,6 +17,13 @@ from tests.support.stacks import kill_and_await
 from tests.support.waiting import until
 
 JOBS = 24
+
+
+@pytest.fixture(autouse=True)
+async def crashes_leave_nothing_to_other_tests(bucket: Bucket) -> AsyncIterator[None]:
+    """What a killed process leaves in the inbox is found by its age, long after the tests are over."""
+    yield
+    await bucket.clear_inbox()
 
 
 async def accepted(sori: Sori, token_id: str, seed: int, each: Callable[[], None]) -> str:

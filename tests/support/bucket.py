@@ -49,4 +49,9 @@ class Bucket:
         async def look() -> bool:
             return not await self.keys("inbox/") and not await self.open_uploads()
 
-        await until(look, "an empty inbox")
+        await until(look, "an empty inbox", limit_seconds=10)
+
+    async def clear_inbox(self) -> None:
+        """Remove what is in the inbox."""
+        for key in await self.keys("inbox/"):
+            await self._s3.delete_object(Bucket=self.name, Key=key)

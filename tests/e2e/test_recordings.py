@@ -1,0 +1,110 @@
+"""What becomes of real recordings: every format that browsers record completes, broken ones fail with reasons."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from local_stack.stack import Stack
+from tests.support.answers import LANGUAGES, assert_sentence
+from tests.support.bucket import Bucket
+from tests.support.recordings import FORMATS, Format, file_name, speech, truncated, wav, wav_header
+from tests.support.sori import Sori, new_token
+
+SENTENCE = "The quick brown fox jumps over the lazy dog, and nobody minds. 안녕하세요."
+LONG = " ".join([SENTENCE] * 4)
+KEPT_AS: dict[Format, str] = {
+    "wav": "wav",
+    "wav-unknown-length": "wav",
+    "wav-zero-length": "wav",
+    "flac": "flac",
+    "mp3": "mp3",
+    "ogg": "ogg",
+    "m4a": "m4a",
+    "m4a-faststart": "m4a",
+    "webm": "webm",
+}
+NO_AUDIO = {
+    "a text": b"Dear diary, today nobody recorded anything.\n" * 50,
+    "a picture": b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\rIHDR" + bytes(500),
+    "random bytes": bytes(range(251)) * 40,
+    "a page": b"<!doctype html><html><body>404</body></html>",
+    "an archive": b"PK\x03\x04" + bytes(300),
+    "one byte": b"R",
+    "zeros": bytes(5000),
+    "a playlist": b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/recording.wav\n",
+    "a list to concatenate": b"ffconcat version 1.0\nfile '/etc/passwd'\n",
+}
+NO_SOUND = {
+    "a WAV without samples": wav_header(0, rate=16000),
+}
+
+
+async def failed(sori: Sori, bucket: Bucket, recording: bytes, filename: str = "recording.wav") -> str:
+    """Send what must fail; gives the code, having checked that it is explained and that nothing stays behind."""
+    job_id = await sori.job(recording, filename=filename)
+    state = await sori.ended(job_id)
+    assert state["status"] == "failed", state
+    assert "s3_url" not in state
+    assert "result" not in state
+    for language in LANGUAGES:
+        assert_sentence((await sori.state(job_id, language))["error"]["message"], language)
+    assert not await bucket.keys(f"audio/{job_id}")
+    await bucket.until_inbox_is_empty()
+    return str(state["error"]["code"])
+
+
+def test_every_format_that_can_be_made_is_tried() -> None:
+    assert KEPT_AS.keys() == set(FORMATS)
+
+
+@pytest.mark.parametrize("form", KEPT_AS)
+async def test_speech_in_every_format_completes_and_is_kept_as_it_came(
+    sori: Sori, bucket: Bucket, stack: Stack, jobs: Any, form: Format
+) -> None:
+    recording = speech(SENTENCE, form)
+    job_id = await sori.job(recording, filename=file_name(form))
+    state = await sori.ended(job_id)
+    assert state["status"] == "completed", state
+    key = f"audio/{job_id}.{KEPT_AS[form]}"
+    assert state["s3_url"] == f"s3://{stack.settings['S3_BUCKET_NAME']}/{key}"
+    assert await bucket.read(key) == recording
+    found = (await jobs.find_one({"_id": job_id}))["audio"]
+    spoken = (len(speech(SENTENCE)) - 44) / 2 / 22050
+    assert found["duration_seconds"] == pytest.approx(spoken, abs=0.12)
+    assert max(found["waveform"]) > 50
+    await bucket.until_inbox_is_empty()
+
+
+@pytest.mark.parametrize("form", ["flac", "mp3", "m4a", "m4a-faststart", "wav"])
+@pytest.mark.parametrize("keep", [0.5, 0.9])
+async def test_a_recording_that_was_cut_fails_as_truncated(
+    sori: Sori, bucket: Bucket, form: Format, keep: float
+) -> None:
+    cut = truncated(speech(LONG, form), keep)
+    assert await failed(sori, bucket, cut, file_name(form)) == "audio_truncated"
+
+
+@pytest.mark.parametrize("name", NO_AUDIO)
+async def test_what_is_not_audio_fails_as_such(sori: Sori, bucket: Bucket, name: str) -> None:
+    assert await failed(sori, bucket, NO_AUDIO[name]) == "not_audio"
+
+
+@pytest.mark.parametrize("name", NO_SOUND)
+async def test_audio_of_zero_length_fails_as_empty(sori: Sori, bucket: Bucket, name: str) -> None:
+    assert await failed(sori, bucket, NO_SOUND[name]) == "audio_empty"
+
+
+async def test_audio_over_the_longest_fails_as_too_long(sori: Sori, bucket: Bucket) -> None:
+    assert await failed(sori, bucket, wav(60.5, seed=2, rate=8000)) == "audio_too_long"
+
+
+async def test_audio_of_exactly_the_longest_completes(sori: Sori) -> None:
+    await sori.completed(wav(60, seed=3, rate=8000))
+
+
+async def test_many_at_once_each_get_their_own_result(sori: Sori) -> None:
+    tokens = [new_token() for _ in range(24)]
+    states = await asyncio.gather(*(sori.completed(wav(0.5, seed=100 + i), t) for i, t in enumerate(tokens)))
+    assert [state["result"]["video_id"] for state in states] == tokens
+    assert all(state["job_id"] in state["result"]["s3_audio_url"] for state in states)

@@ -35,6 +35,9 @@ def main() -> None:
     except StackError as error:
         show_error(error)
         sys.exit(1)
+    except OSError as error:  # a full disk, a home that is another user's
+        show_error(StackError(f"{error.strerror or error}: {error.filename or 'the stack'}"))
+        sys.exit(1)
     except interrupts.Interrupted as interrupt:
         sys.exit(interrupt.exit_status)
 

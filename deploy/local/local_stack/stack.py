@@ -145,8 +145,9 @@ class Stack:
         write_private(self.home / "parts" / f"{part.name}.json", json.dumps(spec))
 
     def _arguments(self) -> dict[str, object]:
-        """What this stack was made with, of the given settings those that are Sori's."""
-        given = {name: self.plan.given[name] for name in known_names() if name in self.plan.given}
+        """What this stack was made with; of the given settings, those that its programs read."""
+        names = [name for name in known_names() if name in self.plan.given and not name.startswith("SORI_")]
+        given = {name: self.plan.given[name] for name in names}
         return {
             "port_base": self.plan.ports.edge,
             "replicas": self.plan.replicas,

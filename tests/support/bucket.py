@@ -43,6 +43,10 @@ class Bucket:
         """Write an object."""
         await self._s3.put_object(Bucket=self.name, Key=key, Body=content)
 
+    async def begin_upload(self, key: str) -> None:
+        """Begin a multipart upload, and leave it at that."""
+        await self._s3.create_multipart_upload(Bucket=self.name, Key=key)
+
     async def until_inbox_is_empty(self) -> None:
         """Wait until nothing half-done is left: no object in the inbox, no open multipart upload."""
 

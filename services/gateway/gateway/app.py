@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 from fastapi import FastAPI
@@ -21,6 +22,7 @@ from gateway.settings import Settings
 from gateway.storage import Inbox
 from gateway.store import Jobs
 from gateway.submissions import Submissions
+from gateway.sweeper import Sweeper
 
 
 def create_app(settings: Settings) -> ASGIApp:
@@ -41,13 +43,16 @@ def create_api(settings: Settings) -> FastAPI:
     jobs = Jobs(str(settings.mongodb_url))
     rabbitmq = RabbitMQ(str(settings.rabbitmq_url))
     outbox = Outbox(jobs, rabbitmq)
+    sweeper = Sweeper(inbox, jobs, timedelta(seconds=settings.inbox_max_age))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with inbox:
             rabbitmq.start()
             outbox.start()
+            sweeper.start()
             yield
+            await sweeper.stop()
             await outbox.stop()
             await rabbitmq.stop()
             jobs.close()

@@ -7,7 +7,7 @@ import structlog
 from aio_pika import DeliveryMode, ExchangeType, Message
 from aio_pika.abc import AbstractRobustConnection
 from faststream.rabbit import Channel, RabbitBroker, RabbitExchange
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from contracts import topology
 from contracts.events import CONTENT_TYPE, Event
@@ -72,7 +72,9 @@ class RabbitMQ:
 
     async def _connect(self) -> None:
         attempts = AsyncRetrying(
-            retry=retry_if_exception_type(Exception), wait=wait_random_exponential(multiplier=0.2, max=3)
+            retry=retry_if_exception_type(Exception),
+            wait=wait_random_exponential(multiplier=0.2, max=3),
+            before_sleep=_say_waiting,
         )
         async for attempt in attempts:
             with attempt:
@@ -81,6 +83,11 @@ class RabbitMQ:
                 await self._broker.start()
                 self._connection = connection
         log.info("rabbitmq connected")
+
+
+def _say_waiting(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning("rabbitmq cannot be reached yet", attempt=state.attempt_number, reason=type(error).__name__)
 
 
 async def _declare_all(connection: AbstractRobustConnection) -> None:

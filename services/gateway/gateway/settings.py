@@ -20,6 +20,9 @@ class Settings(BaseSettings):
     cors_origins: str = Field(default="", description="Comma separated; other origins' pages get no answer")
     max_upload_bytes: int = Field(default=500 * 1024 * 1024, gt=0)
     max_result_bytes: int = Field(default=1024 * 1024, gt=0)
+    inbox_max_age: float = Field(
+        default=24 * 3600, gt=0, description="Seconds after which a crash's leftovers in the inbox are removed"
+    )
     host: str = "127.0.0.1"
     port: int = Field(default=8010, ge=1, le=65535)
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
+from datetime import datetime
 from io import BytesIO
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from gateway.errors import BackEndError
 from gateway.settings import Settings
+from gateway.sweeper import PREFIX
 
 PART_BYTES = 5 * 1024 * 1024
 """S3's smallest part. What an upload holds in memory is one part that fills, or one that is being sent."""
@@ -65,6 +67,32 @@ class Inbox:
         """Delete an object if it can be done; what stays behind is found by its age."""
         with suppress(ClientError, BotoCoreError, OSError):
             await self._s3.delete_object(Bucket=self._bucket, Key=key)
+
+    async def older_than(self, moment: datetime) -> AsyncIterator[list[str]]:
+        """Yield the keys of objects that were written before `moment`, a page of up to 1,000 at a time."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=PREFIX)
+        async for page in pages:
+            keys = [found["Key"] for found in page.get("Contents", []) if found["LastModified"] < moment]
+            if keys:
+                yield keys
+
+    async def remove_all(self, keys: list[str]) -> None:
+        """Delete up to 1,000 objects at once."""
+        if keys:
+            objects = [{"Key": key} for key in keys]
+            await self._call("delete_objects", Delete={"Objects": objects, "Quiet": True})
+
+    async def abort_unfinished(self, moment: datetime) -> int:
+        """Abort the inbox's multipart uploads that were begun before `moment`; return how many."""
+        pages = self._s3.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=PREFIX)
+        aborted = 0
+        with suppress(self._s3.exceptions.NoSuchUpload):  # rclone says so when there are none
+            async for page in pages:
+                old = [upload for upload in page.get("Uploads", []) if upload["Initiated"] < moment]
+                for upload in old:
+                    await self._abort({"Key": upload["Key"], "UploadId": upload["UploadId"]})
+                aborted += len(old)
+        return aborted
 
     async def is_up(self) -> bool:
         """Tell whether the bucket answers."""

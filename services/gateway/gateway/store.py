@@ -8,7 +8,7 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ASCENDING, ReadPreference, WriteConcern
 from pymongo.errors import PyMongoError
 
-from contracts.job import Job
+from contracts.job import Job, Status
 from gateway.batches import Batches
 from gateway.errors import BackEndError
 
@@ -68,6 +68,12 @@ class Jobs:
         query = {"outbox": {"$type": "string"}, "created_at": {"$lt": before}}
         cursor = self._jobs.find(query, {"outbox": 1}).sort("created_at", ASCENDING).limit(limit)
         return [document["outbox"].encode() for document in await cursor.to_list(limit)]
+
+    async def unfinished(self, job_ids: list[str]) -> set[str]:
+        """Return those of the jobs that have not ended."""
+        query = {"_id": {"$in": job_ids}, "view.status": Status.PROCESSING.value}
+        cursor = self._jobs.find(query, {"_id": 1})
+        return {document["_id"] for document in await cursor.to_list(None)}
 
     async def is_up(self) -> bool:
         """Tell whether a primary answers."""

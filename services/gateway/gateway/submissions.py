@@ -10,6 +10,7 @@ from contracts import events, webhook
 from contracts.events import AnalysisWebhookReceived, AnalysisWebhookReceivedData, Event, JsonObject, UploadReceived
 from contracts.job import Job
 from gateway import SERVICE
+from gateway.sweeper import PREFIX
 
 FILENAME_CHARACTERS = 255
 
@@ -50,7 +51,7 @@ class Submissions:
     async def accept(self, token_id: str, file: File, traceparent: str) -> UploadReceived:
         """Store the file and its job; the event returned is in the job's outbox and is to be published now."""
         job_id = str(uuid4())
-        key = f"inbox/{job_id}"
+        key = f"{PREFIX}{job_id}"
         measured = _Measured(file.chunks())
         await self._inbox.write(key, measured)
         data = events.UploadReceivedData(

@@ -1,0 +1,73 @@
+"""Empties the inbox of what a crash left there: by age, and never what an unfinished job still needs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+log = structlog.get_logger()
+
+LOOKS_PER_AGE = 10
+MAX_LOOK_SECONDS = 300.0
+PREFIX = "inbox/"
+
+
+class Inbox(Protocol):
+    """Where recordings' bytes go first."""
+
+    def older_than(self, moment: datetime) -> AsyncIterator[list[str]]:
+        """Yield the keys of objects that were written before `moment`, a page at a time."""
+
+    async def remove_all(self, keys: list[str]) -> None:
+        """Delete objects."""
+
+    async def abort_unfinished(self, moment: datetime) -> int:
+        """Abort multipart uploads that were begun before `moment`; return how many."""
+
+
+class Jobs(Protocol):
+    """The job documents."""
+
+    async def unfinished(self, job_ids: list[str]) -> set[str]:
+        """Return those of the jobs that have not ended."""
+
+
+class Sweeper:
+    """Looks again and again; any number of replicas may do so."""
+
+    def __init__(self, inbox: Inbox, jobs: Jobs, max_age: timedelta) -> None:
+        self._inbox = inbox
+        self._jobs = jobs
+        self._max_age = max_age
+        self._sweeping: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to sweep."""
+        self._sweeping = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Stop sweeping."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.wait([self._sweeping])
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(min(self._max_age.total_seconds() / LOOKS_PER_AGE, MAX_LOOK_SECONDS))
+            try:
+                await self._sweep(datetime.now(UTC) - self._max_age)
+            except Exception as error:  # noqa: BLE001 - an outage: the next look tries again
+                log.warning("sweeper waits", reason=type(error).__name__)
+
+    async def _sweep(self, moment: datetime) -> None:
+        removed = 0
+        async for keys in self._inbox.older_than(moment):
+            unfinished = await self._jobs.unfinished([key.removeprefix(PREFIX) for key in keys])
+            left = [key for key in keys if key.removeprefix(PREFIX) not in unfinished]
+            await self._inbox.remove_all(left)
+            removed += len(left)
+        aborted = await self._inbox.abort_unfinished(moment)
+        if removed or aborted:
+            log.info("inbox swept", removed=removed, aborted_uploads=aborted)

@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 STACK := $(PYTHON) -m local_stack
 TESTS := tests/unit tests/contract tests/integration tests/e2e
 
-.PHONY: help setup run up down send logs status test lint contracts bench clean
+.PHONY: help setup run up down send logs status env test lint contracts bench clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ logs: setup ## Show the logs of all parts as they come
 
 status: setup ## Say which parts are ready
 	@$(STACK) status
+
+env: setup ## Print the running stack's settings as export lines, for eval
+	@$(STACK) env
 
 test: setup ## Run all tests, on a stack of their own
 	@$(PYTHON) -m pytest $(TESTS)

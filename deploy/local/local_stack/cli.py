@@ -1,6 +1,7 @@
 """The commands of `python -m local_stack`; the Makefile calls them."""
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -111,6 +112,13 @@ def status() -> None:
     out.print(table)
     if set(states.values()) != {"ready"}:
         sys.exit(1)
+
+
+@app.command()
+def env() -> None:
+    """Print the settings of the running stack, secrets included, as lines for a shell's `eval`."""
+    for name, value in Stack.running(_home()).settings.items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
 
 
 @app.command()

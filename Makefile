@@ -27,7 +27,7 @@ logs: setup ## Show the logs of all parts as they come
 status: setup ## Say which parts are ready
 	@$(STACK) status
 
-env: setup ## Print the running stack's settings as export lines, for eval
+env: ## Print the running stack's settings as export lines, for eval
 	@$(STACK) env
 
 test: setup ## Run all tests, on a stack of their own

@@ -1,5 +1,6 @@
 """The bucket as tests look into it: which keys there are, and which multipart uploads were left open."""
 
+from collections.abc import Set
 from typing import Any
 
 from tests.support.waiting import until
@@ -47,11 +48,15 @@ class Bucket:
         """Begin a multipart upload, and leave it at that."""
         await self._s3.create_multipart_upload(Bucket=self.name, Key=key)
 
-    async def until_inbox_is_empty(self) -> None:
-        """Wait until nothing half-done is left: no object in the inbox, no open multipart upload."""
+    async def unfinished(self) -> set[str]:
+        """The keys of what is half-done: objects in the inbox, and open multipart uploads."""
+        return await self.keys("inbox/") | await self.open_uploads()
+
+    async def until_inbox_is_empty(self, besides: Set[str] = frozenset()) -> None:
+        """Wait until nothing half-done is left, but for what was there before."""
 
         async def look() -> bool:
-            return not await self.keys("inbox/") and not await self.open_uploads()
+            return await self.unfinished() <= besides
 
         await until(look, "an empty inbox", limit_seconds=10)
 

@@ -41,7 +41,7 @@ def asyncapi() -> dict[str, Any]:
             "description": "CloudEvents 1.0 in structured JSON mode, persistent and confirmed.",
         },
         "defaultContentType": events.CONTENT_TYPE,
-        "servers": {"rabbitmq": {"host": "{RABBITMQ_URL}", "protocol": "amqp"}},
+        "servers": {"rabbitmq": _server()},
         "channels": {
             **{event.TYPE: _exchange_channel(event) for event in events.EVENT_TYPES},
             **{queue.name: _queue_channel(queue) for queue in topology.QUEUES},
@@ -103,6 +103,11 @@ def main() -> int:
         path.unlink()
     print(f"{len(wanted)} contract documents, {len(drifted) + len(stale)} of them changed")
     return 0
+
+
+def _server() -> dict[str, Any]:
+    variable = {"default": "127.0.0.1:5672", "description": "Host and port of RABBITMQ_URL"}
+    return {"host": "{host}", "protocol": "amqp", "variables": {"host": variable}}
 
 
 def _exchange_channel(event: type[Event]) -> dict[str, Any]:

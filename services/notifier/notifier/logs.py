@@ -37,5 +37,6 @@ def configure(service: str, level: str) -> None:
     )
     # Libraries speak up only when something is wrong; requests and reconnections are told by us.
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, logging.getLevelName(level)), force=True)
+    logging.captureWarnings(capture=True)
     # It reports each failed attempt as an error; `rabbitmq` says once in a while that it waits.
     logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)

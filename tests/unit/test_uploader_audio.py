@@ -262,6 +262,12 @@ def test_a_codec_that_nobody_knows_is_not_audio() -> None:
     assert refusal(wav_of(s16(TONE), tag=UNKNOWN_TAG)) == FailureCode.NOT_AUDIO
 
 
+def test_a_format_that_is_not_on_the_list_is_not_even_tried() -> None:
+    """FFmpeg knows hundreds, some of them follow addresses; Sun's AU stands for all that nobody records in."""
+    au = struct.pack(">4s5I", b".snd", 24, RATE * 2, 3, RATE, 1) + (TONE * 32767).astype(">i2").tobytes()
+    assert refusal(au) == FailureCode.NOT_AUDIO
+
+
 def test_a_film_without_sound_is_not_audio(tmp_path: Path) -> None:
     path = tmp_path / "film"
     with av.open(str(path), "w", format="mp4") as container:

@@ -10,6 +10,7 @@ import pytest
 from contracts.events import Event
 from gateway import outbox
 from gateway.outbox import Outbox
+from tests.support.waiting import until_true
 from tests.unit import stories
 
 OTHER_JOB = "00000000-0000-4000-8000-000000000001"
@@ -38,6 +39,7 @@ class Jobs:
         self.marks = list(marks)
         self.prepared = 0
         self.asked: list[tuple[timedelta, int]] = []
+        self.looks = 0
         self._failures = failures
 
     async def prepare(self) -> None:
@@ -46,9 +48,10 @@ class Jobs:
             raise ConnectionError("down")
         self.prepared += 1
 
-    async def unpublished(self, older_than: timedelta, limit: int) -> list[bytes]:
+    async def unpublished(self, older_than: timedelta, besides: list[str], limit: int) -> list[bytes]:
         self.asked.append((older_than, limit))
-        return list(self.marks)
+        self.looks += 1
+        return [mark for mark in self.marks if not any(job_id.encode() in mark for job_id in besides)]
 
 
 @asynccontextmanager
@@ -115,3 +118,13 @@ async def test_only_so_many_events_of_some_age_are_looked_for() -> None:
     (older_than, limit), *_ = jobs.asked
     assert older_than >= timedelta(seconds=5), "younger marks are about to be cleared anyway"
     assert 0 < limit <= 1000
+
+
+async def test_what_was_relayed_rests_although_its_mark_stands() -> None:
+    """The notifier, which clears the marks, may be away for an hour; repeats would only make work for the others."""
+    broker, jobs = Broker(), Jobs(stories.received().encode())
+    async with relaying(jobs, broker):
+        await until_one(broker)
+        seen = jobs.looks
+        await until_true(lambda: jobs.looks > seen + 20, "some more looks")
+    assert len(broker.published) == 1

@@ -74,6 +74,7 @@ WRONG = {
     "LOG_LEVEL": ["hunter2", "WARN", "5"],
     "MAX_UPLOAD_BYTES": ["hunter2", "0", "-5", "1MB"],
     "MAX_RESULT_BYTES": ["hunter2", "0"],
+    "INBOX_MAX_AGE": ["hunter2", "0", "-1"],
     "MAX_AUDIO_SECONDS": ["hunter2", "0", "-1", "nan"],
     "ANALYSIS_TIMEOUT": ["hunter2", "0", "-1"],
     "ANALYSIS_ATTEMPTS": ["hunter2", "0", "1.5"],

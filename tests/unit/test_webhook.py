@@ -52,7 +52,7 @@ def test_a_signature_is_good_for_one_attempt() -> None:
 @given(st.text())
 def test_no_text_breaks_the_check(junk: str) -> None:
     assert not is_valid("1", junk)
-    assert is_valid(junk, webhook.signature(SECRET, JOB_ID, 7)) == (junk.lstrip("0") == "7")
+    assert is_valid(junk, webhook.signature(SECRET, JOB_ID, 7)) == (junk == "7")
 
 
 @pytest.mark.parametrize("attempt", ["", "-1", "+1", "1.0", "1 ", " 1", "１", "²", "1_0", "0x1", "9" * 10, "9" * 5000])

@@ -123,7 +123,7 @@ class Bridge:
         if analysis.outcome is not None:
             return _concluded(analysis, analysis.outcome)
         try:
-            return await self._ask(analysis)
+            return await self._ask(analysis, announced=True)
         except AnalysisServerUnavailableError:
             # The message that brought us here will be back; until then no deadline runs.
             await self._analyses.describe(replace(analysis, deadline=None))
@@ -155,7 +155,7 @@ class Bridge:
             return None
         again = replace(analysis, deadline=datetime.now(UTC) + self._timeout, attempt=analysis.attempt + 1)
         try:
-            event = await self._ask(again)
+            event = await self._ask(again, announced=False)
         except AnalysisServerUnavailableError as error:
             log.warning("analysis not asked for again yet", reason=str(error))
             return None
@@ -203,14 +203,15 @@ class Bridge:
         log.info("webhook came after the outcome", recorded=recorded.outcome.status)
         return recorded
 
-    async def _ask(self, analysis: Analysis) -> Event:
+    async def _ask(self, analysis: Analysis, *, announced: bool) -> Event:
+        """Ask; a refusal is recorded as `announced` when a message would bring us back to it after a crash."""
         token_id, s3_url = analysis.token_id or "", analysis.s3_url or ""
         try:
             await self._server.request(analysis.job_id, token_id, s3_url, analysis.attempt)
         except AnalysisRefusedError as error:
             log.warning("analysis refused", reason=str(error))
             outcome = Outcome(code=FailureCode.ANALYSIS_REFUSED)
-            won = await self._analyses.conclude(analysis.job_id, outcome, announced=False)
+            won = await self._analyses.conclude(analysis.job_id, outcome, announced=announced)
             recorded = won or await self._analyses.find(analysis.job_id)
             return _concluded(analysis, recorded.outcome if recorded and recorded.outcome else outcome)
         data = AnalysisRequestedData(

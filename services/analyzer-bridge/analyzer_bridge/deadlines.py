@@ -13,6 +13,8 @@ log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0
 LOOK_ANALYSES = 100
+AT_ONCE = 16
+"""Overdue analyses pursued at once: one that hangs holds up none of the others."""
 
 
 class Publisher(Protocol):
@@ -36,6 +38,7 @@ class Deadlines:
         self._bridge = bridge
         self._store = store
         self._publisher = publisher
+        self._at_once = asyncio.Semaphore(AT_ONCE)
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -55,16 +58,17 @@ class Deadlines:
                 if not prepared:
                     await self._store.prepare()
                     prepared = True
-                for analysis in await self._bridge.overdue(LOOK_ANALYSES):
-                    await self._pursue(analysis)
+                overdue = await self._bridge.overdue(LOOK_ANALYSES)
+                await asyncio.gather(*(self._pursue(analysis) for analysis in overdue))
             except Exception as error:  # noqa: BLE001 - an outage: the next look tries again
                 log.warning("deadlines wait", reason=type(error).__name__)
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _pursue(self, analysis: Analysis) -> None:
-        with bound_contextvars(job_id=analysis.job_id, trace_id=analysis.traceparent[3:35]):
-            event = await self._bridge.pursue(analysis)
-            if event is not None:
-                await self._publisher.publish(event)
-                await self._bridge.announced(event)
-                log.info("overdue analysis pursued", type=event.type, attempt=analysis.attempt)
+        async with self._at_once:
+            with bound_contextvars(job_id=analysis.job_id, trace_id=analysis.traceparent[3:35]):
+                event = await self._bridge.pursue(analysis)
+                if event is not None:
+                    await self._publisher.publish(event)
+                    await self._bridge.announced(event)
+                    log.info("overdue analysis pursued", type=event.type, attempt=analysis.attempt)

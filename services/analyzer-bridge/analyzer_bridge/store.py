@@ -79,7 +79,7 @@ class Analyses:
         """Return analyses whose deadline has passed, or whose outcome was not announced."""
         late = self._analyses.find({"status": _PENDING, "deadline": {"$lt": now}}).limit(limit)
         silent = self._analyses.find({"announced": False}).limit(limit)
-        documents = [*await late.to_list(limit), *await silent.to_list(limit)]
+        documents = [*await silent.to_list(limit), *await late.to_list(limit)]
         return [_analysis(document) for document in documents]
 
     async def lease(self, analysis: Analysis, until: datetime) -> bool:

@@ -1,6 +1,7 @@
 """Reads one file out of a multipart/form-data body (RFC 7578) while it is still arriving."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 from python_multipart import MultipartParser
@@ -20,6 +21,8 @@ FRAMING_BYTES = 256 * 1024
 """How much larger than its file a form may be."""
 IDLE_SECONDS = 30.0
 """How long a client may send nothing."""
+LEAST_BYTES_PER_SECOND = 1024
+"""How slow a client may be on the whole, once it has had IDLE_SECONDS: each holds one of few places."""
 
 
 class FileForm:
@@ -49,6 +52,7 @@ class FileForm:
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the file's bytes as they arrive; ProblemError as soon as the form is known to be wrong."""
         received = around = 0
+        started = time.monotonic()
         while chunk := await self._next_chunk():
             pieces = self._parse(chunk)
             # Headers, other fields, and whatever lies before, between and after the parts.
@@ -60,6 +64,9 @@ class FileForm:
                 if received > self._max_bytes:
                     raise ProblemError(problems.UPLOAD_TOO_LARGE, close=True)
                 yield piece
+            elapsed = time.monotonic() - started
+            if elapsed > IDLE_SECONDS and received + around < elapsed * LEAST_BYTES_PER_SECOND:
+                raise ProblemError(problems.UPLOAD_TOO_SLOW, close=True)
         self._check_complete(received)
         self.filename = self._parts.filename
 

@@ -1,7 +1,7 @@
 """Publishes upload.received: at once when its job is safe, and again when a crash or an outage left it unpublished."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import structlog
@@ -15,6 +15,8 @@ RELAY_SECONDS = 5.0
 LEFT_BEHIND = timedelta(seconds=15)
 """The age at which an outbox mark means that something was left; the notifier clears it within a second."""
 RELAY_EVENTS = 500
+MAX_RESTING = 5000
+"""Relayed events whose marks still stand; with so many the notifier is away, and more would only pile up."""
 
 
 class Jobs(Protocol):
@@ -23,8 +25,8 @@ class Jobs(Protocol):
     async def prepare(self) -> None:
         """Create the indexes."""
 
-    async def unpublished(self, older_than: timedelta, limit: int) -> list[bytes]:
-        """Return events that are still marked."""
+    async def unpublished(self, older_than: timedelta, besides: list[str], limit: int) -> list[bytes]:
+        """Return events that are still marked, but for those of the jobs `besides`."""
 
 
 class Publisher(Protocol):
@@ -41,6 +43,9 @@ class Outbox:
         self._jobs = jobs
         self._publisher = publisher
         self._tasks: set[asyncio.Task[None]] = set()
+        # Relayed, and not to be relayed again before: as long again as the event has waited so far. A mark that stays
+        # means that the notifier is behind, and each repeat makes work for everybody else.
+        self._resting: dict[str, datetime] = {}
         self._relay: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -79,11 +84,17 @@ class Outbox:
             await asyncio.sleep(RELAY_SECONDS)
 
     async def _relay_once(self) -> None:
-        for body in await self._jobs.unpublished(LEFT_BEHIND, RELAY_EVENTS):
+        now = datetime.now(UTC)
+        self._resting = {job_id: until for job_id, until in self._resting.items() if until > now}
+        limit = min(RELAY_EVENTS, MAX_RESTING - len(self._resting))
+        if limit <= 0:
+            return
+        for body in await self._jobs.unpublished(LEFT_BEHIND, list(self._resting), limit):
             try:
                 event = events.decode(body)
             except InvalidEventError as error:
                 log.error("outbox holds what is no event", reason=str(error))  # noqa: TRY400 - the reason is all there is
                 continue
             await self._publisher.publish(event)
+            self._resting[event.subject] = now + max(LEFT_BEHIND, now - event.time)
             log.info("event relayed from the outbox", job_id=event.subject, type=event.type)

@@ -154,7 +154,8 @@ def webhook_routes(settings: Settings, jobs: Jobs, rabbitmq: RabbitMQ) -> APIRou
         """
         if not webhook.signature_is_valid(secret, job_id, attempt, signature):
             raise ProblemError(problems.SIGNATURE_INVALID, close=True)
-        traceparent = await jobs.traceparent(_canonical(job_id))
+        job_id = _canonical(job_id)
+        traceparent = await jobs.traceparent(job_id)
         if traceparent is None:
             raise ProblemError(problems.JOB_NOT_FOUND, close=True)
         body = await _webhook_body(request, settings.max_result_bytes)

@@ -62,10 +62,10 @@ class Jobs:
         except PyMongoError as error:
             raise BackEndError("MongoDB") from error
 
-    async def unpublished(self, older_than: timedelta, limit: int) -> list[bytes]:
-        """Return up to `limit` events that have lain in an outbox for this long, oldest first."""
+    async def unpublished(self, older_than: timedelta, besides: list[str], limit: int) -> list[bytes]:
+        """Return up to `limit` events that have lain in an outbox for this long, oldest first; none of `besides`."""
         before = datetime.now(UTC) - older_than
-        query = {"outbox": {"$type": "string"}, "created_at": {"$lt": before}}
+        query = {"outbox": {"$type": "string"}, "created_at": {"$lt": before}, "_id": {"$nin": besides}}
         cursor = self._jobs.find(query, {"outbox": 1}).sort("created_at", ASCENDING).limit(limit)
         return [document["outbox"].encode() for document in await cursor.to_list(limit)]
 

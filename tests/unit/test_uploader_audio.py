@@ -315,6 +315,15 @@ def test_a_file_that_only_names_others_is_not_audio_and_nobody_is_asked_for_them
             listener.accept()
 
 
+@pytest.mark.parametrize("text", ["ffconcat version 1.0\nfile secret.wav\n", "#EXTM3U\n#EXTINF:1,\nsecret.wav\n"])
+def test_a_file_beside_the_service_cannot_be_heard_through_a_list(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret.wav").write_bytes(wav_of(s16(TONE)))
+    monkeypatch.chdir(tmp_path)
+    assert refusal(text.encode()) == FailureCode.NOT_AUDIO
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_damage_anywhere_is_either_survived_or_refused(form: Format) -> None:
     """No damage may raise anything else: such a message would be tried again and again, and the job held."""

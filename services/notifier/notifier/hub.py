@@ -168,8 +168,6 @@ class Hub:
         for stream in tuple(self._streams.get(job_id, ())):
             if stream.revision is None or state.revision > stream.revision + 1:
                 self._lag(stream)
-            elif stream.catching_up is not None:
-                stream.behind = True
             elif state.revision > stream.revision:
                 _write_state(stream, job_id, state, frames)
 

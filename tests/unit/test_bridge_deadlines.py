@@ -1,0 +1,102 @@
+"""Watching deadlines: what is overdue is pursued and published, and noted as announced only once it is safe."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from analyzer_bridge import deadlines
+from analyzer_bridge.analyses import Bridge
+from analyzer_bridge.deadlines import Deadlines
+from contracts.events import AnalysisFailed, AnalysisRequested, Event
+from tests.support.waiting import until_true
+from tests.unit import stories
+from tests.unit.test_bridge_analyses import Analyses, Server
+
+LIMIT_SECONDS = 5.0
+
+
+class Store(Analyses):
+    """The collection with its indexes; making them fails as often as told."""
+
+    def __init__(self, failures: int = 0) -> None:
+        super().__init__()
+        self.prepared = 0
+        self._failures = failures
+
+    async def prepare(self) -> None:
+        if self._failures:
+            self._failures -= 1
+            raise ConnectionError("down")
+        self.prepared += 1
+
+
+class Broker:
+    """A broker that is down as often as told; `took` is set with each event that is safe."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.published: list[Event] = []
+        self.took = asyncio.Event()
+        self._failures = failures
+
+    async def publish(self, event: Event) -> None:
+        if self._failures:
+            self._failures -= 1
+            raise ConnectionError("down")
+        self.published.append(event)
+        self.took.set()
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "LOOK_SECONDS", 0.001)
+
+
+@asynccontextmanager
+async def watching(store: Store, broker: Broker, attempts: int) -> AsyncIterator[Bridge]:
+    """A bridge with one analysis that is overdue, and its deadlines watched."""
+    bridge = Bridge(store, Server(), timeout=timedelta(hours=1), attempts=attempts, version="1")
+    await bridge.begin(stories.stored())
+    store.pass_deadline()
+    watch = Deadlines(bridge, store, broker)
+    watch.start()
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await broker.took.wait()
+        yield bridge
+    finally:
+        await watch.stop()
+
+
+async def settled(store: Store) -> None:
+    await until_true(lambda: bool(store.kept[stories.JOB_ID].announced), "the outcome noted as announced")
+
+
+async def test_an_overdue_analysis_is_asked_for_again_once() -> None:
+    store, broker = Store(), Broker()
+    async with watching(store, broker, attempts=2):
+        (event,) = broker.published
+    assert isinstance(event, AnalysisRequested)
+    assert event.data.attempt == 2
+    assert store.prepared == 1
+
+
+async def test_an_analysis_that_is_given_up_is_published_and_noted() -> None:
+    store, broker = Store(), Broker()
+    async with watching(store, broker, attempts=1):
+        await settled(store)
+        published = list(broker.published)
+    assert [type(event) for event in published] == [AnalysisFailed]
+
+
+@pytest.mark.parametrize(("of_store", "of_broker"), [(3, 0), (0, 3), (2, 2)])
+async def test_outages_only_delay_it(of_store: int, of_broker: int) -> None:
+    """The outcome is recorded before it can be published: it must not be lost with the broker away."""
+    store, broker = Store(of_store), Broker(of_broker)
+    async with watching(store, broker, attempts=1):
+        await settled(store)
+        published = {event.id for event in broker.published}
+    assert len(published) == 1
+    assert isinstance(broker.published[0], AnalysisFailed)

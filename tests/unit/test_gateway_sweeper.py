@@ -1,0 +1,92 @@
+"""Sweeping the inbox: what a crash left goes when it is old enough, what an unfinished job needs stays."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from gateway.sweeper import Sweeper
+
+MAX_AGE = timedelta(milliseconds=20)
+LIMIT_SECONDS = 5.0
+OLD = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Inbox:
+    """The inbox in memory, two keys a page."""
+
+    def __init__(self, objects: dict[str, datetime]) -> None:
+        self.objects = dict(objects)
+        self.aborted = asyncio.Event()
+        self.asked: list[datetime] = []
+
+    async def older_than(self, moment: datetime) -> AsyncIterator[list[str]]:
+        self.asked.append(moment)
+        keys = [key for key, written in sorted(self.objects.items()) if written < moment]
+        for begin in range(0, len(keys), 2):
+            yield keys[begin : begin + 2]
+
+    async def remove_all(self, keys: list[str]) -> None:
+        for key in keys:
+            del self.objects[key]
+
+    async def abort_unfinished(self, moment: datetime) -> int:
+        assert moment == self.asked[-1]
+        self.aborted.set()
+        return 1
+
+
+class Jobs:
+    """Which jobs have not ended; unreachable as often as told."""
+
+    def __init__(self, *unfinished: str, failures: int = 0) -> None:
+        self._unfinished = set(unfinished)
+        self._failures = failures
+
+    async def unfinished(self, job_ids: list[str]) -> set[str]:
+        if self._failures:
+            self._failures -= 1
+            raise ConnectionError("down")
+        return self._unfinished & set(job_ids)
+
+
+@asynccontextmanager
+async def sweeping(inbox: Inbox, jobs: Jobs) -> AsyncIterator[None]:
+    sweeper = Sweeper(inbox, jobs, MAX_AGE)
+    sweeper.start()
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await inbox.aborted.wait()
+        yield
+    finally:
+        await sweeper.stop()
+
+
+async def test_old_objects_go_unless_their_job_still_needs_them() -> None:
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    inbox = Inbox({**{f"inbox/{name}": OLD for name in ("a", "b", "c", "d", "e")}, "inbox/young": tomorrow})
+    async with sweeping(inbox, Jobs("b", "d")):
+        assert set(inbox.objects) == {"inbox/b", "inbox/d", "inbox/young"}
+
+
+async def test_age_counts_back_from_now() -> None:
+    inbox = Inbox({})
+    before = datetime.now(UTC)
+    async with sweeping(inbox, Jobs()):
+        assert before - MAX_AGE <= inbox.asked[0] <= datetime.now(UTC) - MAX_AGE
+
+
+async def test_nothing_goes_while_nobody_can_say_which_jobs_are_unfinished() -> None:
+    inbox = Inbox({"inbox/a": OLD, "inbox/b": OLD})
+    async with sweeping(inbox, Jobs("a", failures=3)):
+        assert set(inbox.objects) == {"inbox/a"}
+    assert len(inbox.asked) >= 4
+
+
+async def test_a_sweeper_that_was_stopped_looks_no_more() -> None:
+    inbox = Inbox({})
+    async with sweeping(inbox, Jobs()):
+        pass
+    looks = len(inbox.asked)
+    await asyncio.sleep(0)
+    assert len(inbox.asked) == looks

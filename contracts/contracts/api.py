@@ -46,10 +46,6 @@ class JobState(BaseModel):
     created_at: AwareDatetime
     updated_at: AwareDatetime
 
-    def encode(self) -> bytes:
-        """Return the state as JSON, without the fields that it does not have."""
-        return self.model_dump_json(exclude_none=True).encode()
-
 
 class WebhookReceipt(BaseModel):
     """The answer to the analysis server's call."""
@@ -67,12 +63,18 @@ class Health(BaseModel):
     checks: dict[str, Literal["up", "down"]]
 
 
-def job_state(job_id: str, progressed: JobProgressedData, language: Language) -> JobState:
-    """Return a job's state as the caller reads it, in the caller's language."""
-    fields = progressed.model_dump(exclude={"revision", "error"})
+def state_json(job_id: str, progressed: JobProgressedData, language: Language) -> bytes:
+    """Return a job's JobState in the caller's language, as JSON without the fields that it does not have.
+
+    The result, which may be large and is asked for often, is put in as the text that it is kept as.
+    """
+    fields = progressed.model_dump(exclude={"revision", "error", "result_json"})
     code = progressed.error
     error = None if code is None else JobError(code=code, message=sentence(code, language))
-    return JobState(job_id=job_id, error=error, **fields)
+    state = JobState(job_id=job_id, error=error, **fields).model_dump_json(exclude_none=True).encode()
+    if progressed.result_json is None:
+        return state
+    return b'%b,"result":%b}' % (state.removesuffix(b"}"), progressed.result_json.encode())
 
 
 def _problem_answer(*kinds: ProblemKind) -> dict[str, Any]:

@@ -130,7 +130,7 @@ class JobProgressedData(EventData):
     message: str
     s3_url: str | None = None
     error: FailureCode | None = None
-    result: JsonObject | None = None
+    result_json: str | None = Field(default=None, description="The result as JSON text: it is passed on unread")
     created_at: AwareDatetime
     updated_at: AwareDatetime
 

@@ -222,11 +222,10 @@ def _view(job: Job, event: Event, held_at: int | None) -> View:
 
 def progressed(job: Job, revision: int, view: View) -> events.JobProgressedData:
     """Return what a listener sees of the job at one of its states; only a completed one has the result."""
-    completed = view.status == Status.COMPLETED and job.result_json is not None
     return events.JobProgressedData(
         revision=revision,
         token_id=job.token_id,
         **view.model_dump(),
-        result=events.from_json(job.result_json) if completed and job.result_json else None,
+        result_json=job.result_json if view.status == Status.COMPLETED else None,
         created_at=job.created_at,
     )

@@ -114,8 +114,8 @@ WEBHOOK_NOT_JSON = ProblemKind(
 RESULT_TOO_LARGE = ProblemKind(
     "result_too_large",
     413,
-    ("분석 결과가 너무 큽니다", "허용된 최대 크기를 넘었습니다. 이 작업은 실패로 처리되었습니다."),
-    ("Result too large", "The result is over the size limit. The job has been failed."),
+    ("분석 결과가 너무 큽니다", "허용된 최대 크기를 넘어 보관할 수 없습니다."),
+    ("Result too large", "The result is over the size limit and cannot be kept."),
 )
 NOT_FOUND = ProblemKind(
     "not_found",

@@ -175,7 +175,7 @@ def test_progress_and_messages_are_those_of_the_seed(
 def test_a_failure_has_its_code_and_no_result(code: FailureCode) -> None:
     job = after(stories.new_job(), [stories.received(), stories.stored(), stories.requested(), stories.failed(code)])
     told = progressed(job, job.revision, job.view)
-    assert (told.status, told.stage, told.error, told.result) == (Status.FAILED, Stage.DONE, code, None)
+    assert (told.status, told.stage, told.error, told.result_json) == (Status.FAILED, Stage.DONE, code, None)
     assert job.view.progress < 100
 
 
@@ -228,14 +228,14 @@ def test_a_result_reaches_the_listener_as_it_came(result: dict[str, Any]) -> Non
     told = stories.made(events.JobProgressed, progressed(job, job.revision, job.view))
     heard = events.decode(told.encode())
     assert isinstance(heard, events.JobProgressed)
-    state = json.loads(api.job_state(job.job_id, heard.data, "en").encode())
+    state = json.loads(api.state_json(job.job_id, heard.data, "en"))
     assert state["result"] == (result or {"empty": None})
 
 
 def test_an_empty_result_is_a_result() -> None:
     data = events.AnalysisCompletedData(token_id="t", s3_url=stories.S3_URL, result={}, cached=False)
     job = after(stories.new_job(), [stories.made(events.AnalysisCompleted, data)])
-    assert progressed(job, job.revision, job.view).result == {}
+    assert progressed(job, job.revision, job.view).result_json == "{}"
 
 
 @given(arrivals())

@@ -232,15 +232,15 @@ async def test_other_jobs_are_not_heard() -> None:
 async def test_a_state_is_encoded_once_for_each_language(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[Language] = []
 
-    def counted(job_id: str, state: JobProgressedData, language: Language) -> api.JobState:
+    def counted(job_id: str, state: JobProgressedData, language: Language) -> bytes:
         encoded.append(language)
-        return api.job_state(job_id, state, language)
+        return api.state_json(job_id, state, language)
 
     hub, listeners = Hub(Jobs()), [Listener() for _ in range(50)]
     for number, listener in enumerate(listeners):
         listening(hub, listener, language="en" if number % 2 else "ko")
     failed = course(stories.failed(FailureCode.ANALYSIS_FAILED))[1]
-    monkeypatch.setattr(hub_module, "api", SimpleNamespace(job_state=counted))
+    monkeypatch.setattr(hub_module, "api", SimpleNamespace(state_json=counted))
     hub.deliver(stories.JOB_ID, told(failed))
     assert sorted(encoded) == ["en", "ko"]
     assert {listener.states[-1]["error"]["message"] for listener in listeners[::2]} == {

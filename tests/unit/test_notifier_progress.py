@@ -1,6 +1,7 @@
 """One writer of job documents: every event is applied once, by whoever comes first, and told as often as it comes."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -53,7 +54,7 @@ async def test_each_step_is_told_with_its_revision() -> None:
     assert [one and (one.data.revision, one.data.progress) for one in told] == [(2, 40), (3, 70), (4, 90), (5, 100)]
     last = told[-1]
     assert last is not None
-    assert (last.data.result, last.data.s3_url) == (stories.RESULT, stories.S3_URL)
+    assert (json.loads(last.data.result_json or ""), last.data.s3_url) == (stories.RESULT, stories.S3_URL)
     assert (last.subject, last.trace_id) == (stories.JOB_ID, stories.TRACE_ID)
 
 
@@ -111,5 +112,5 @@ async def test_replicas_that_apply_everything_at_once_agree() -> None:
 async def test_a_failure_is_told_with_its_code_and_no_result() -> None:
     (told,) = await record(Jobs(stories.new_job()), stories.failed(FailureCode.RESULT_TOO_LARGE))
     assert told is not None
-    assert (told.data.status, told.data.error, told.data.result) == ("failed", FailureCode.RESULT_TOO_LARGE, None)
+    assert (told.data.status, told.data.error, told.data.result_json) == ("failed", FailureCode.RESULT_TOO_LARGE, None)
     assert isinstance(events.decode(told.encode()), JobProgressed)

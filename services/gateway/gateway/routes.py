@@ -134,8 +134,8 @@ def result_routes(jobs: Jobs) -> APIRouter:
         if job is None:
             raise ProblemError(problems.JOB_NOT_FOUND)
         language = preferred_language(accept_language)
-        state = api.job_state(job.job_id, progressed(job, job.revision, job.view), language)
-        return Response(state.encode(), media_type="application/json", headers={"Cache-Control": "no-store"})
+        state = api.state_json(job.job_id, progressed(job, job.revision, job.view), language)
+        return Response(state, media_type="application/json", headers={"Cache-Control": "no-store"})
 
     return router
 
@@ -150,7 +150,8 @@ def webhook_routes(settings: Settings, jobs: Jobs, rabbitmq: RabbitMQ) -> APIRou
     ) -> WebhookReceipt:
         """Take the analysis server's answer; it is safe when this is answered, and repeats are harmless.
 
-        The result is kept as it came, but for numbers that JSON or a double cannot hold (NaN, 1e999): those are null.
+        The result is kept as it came, but for numbers that JSON or a double cannot hold (NaN, 1e999): those
+        are null. A body may be nested some 200 levels deep.
         """
         if not webhook.signature_is_valid(secret, job_id, attempt, signature):
             raise ProblemError(problems.SIGNATURE_INVALID, close=True)

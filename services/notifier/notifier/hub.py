@@ -220,7 +220,7 @@ def _write_state(stream: Stream, job_id: str, state: JobProgressedData, frames: 
     """Send one state; `frames` keeps it encoded, since many streams may be told the same."""
     frame = frames.get(stream.language)
     if frame is None:
-        data = api.job_state(job_id, state, stream.language).encode()
+        data = api.state_json(job_id, state, stream.language)
         frame = frames[stream.language] = b"id: %d\ndata: %b\n\n" % (state.revision, data)
     stream.revision = state.revision
     stream.write(frame, last=is_terminal(state.status))

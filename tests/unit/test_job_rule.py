@@ -250,3 +250,18 @@ def test_a_new_job_keeps_its_event_to_be_published() -> None:
     assert events.decode((job.outbox or "").encode()) == event
     assert (job.revision, job.view.progress, [entry.revision for entry in job.history]) == (1, 10, [1])
     assert after(job, [event]).outbox is None
+
+
+@given(arrivals())
+def test_what_a_listener_reads_is_a_job_state_as_documented(told: tuple[Arrivals, Arrivals]) -> None:
+    job = after(stories.new_job(), told[1])
+    for revision, view in views_since(job, 0):
+        text = api.state_json(job.job_id, progressed(job, revision, view), "ko")
+        state = api.JobState.model_validate_json(text)
+        fields = json.loads(text)
+        assert None not in (fields[name] for name in fields if name != "result")
+        assert ("result" in fields, "error" in fields) == (
+            view.status == Status.COMPLETED,
+            view.status == Status.FAILED,
+        )
+        assert (state.job_id, state.progress, state.stage) == (job.job_id, view.progress, view.stage)

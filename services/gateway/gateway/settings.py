@@ -13,8 +13,8 @@ class Settings(BaseSettings):
     mongodb_url: MongoDsn = Field(description="With the database in its path, mongodb://host/sori")
     s3_endpoint_url: str | None = Field(default=None, description="Absent for AWS itself")
     s3_bucket_name: str = Field(min_length=1)
-    aws_access_key_id: SecretStr
-    aws_secret_access_key: SecretStr
+    aws_access_key_id: SecretStr = Field(min_length=1)
+    aws_secret_access_key: SecretStr = Field(min_length=1)
     aws_region: str = "us-east-1"
     webhook_secret: SecretStr = Field(min_length=16)
     cors_origins: str = Field(default="", description="Comma separated; other origins' pages get no answer")

@@ -12,8 +12,8 @@ class Settings(BaseSettings):
     rabbitmq_url: AmqpDsn
     s3_endpoint_url: str | None = Field(default=None, description="Absent for AWS itself")
     s3_bucket_name: str = Field(min_length=1)
-    aws_access_key_id: SecretStr
-    aws_secret_access_key: SecretStr
+    aws_access_key_id: SecretStr = Field(min_length=1)
+    aws_secret_access_key: SecretStr = Field(min_length=1)
     aws_region: str = "us-east-1"
     max_audio_seconds: int = Field(default=3600, gt=0)
     host: str = "127.0.0.1"

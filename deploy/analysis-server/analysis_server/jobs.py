@@ -19,7 +19,6 @@ _log = structlog.get_logger()
 
 _RETRY_AFTER_S = 10
 _UNEXPECTED = "The analysis failed for a reason that is ours; the analysis server's log has it."
-_STOPPED = "The analysis server was stopped before this recording was analysed. Please send it again."
 
 
 @dataclass(eq=False)
@@ -60,7 +59,10 @@ class Jobs:
         _log.info("job-accepted", job_id=job.job_id, video_id=job.video_id, in_hand=len(self._in_hand))
 
     async def stop(self, seconds: float) -> None:
-        """Take no more jobs, let those in hand finish for `seconds`, then tell the rest's webhooks how far it got."""
+        """Take no more jobs, let those in hand finish for `seconds`, then offer finished results once more.
+
+        What was not analysed is not reported: it has not failed, and whoever asked asks again when nothing comes.
+        """
         self._stopping = True
         if self._in_hand:
             _log.info("jobs-draining", in_hand=len(self._in_hand))
@@ -81,7 +83,10 @@ class Jobs:
 
     async def _report_at_last(self, mine: _InHand) -> None:
         with structlog.contextvars.bound_contextvars(job_id=mine.job.job_id):
-            await self._webhook.call_once(mine.job, mine.body or webhook.failed(mine.job, _STOPPED))
+            if mine.body is None:
+                _log.warning("job-left")
+            else:
+                await self._webhook.call_once(mine.job, mine.body)
 
     async def _outcome(self, job: Job) -> dict[str, Any]:
         """Return the webhook's body; whatever goes wrong on the way is in it."""

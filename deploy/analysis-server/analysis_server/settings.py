@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     max_audio_bytes: Annotated[int, Field(ge=1)] = 524_288_000
     max_audio_seconds: Annotated[float, Field(gt=0)] = 3600.0
     max_analysis_seconds: Annotated[int, Field(ge=1)] = 300
+    storage_seconds: Annotated[float, Field(ge=0)] = 300.0
     webhook_attempts: Annotated[int, Field(ge=1)] = 10
     stop_seconds: Annotated[float, Field(ge=0)] = 12.0
 

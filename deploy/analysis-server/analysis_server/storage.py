@@ -10,14 +10,13 @@ import aioboto3
 from aiohttp import ClientError as StreamError
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from analysis_server.errors import AnalysisError
 from analysis_server.settings import Settings
 
 _S3_URL = re.compile(r"s3://([^/]+)/(.+)", re.DOTALL)
 _CHUNK = 1024 * 1024
-_ATTEMPTS = 3
 _CHECK_SECONDS = 3
 _NOT_THERE = {"NoSuchKey", "NoSuchBucket", "404", "NotFound"}
 _PASSING = (BotoCoreError, StreamError, OSError, TimeoutError)  # the network's or the store's trouble
@@ -71,14 +70,14 @@ class Storage:
         await self._stack.aclose()
 
     async def fetch(self, key: str, path: Path) -> None:
-        """Write the object to `path`, a chunk at a time, trying again when the connection breaks.
+        """Write the object to `path`, a chunk at a time, trying again for `STORAGE_SECONDS` when the store is away.
 
         Raises AnalysisError `audio_missing`, `audio_too_large`, `audio_forbidden` or `storage_unavailable`.
         """
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(_PASSING),
-            stop=stop_after_attempt(_ATTEMPTS),
-            wait=wait_exponential_jitter(initial=0.2, max=2),
+            stop=stop_after_delay(self._settings.storage_seconds),
+            wait=wait_exponential_jitter(initial=0.2, max=5),
             reraise=True,
         )
         try:

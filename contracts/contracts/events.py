@@ -135,6 +135,17 @@ class JobProgressedData(EventData):
     updated_at: AwareDatetime
 
 
+class Envelope(BaseModel):
+    """What can be said of a message about a job even when it is no event of this contract."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str = Field(min_length=1, max_length=200)
+    subject: JobId
+    type: str = Field(min_length=1, max_length=200)
+    traceparent: Traceparent
+
+
 class Event(BaseModel):
     """The envelope (CloudEvents 1.0, section 3.1); `subject` is the job id, `traceparent` the tracing extension."""
 
@@ -290,6 +301,14 @@ def decode(body: bytes) -> Event:
         place = ".".join(str(part) for part in first["loc"]) or "body"
         raise InvalidEventError(f"invalid event: {place}: {first['msg']}"[:200]) from None
     return event
+
+
+def envelope(body: bytes) -> Envelope | None:
+    """Return which job a message that `decode` refuses is about, None when not even that can be read."""
+    try:
+        return Envelope.model_validate_json(body)
+    except ValidationError:
+        return None
 
 
 def to_json(value: JsonObject) -> str:

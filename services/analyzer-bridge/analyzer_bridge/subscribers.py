@@ -13,7 +13,7 @@ from analyzer_bridge import SERVICE
 from analyzer_bridge.analyses import Bridge
 from analyzer_bridge.rabbitmq import RabbitMQ
 from contracts import events, topology
-from contracts.events import AnalysisWebhookReceived, AudioStored, Event, InvalidEventError
+from contracts.events import AnalysisWebhookReceived, AudioStored, Envelope, Event, InvalidEventError
 
 log = structlog.get_logger()
 
@@ -40,7 +40,7 @@ def _subscribe(rabbitmq: RabbitMQ, queue: topology.Queue, handle: Callable[[Any]
             if not isinstance(event, queue.event):
                 raise InvalidEventError(f"invalid event: {event.type} in a queue for {queue.event.TYPE}")  # noqa: TRY301 - one place decides
         except InvalidEventError as error:
-            await _set_aside(rabbitmq, queue, message, None, str(error))
+            await _set_aside(rabbitmq, queue, message, events.envelope(message.body), str(error))
             return
         with bound_contextvars(job_id=event.subject, event_id=event.id, trace_id=event.trace_id, queue=queue.name):
             try:
@@ -75,7 +75,7 @@ async def _try_later(
 
 
 async def _set_aside(
-    rabbitmq: RabbitMQ, queue: topology.Queue, message: RabbitMessage, event: Event | None, reason: str
+    rabbitmq: RabbitMQ, queue: topology.Queue, message: RabbitMessage, event: Event | Envelope | None, reason: str
 ) -> None:
     now = datetime.now(UTC).isoformat()
     headers = {

@@ -10,7 +10,7 @@ from faststream.rabbit import RabbitMessage
 from structlog.contextvars import bound_contextvars
 
 from contracts import events, topology
-from contracts.events import Event, InvalidEventError, UploadReceived
+from contracts.events import Envelope, Event, InvalidEventError, UploadReceived
 from uploader import SERVICE
 from uploader.rabbitmq import RabbitMQ
 from uploader.storage import Storage
@@ -37,7 +37,7 @@ def _subscribe(rabbitmq: RabbitMQ, queue: topology.Queue, handle: Callable[[Any]
             if not isinstance(event, queue.event):
                 raise InvalidEventError(f"invalid event: {event.type} in a queue for {queue.event.TYPE}")  # noqa: TRY301 - one place decides
         except InvalidEventError as error:
-            await _set_aside(rabbitmq, queue, message, None, str(error))
+            await _set_aside(rabbitmq, queue, message, events.envelope(message.body), str(error))
             return
         with bound_contextvars(job_id=event.subject, event_id=event.id, trace_id=event.trace_id, queue=queue.name):
             try:
@@ -71,7 +71,7 @@ async def _try_later(
 
 
 async def _set_aside(
-    rabbitmq: RabbitMQ, queue: topology.Queue, message: RabbitMessage, event: Event | None, reason: str
+    rabbitmq: RabbitMQ, queue: topology.Queue, message: RabbitMessage, event: Event | Envelope | None, reason: str
 ) -> None:
     now = datetime.now(UTC).isoformat()
     headers = {

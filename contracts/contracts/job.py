@@ -132,7 +132,6 @@ class Change(BaseModel):
     fields: dict[str, Any]
     published: bool = Field(description="True when the event proves that the outbox is empty")
     entry: HistoryEntry
-    visible: bool
 
 
 def apply(job: Job, event: Event) -> Change | None:
@@ -152,7 +151,6 @@ def apply(job: Job, event: Event) -> Change | None:
         fields=facts,
         published=isinstance(event, events.UploadReceived),
         entry=entry,
-        visible=visible,
     )
 
 

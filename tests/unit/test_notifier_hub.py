@@ -414,7 +414,8 @@ async def test_a_process_that_stops_ends_every_stream() -> None:
     for listener in listeners:
         listening(hub, listener)
     hub.start()
-    await hub.stop()
+    hub.end_streams()
+    hub.stop()
     assert [listener.bodies[-1] for listener in listeners] == [b""] * 5
     assert all(listener.ended for listener in listeners)
 
@@ -458,7 +459,7 @@ async def test_every_stream_gets_a_heartbeat_in_time_and_never_all_at_once(monke
         hub.send_since(stream, COMPLETED[0], 1)
     hub.start()
     await clock.until(3 * hub_module.HEARTBEAT_SECONDS)
-    await hub.stop()
+    hub.stop()
     assert len(beats) == streams
     for times in beats.values():
         gaps = [later - earlier for earlier, later in pairwise(times)]
@@ -475,7 +476,8 @@ async def test_nothing_is_sent_before_the_answer_has_begun(monkeypatch: pytest.M
     hub.start()
     await clock.until(2 * hub_module.HEARTBEAT_SECONDS)
     assert listener.bodies == []
-    await hub.stop()
+    hub.end_streams()
+    hub.stop()
     assert listener.bodies == []
 
 

@@ -99,7 +99,9 @@ def _broker_env(ports: Ports) -> dict[str, str]:
         "RABBITMQ_ADVANCED_CONFIG_FILE": f"{FOLDER}/advanced.config",
         "RABBITMQ_CONF_ENV_FILE": f"{FOLDER}/rabbitmq-env.conf",  # absent: the machine's own is not read
         "RABBITMQ_GENERATED_CONFIG_DIR": f"{FOLDER}/generated",
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}",
+        # One scheduler that sleeps when it has nothing to do, in place of looking for work (erl, +S and +sbwt).
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none"
+        " -kernel inet_dist_use_interface {127,0,0,1}",
         "ERL_CRASH_DUMP": f"{FOLDER}/log/erl_crash.dump",
         # Makes the start script become the Erlang machine, which stops cleanly on SIGTERM, in place of watching it.
         "RUNNING_UNDER_SYSTEMD": "true",

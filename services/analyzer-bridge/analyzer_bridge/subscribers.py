@@ -59,7 +59,7 @@ async def _try_later(
     attempt = _attempt(message)
     at_least = getattr(error, "retry_after", None) or 0.0
     delay = topology.retry_delay(attempt, at_least)
-    reason = f"{type(error).__name__}: {error}"[:200]
+    reason = f"{getattr(error, 'code', type(error).__name__)}: {error}"[:200]
     if delay is None:
         await _set_aside(rabbitmq, queue, message, event, reason)
         return

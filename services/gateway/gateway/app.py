@@ -30,7 +30,7 @@ def create_app(settings: Settings) -> ASGIApp:
     return CORSMiddleware(
         _WithoutTrailingSlash(create_api(settings)),
         allow_origins=settings.origins,
-        allow_methods=["GET", "POST", "PUT", "DELETE"],
+        allow_methods=["GET", "POST"],
         allow_headers=["*"],
         expose_headers=["Location", "Retry-After", "Content-Language"],
         max_age=600,

@@ -36,8 +36,6 @@ class ProblemError(Exception):
 class BackEndError(Exception):
     """A back end did not do what was asked of it; `back_end` names it for the log."""
 
-    code = "unavailable"
-
     def __init__(self, back_end: str) -> None:
         super().__init__(f"{back_end} is unavailable")
         self.back_end = back_end

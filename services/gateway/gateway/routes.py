@@ -1,5 +1,6 @@
 """The public HTTP surface, but for the streams, which are the notifier's."""
 
+import json
 import unicodedata
 from typing import Annotated, Any
 from uuid import UUID
@@ -17,7 +18,7 @@ from gateway.outbox import Outbox
 from gateway.rabbitmq import RabbitMQ
 from gateway.settings import Settings
 from gateway.store import Jobs
-from gateway.submissions import Submissions, result_bytes, webhook_event
+from gateway.submissions import Submissions, too_large_to_keep, webhook_event
 
 log = structlog.get_logger()
 
@@ -151,7 +152,7 @@ def webhook_routes(settings: Settings, jobs: Jobs, rabbitmq: RabbitMQ) -> APIRou
         """Take the analysis server's answer; it is safe when this is answered, and repeats are harmless.
 
         The result is kept as it came, but for numbers that JSON or a double cannot hold (NaN, 1e999): those
-        are null. A body may be nested some 200 levels deep.
+        are null. A body may be nested 100 levels deep.
         """
         if not webhook.signature_is_valid(secret, job_id, attempt, signature):
             raise ProblemError(problems.SIGNATURE_INVALID, close=True)
@@ -210,7 +211,7 @@ def _check_length(request: Request, max_bytes: int) -> None:
 
 
 async def _webhook_body(request: Request, max_result_bytes: int) -> events.JsonObject | None:
-    """Return the call's JSON object, or None when its result is too large to keep."""
+    """Return the call's JSON object, or None when its result is too large, or too deep, to keep."""
     limit = max_result_bytes + webhook.ENVELOPE_BYTES
     content = bytearray()
     async for chunk in request.stream():
@@ -220,5 +221,17 @@ async def _webhook_body(request: Request, max_result_bytes: int) -> events.JsonO
     try:
         body = events.from_json(content.decode())
     except ValueError:
+        if _is_json(content):
+            return None
         raise ProblemError(problems.WEBHOOK_NOT_JSON, close=True) from None
-    return None if len(content) > max_result_bytes and result_bytes(body) > max_result_bytes else body
+    return None if too_large_to_keep(body, max_result_bytes) else body
+
+
+def _is_json(content: bytearray) -> bool:
+    """Tell whether content that could not be read is a JSON object all the same, only nested too deeply."""
+    try:
+        return isinstance(json.loads(content), dict)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False

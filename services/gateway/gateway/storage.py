@@ -63,11 +63,6 @@ class Inbox:
         else:
             await self._put_parts(key, part, chunks)
 
-    async def remove(self, key: str) -> None:
-        """Delete an object if it can be done; what stays behind is found by its age."""
-        with suppress(ClientError, BotoCoreError, OSError):
-            await self._s3.delete_object(Bucket=self._bucket, Key=key)
-
     async def older_than(self, moment: datetime) -> AsyncIterator[list[str]]:
         """Yield the keys of objects that were written before `moment`, a page of up to 1,000 at a time."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=PREFIX)

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 from uuid import uuid4
 
+from pydantic import JsonValue
+
 from contracts import events, webhook
 from contracts.events import AnalysisWebhookReceived, AnalysisWebhookReceivedData, Event, JsonObject, UploadReceived
 from contracts.job import Job
@@ -13,6 +15,8 @@ from gateway import SERVICE
 from gateway.sweeper import PREFIX
 
 FILENAME_CHARACTERS = 255
+MAX_DEPTH = 100
+"""Levels of a webhook body; an event adds some of its own, and readers of JSON give up at about 200."""
 
 
 class File(Protocol):
@@ -29,9 +33,6 @@ class Inbox(Protocol):
 
     async def write(self, key: str, chunks: AsyncIterator[bytes]) -> None:
         """Store all of the chunks, or nothing."""
-
-    async def remove(self, key: str) -> None:
-        """Delete an object if it can be done."""
 
 
 class Jobs(Protocol):
@@ -58,11 +59,8 @@ class Submissions:
             token_id=token_id, inbox_key=key, size_bytes=measured.size_bytes, sha256=measured.sha256
         )
         event = UploadReceived.new(job_id, data, source=SERVICE, traceparent=traceparent)
-        try:
-            await self._jobs.insert(Job.received(event, _shown(file.filename)))
-        except BaseException:
-            await self._inbox.remove(key)
-            raise
+        # When this fails it may have been done all the same, so the object stays: the sweeper knows by then.
+        await self._jobs.insert(Job.received(event, _shown(file.filename)))
         return event
 
 
@@ -74,10 +72,19 @@ def webhook_event(job_id: str, attempt: int, body: JsonObject | None, traceparen
     return AnalysisWebhookReceived.new(job_id, data, source=SERVICE, traceparent=traceparent, step=step)
 
 
-def result_bytes(body: JsonObject) -> int:
-    """Return the size of the result in a webhook body as compact JSON, 0 when it has none."""
+def too_large_to_keep(body: JsonObject, max_result_bytes: int) -> bool:
+    """Tell whether the result in a webhook body is larger, as compact JSON, than may be kept, or nested too deeply."""
+    if _depth(body) > MAX_DEPTH:
+        return True
+    if len(events.to_json(body).encode()) <= max_result_bytes:
+        return False
     outcome = webhook.outcome(body)
-    return len(events.to_json(outcome.result).encode()) if isinstance(outcome, webhook.Success) else 0
+    return isinstance(outcome, webhook.Success) and len(events.to_json(outcome.result).encode()) > max_result_bytes
+
+
+def _depth(value: JsonValue) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
 
 
 class _Measured:

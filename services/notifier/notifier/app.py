@@ -1,7 +1,12 @@
 """Connects the notifier's parts."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -35,8 +40,9 @@ def create_app(settings: Settings) -> ASGIApp:
     async def lifespan(_: object) -> AsyncIterator[None]:
         rabbitmq.start()
         hub.start()
+        _on_stop_signals(hub.end_streams)
         yield
-        await hub.stop()
+        hub.stop()
         await rabbitmq.stop()
         jobs.close()
 
@@ -62,3 +68,19 @@ def create_app(settings: Settings) -> ASGIApp:
 
 async def _not_found(request: Request, _: Exception) -> Response:
     return problem_response(request, problems.NOT_FOUND)
+
+
+def _on_stop_signals(end_streams: Callable[[], None]) -> None:
+    """End the streams when the signal comes: the server would wait for them first, and then cut them."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        server = signal.getsignal(number)
+
+        def on_signal(received: int, frame: FrameType | None, server: Any = server) -> None:
+            loop.call_soon_threadsafe(end_streams)
+            if callable(server):
+                server(received, frame)
+
+        signal.signal(number, on_signal)

@@ -120,10 +120,13 @@ class Hub:
         """Begin to send heartbeats."""
         self._heartbeat = asyncio.create_task(self._beat())
 
-    async def stop(self) -> None:
-        """End every stream; each listener reconnects elsewhere and resumes."""
+    def stop(self) -> None:
+        """Stop sending heartbeats."""
         if self._heartbeat is not None:
             self._heartbeat.cancel()
+
+    def end_streams(self) -> None:
+        """End every stream; each listener reconnects elsewhere and resumes."""
         for stream in self._all():
             if stream.revision is None:
                 stream.drop()

@@ -73,7 +73,13 @@ def _stands(history: list[dict[str, Any]], change: Change) -> bool:
 
 
 def _conditional_update(job: Job, change: Change) -> tuple[dict[str, Any], dict[str, Any]]:
-    unchanged = {"_id": job.job_id, "revision": job.revision, "history.event_id": {"$ne": change.entry.event_id}}
+    # `held_at` decides what is seen, too, and may have changed without a new revision.
+    unchanged = {
+        "_id": job.job_id,
+        "revision": job.revision,
+        "held_at": job.held_at,
+        "history.event_id": {"$ne": change.entry.event_id},
+    }
     update: dict[str, Any] = {
         "$set": {**{name: _plain(value) for name, value in change.fields.items()}, "revision": change.revision},
         "$push": {"history": change.entry.model_dump()},

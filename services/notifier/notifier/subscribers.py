@@ -64,7 +64,7 @@ async def _try_later(
 ) -> None:
     attempt = _attempt(message)
     delay = topology.retry_delay(attempt)
-    reason = f"{type(error).__name__}: {error}"[:200]
+    reason = f"{getattr(error, 'code', type(error).__name__)}: {error}"[:200]
     if delay is None:
         await _set_aside(rabbitmq, queue, message, event, reason)
         return

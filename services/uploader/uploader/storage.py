@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 from contextlib import AsyncExitStack
-from tempfile import SpooledTemporaryFile
+from io import BytesIO
+from tempfile import TemporaryFile
 from typing import IO, Any, Self
 
 import aioboto3
@@ -71,7 +72,8 @@ class Storage:
             answer = await self._s3.get_object(Bucket=self._bucket, Key=key)
         except ClientError as error:
             raise _translated(error) from error
-        content: IO[bytes] = SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 - closed by whoever asked for it
+        large = answer["ContentLength"] > MEMORY_BYTES
+        content: IO[bytes] = TemporaryFile() if large else BytesIO()  # noqa: SIM115 - closed by whoever asked for it
         digest = hashlib.sha256()
         size = 0
         body = answer["Body"]
@@ -79,7 +81,10 @@ class Storage:
             async for chunk in body.iter_chunks(CHUNK_BYTES):
                 size += len(chunk)
                 digest.update(chunk)
-                content.write(chunk)
+                if large:
+                    await asyncio.to_thread(content.write, chunk)
+                else:
+                    content.write(chunk)
         content.seek(0)
         return Fetched(content=content, size_bytes=size, sha256=digest.hexdigest())
 

@@ -23,12 +23,15 @@ from tests.support.unanswered import Unanswered
 MAX_UPLOAD_BYTES = 64 * 1024 * 1024
 ANALYSIS_TIMEOUT_SECONDS = 11
 """Twice this is longer than a heartbeat takes to come."""
+INBOX_MAX_AGE_SECONDS = 30
+"""Longer than any upload of the tests takes."""
 SETTINGS = {
     "MAX_UPLOAD_BYTES": str(MAX_UPLOAD_BYTES),
     "MAX_AUDIO_SECONDS": "60",
     "ANALYSIS_TIMEOUT": str(ANALYSIS_TIMEOUT_SECONDS),
     "ANALYSIS_ATTEMPTS": "2",
     "CORS_ORIGINS": "https://front.example",
+    "INBOX_MAX_AGE": str(INBOX_MAX_AGE_SECONDS),
 }
 LOG_LINES = 25
 

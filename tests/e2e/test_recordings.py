@@ -1,8 +1,10 @@
 """What becomes of real recordings: every format that browsers record completes, broken ones fail with reasons."""
 
 import asyncio
+import io
 from typing import Any
 
+import av
 import pytest
 
 from local_stack.stack import Stack
@@ -35,8 +37,20 @@ NO_AUDIO = {
     "a playlist": b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/recording.wav\n",
     "a list to concatenate": b"ffconcat version 1.0\nfile '/etc/passwd'\n",
 }
+
+
+def flac_without_samples() -> bytes:
+    content = io.BytesIO()
+    with av.open(content, "w", format="flac") as container:
+        stream = container.add_stream("flac", rate=16000, layout="mono")
+        container.start_encoding()
+        container.mux(stream.encode(None))
+    return content.getvalue()
+
+
 NO_SOUND = {
     "a WAV without samples": wav_header(0, rate=16000),
+    "a FLAC without samples": flac_without_samples(),
 }
 
 

@@ -1,52 +1,49 @@
-"""What a crash leaves in the inbox is removed by its age, on the real S3 and MongoDB."""
+"""The inbox is swept of what crashes left there, and of nothing else."""
 
-from datetime import UTC, datetime, timedelta
+import uuid
+from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
-from contracts import events
 from contracts.job import Job
-from gateway.settings import Settings
-from gateway.storage import Inbox
-from gateway.store import Jobs
-from gateway.sweeper import Sweeper
-from local_stack.stack import Stack
+from tests.conftest import INBOX_MAX_AGE_SECONDS
+from tests.support.broker import Broker
 from tests.support.bucket import Bucket
+from tests.support.events import Story
+from tests.support.sori import RECORDING, Sori
 from tests.support.waiting import until
 
-
-def unfinished_job(job_id: str) -> Job:
-    """A job that still waits for its recording to be looked at, and that no relay will take up."""
-    data = events.UploadReceivedData(token_id="t", inbox_key=f"inbox/{job_id}", size_bytes=1)
-    event = events.UploadReceived.new(job_id, data, source="gateway", traceparent=events.continued_trace(None))
-    return Job.received(event, None).model_copy(update={"outbox": None})
+LONG_AGO = timedelta(hours=1)
 
 
-async def test_leftovers_of_a_crash_are_swept_and_what_a_job_needs_is_kept(
-    stack: Stack, bucket: Bucket, jobs: Any
+async def test_old_leftovers_are_swept_and_what_is_new_or_needed_stays(
+    bucket: Bucket, jobs: Any, sori: Sori, broker: Broker
 ) -> None:
-    own = {name.lower(): value for name, value in stack.settings.items() if name.lower() in Settings.model_fields}
-    settings = Settings.model_validate(own)
-    needed, left = str(uuid4()), str(uuid4())
-    await jobs.insert_one(unfinished_job(needed).model_dump(by_alias=True))
-    for job_id in (needed, left):
-        await bucket.put(f"inbox/{job_id}", b"x")
-    await bucket.begin_upload(f"inbox/{uuid4()}")
-    written = datetime.now(UTC)
-    store = Jobs(stack.settings["MONGODB_URL"])
-    async with Inbox(settings) as inbox:
-        sweeper = Sweeper(inbox, store, timedelta(seconds=2))
-        sweeper.start()
-        try:
+    finished = (await sori.completed())["job_id"]
+    needed = Story(str(uuid.uuid4())).upload_received()
+    await jobs.insert_one(Job.received(needed, None).model_dump(by_alias=True, exclude={"outbox"}))
+    nobodys, fresh = (str(uuid.uuid4()) for _ in range(2))
+    await bucket.put(f"inbox/{fresh}", RECORDING)
+    await bucket.put(needed.data.inbox_key, RECORDING, age=LONG_AGO)
+    left = {f"inbox/{nobodys}", f"inbox/{finished}", "inbox/no-job-at-all"}
+    for key in left:
+        await bucket.put(key, RECORDING, age=LONG_AGO)
 
-            async def swept() -> bool:
-                return f"inbox/{left}" not in await bucket.keys("inbox/") and not await bucket.open_uploads()
+    async def swept() -> bool:
+        return not left & await bucket.keys("inbox/")
 
-            await until(swept, "the leftovers to be gone")
-            assert datetime.now(UTC) - written >= timedelta(seconds=1), "what is young may still be in use"
-            assert f"inbox/{needed}" in await bucket.keys("inbox/")
-        finally:
-            await sweeper.stop()
-            await bucket.clear_inbox()
-            await jobs.delete_one({"_id": needed})
-            store.close()
+    await until(swept, "a swept inbox")
+    assert await bucket.keys("inbox/") >= {f"inbox/{fresh}", needed.data.inbox_key}
+    await broker.publish(needed)
+    assert (await sori.ended(needed.subject))["status"] == "completed"
+    await bucket.clear_inbox()
+
+
+async def test_an_upload_that_a_crash_left_open_is_aborted(bucket: Bucket) -> None:
+    key = f"inbox/{uuid.uuid4()}"
+    await bucket.open_upload(key)
+    assert key in await bucket.open_uploads()
+
+    async def aborted() -> bool:
+        return key not in await bucket.open_uploads()
+
+    await until(aborted, "the abort", limit_seconds=2 * INBOX_MAX_AGE_SECONDS)

@@ -1,6 +1,7 @@
 """The bucket as tests look into it: which keys there are, and which multipart uploads were left open."""
 
 from collections.abc import Set
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.support.waiting import until
@@ -40,9 +41,15 @@ class Bucket:
         found: dict[str, Any] = await self._s3.head_object(Bucket=self.name, Key=key)
         return {name: value for name, value in found.items() if name != "ResponseMetadata"}
 
-    async def put(self, key: str, content: bytes) -> None:
-        """Write an object."""
-        await self._s3.put_object(Bucket=self.name, Key=key, Body=content)
+    async def put(self, key: str, content: bytes, *, age: timedelta = timedelta(0)) -> None:
+        """Write an object as if that were long ago."""
+        # What rclone takes as the time of the last change.
+        written = {"mtime": str((datetime.now(UTC) - age).timestamp())}
+        await self._s3.put_object(Bucket=self.name, Key=key, Body=content, Metadata=written)
+
+    async def open_upload(self, key: str) -> None:
+        """Begin a multipart upload, and never go on with it."""
+        await self._s3.create_multipart_upload(Bucket=self.name, Key=key)
 
     async def begin_upload(self, key: str) -> None:
         """Begin a multipart upload, and leave it at that."""

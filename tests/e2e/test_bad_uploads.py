@@ -180,7 +180,7 @@ async def test_a_client_that_goes_away_early_leaves_nothing_behind(stack: Stack,
         await connection.send(part(RECORDING[:1000])[:-2])
         if end == "reset":
             connection.abort()
-    await until_true(lambda: noticed(stack, token_id), "word that the client is gone")
+    await until_true(lambda: ended(stack, token_id), "the end of the upload")
 
 
 async def test_a_client_that_sends_slowly_but_steadily_is_served(stack: Stack, sori: Sori) -> None:
@@ -235,10 +235,6 @@ def gone(bucket: Bucket) -> Callable[[], Any]:
     return look
 
 
-def noticed(stack: Stack, token_id: str) -> bool:
-    """Whether the edge has logged the end of the upload; so early that a gateway need not have seen it begin."""
-    return any(token_id in line for line in said(stack, "edge"))
-
-
-def said(stack: Stack, part: str) -> list[str]:
-    return stack.log(part).read_text(encoding="utf-8").splitlines()
+def ended(stack: Stack, token_id: str) -> bool:
+    """Whether the edge has done with the upload; it may not have come as far as a gateway."""
+    return any(token_id in line for line in stack.log("edge").read_text(encoding="utf-8").splitlines())

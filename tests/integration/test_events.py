@@ -71,7 +71,7 @@ async def test_every_queue_goes_on_after_what_it_could_not_read(broker: Broker, 
     assert [state["status"] for state in states] == ["completed", "failed", "failed"]
     for queue in topology.QUEUES:
         await broker.dead_letter(queue, f"nonsense in {queue.name}")
-        assert not await broker.waiting(queue.name)
+        await broker.until_empty(queue.name)
 
 
 async def test_an_event_of_an_unknown_job_is_passed_over(broker: Broker, sori: Sori, jobs: Any) -> None:
@@ -79,7 +79,7 @@ async def test_an_event_of_an_unknown_job_is_passed_over(broker: Broker, sori: S
     before = await jobs.count_documents({})
     await broker.put("notifier.analysis-completed", story.analysis_completed().encode())
     # Nothing else waits in this queue: when it is empty, the event has been taken.
-    await until(lambda: taken(broker, "notifier.analysis-completed"), "an empty queue")
+    await broker.until_empty("notifier.analysis-completed")
     assert (await sori.completed())["status"] == "completed"
     assert await jobs.count_documents({}) == before + 1
 
@@ -158,8 +158,8 @@ async def test_doubled_and_shuffled_events_end_in_the_right_state(
         assert values == sorted(values), "progress falls"
         assert messages[-1].state == state
     for queue in topology.NOTIFIER_QUEUES:
-        assert not await broker.waiting(queue.name)
-        assert not await broker.waiting(queue.dead_name)
+        await broker.until_empty(queue.name)
+        await broker.until_empty(queue.dead_name)
 
 
 async def test_a_held_job_says_so_and_moves_on(broker: Broker, sori: Sori, analysis_server: AnalysisServer) -> None:
@@ -178,10 +178,6 @@ async def test_a_held_job_says_so_and_moves_on(broker: Broker, sori: Sori, analy
     assert (state["status"], state["progress"]) == ("processing", 90)
     await sori.webhook(job_id, {"status": "success", "result": {}})
     assert (await sori.ended(job_id))["status"] == "completed"
-
-
-async def taken(broker: Broker, queue: str) -> bool:
-    return not await broker.waiting(queue)
 
 
 async def told_again(broker: Broker, overheard: Sequence[Event], job_id: str, revision: int) -> JobProgressed:

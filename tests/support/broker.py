@@ -52,10 +52,14 @@ class Broker:
 
         return await until(look, f"message {message_id} in {queue.dead_name}")
 
-    async def waiting(self, queue: str) -> int:
-        """How many messages wait in a queue."""
-        declared = await self._channel.declare_queue(queue, passive=True)
-        return declared.declaration_result.message_count or 0
+    async def until_empty(self, queue: str) -> None:
+        """Wait until no message waits in a queue."""
+
+        async def look() -> bool:
+            declared = await self._channel.declare_queue(queue, passive=True)
+            return declared.declaration_result.message_count == 0
+
+        await until(look, f"an empty queue {queue}")
 
     @asynccontextmanager
     async def overhearing(self) -> AsyncIterator[Overheard]:

@@ -5,7 +5,6 @@ import uuid
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-import structlog
 from fastapi import APIRouter, FastAPI, Form, Header, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
@@ -17,8 +16,6 @@ from analysis_server.errors import ProblemError
 from analysis_server.job import Job
 from analysis_server.jobs import Jobs
 from analysis_server.storage import AddressError, OtherBucketError, key_of
-
-_log = structlog.get_logger()
 
 MAX_BODY_BYTES = 256 * 1024
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")

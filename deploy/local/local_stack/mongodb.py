@@ -15,7 +15,6 @@ from local_stack.ports import LOOPBACK, Ports
 
 REPLICA_SET = "rs0"
 NOT_YET_INITIALIZED = 94  # server error codes
-NODE_NOT_FOUND = 74
 CACHE_GB = 0.5
 
 

@@ -3,13 +3,10 @@
 from typing import Self
 
 import httpx
-import structlog
 
 from analyzer_bridge.errors import AnalysisRefusedError, AnalysisServerUnavailableError
 from analyzer_bridge.settings import Settings
 from contracts import webhook
-
-log = structlog.get_logger()
 
 TIMEOUT = httpx.Timeout(15.0, connect=5.0)
 OPEN_REQUESTS = 32

@@ -110,6 +110,20 @@ class AnalysisFailedData(EventData):
     code: FailureCode
 
 
+class AnalysisDelayedData(EventData):
+    """The analysis server cannot be asked now; the recording waits for it."""
+
+    token_id: TokenId
+    s3_url: S3Url
+
+
+class AnalysisWebhookIgnoredData(EventData):
+    """A webhook call came when the analysis had ended by other means; its end stands."""
+
+    attempt: int = Field(ge=1, description="The attempt whose signature the call carried")
+    said: Literal["completed", "failed"] = Field(description="What the call would have made of the analysis")
+
+
 class JobHeldData(EventData):
     """A message about the job was set aside as a dead letter."""
 
@@ -117,6 +131,32 @@ class JobHeldData(EventData):
     event_id: str
     event_type: str
     reason: str = Field(max_length=200)
+
+
+class JobResumedData(EventData):
+    """An operator put a dead letter back into its queue."""
+
+    held_id: str = Field(description="The id of the job.held event that is no longer true")
+    queue: str = Field(description="The queue that the message went back to")
+
+
+class JobCancelledData(EventData):
+    """The user no longer wants the job's result."""
+
+    token_id: TokenId
+
+
+class JobPurgedData(EventData):
+    """All that is kept of the job is to be removed, each part by its owner."""
+
+    token_id: TokenId
+
+
+class JobExpiredData(EventData):
+    """Nothing has moved the job for JOB_MAX_AGE, and nothing is expected to."""
+
+    token_id: TokenId
+    code: FailureCode
 
 
 class JobProgressedData(EventData):
@@ -243,12 +283,60 @@ class AnalysisFailed(Event):
     data: AnalysisFailedData
 
 
+class AnalysisDelayed(Event):
+    """analysis.delayed: the analysis server cannot take the recording on yet; it is asked again."""
+
+    TYPE: ClassVar[str] = "analysis.delayed.v1"
+    type: Literal["analysis.delayed.v1"]
+    data: AnalysisDelayedData
+
+
+class AnalysisWebhookIgnored(Event):
+    """analysis.webhook-ignored: the analysis server called back after the analysis had ended."""
+
+    TYPE: ClassVar[str] = "analysis.webhook-ignored.v1"
+    type: Literal["analysis.webhook-ignored.v1"]
+    data: AnalysisWebhookIgnoredData
+
+
 class JobHeld(Event):
     """job.held: a service set a message about the job aside as a dead letter."""
 
     TYPE: ClassVar[str] = "job.held.v1"
     type: Literal["job.held.v1"]
     data: JobHeldData
+
+
+class JobResumed(Event):
+    """job.resumed: an operator put a message about the job that was set aside back into its queue."""
+
+    TYPE: ClassVar[str] = "job.resumed.v1"
+    type: Literal["job.resumed.v1"]
+    data: JobResumedData
+
+
+class JobCancelled(Event):
+    """job.cancelled: the user cancelled the job."""
+
+    TYPE: ClassVar[str] = "job.cancelled.v1"
+    type: Literal["job.cancelled.v1"]
+    data: JobCancelledData
+
+
+class JobPurged(Event):
+    """job.purged: the job, its recording and its result are to be forgotten."""
+
+    TYPE: ClassVar[str] = "job.purged.v1"
+    type: Literal["job.purged.v1"]
+    data: JobPurgedData
+
+
+class JobExpired(Event):
+    """job.expired: the job stood still for too long and was given up."""
+
+    TYPE: ClassVar[str] = "job.expired.v1"
+    type: Literal["job.expired.v1"]
+    data: JobExpiredData
 
 
 class JobProgressed(Event):
@@ -263,11 +351,17 @@ AnyEvent = Annotated[
     UploadReceived
     | AudioStored
     | UploadRejected
+    | AnalysisDelayed
     | AnalysisRequested
     | AnalysisWebhookReceived
+    | AnalysisWebhookIgnored
     | AnalysisCompleted
     | AnalysisFailed
     | JobHeld
+    | JobResumed
+    | JobCancelled
+    | JobPurged
+    | JobExpired
     | JobProgressed,
     Field(discriminator="type"),
 ]
@@ -275,11 +369,17 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     UploadReceived,
     AudioStored,
     UploadRejected,
+    AnalysisDelayed,
     AnalysisRequested,
     AnalysisWebhookReceived,
+    AnalysisWebhookIgnored,
     AnalysisCompleted,
     AnalysisFailed,
     JobHeld,
+    JobResumed,
+    JobCancelled,
+    JobPurged,
+    JobExpired,
     JobProgressed,
 )
 _ANY: TypeAdapter[Any] = TypeAdapter(AnyEvent)

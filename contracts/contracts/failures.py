@@ -31,6 +31,10 @@ class FailureCode(StrEnum):
     """The result is larger than MAX_RESULT_BYTES."""
     RESULT_INVALID = "result_invalid"
     """The analysis server called back with a body that no known shape fits."""
+    HELD_TOO_LONG = "held_too_long"
+    """A message about the job was set aside, and nobody put it back within JOB_MAX_AGE."""
+    NO_PROGRESS = "no_progress"
+    """Nothing moved the job for JOB_MAX_AGE."""
 
 
 _SENTENCES: dict[FailureCode, tuple[str, str]] = {
@@ -77,6 +81,14 @@ _SENTENCES: dict[FailureCode, tuple[str, str]] = {
     FailureCode.RESULT_INVALID: (
         "분석 서버가 알 수 없는 형식으로 답했습니다.",
         "The analysis server answered in a form that is not understood.",
+    ),
+    FailureCode.HELD_TOO_LONG: (
+        "처리가 보류된 채 너무 오래 지나 중단되었습니다. 다시 시도해 주세요.",
+        "Processing was on hold for too long and has been given up. Please try again.",
+    ),
+    FailureCode.NO_PROGRESS: (
+        "처리가 너무 오래 진행되지 않아 중단되었습니다. 다시 시도해 주세요.",
+        "Nothing happened for too long and the job has been given up. Please try again.",
     ),
 }
 

@@ -16,6 +16,8 @@ class Status(StrEnum):
     PROCESSING = "processing"
     COMPLETED = "completed"
     FAILED = "failed"
+    CANCELLED = "cancelled"
+    """The user cancelled it before it ended by itself."""
 
 
 class Stage(StrEnum):
@@ -25,6 +27,7 @@ class Stage(StrEnum):
     STORING = "storing"
     REQUESTING = "requesting"
     WAITING = "waiting"
+    """For the analysis server: to take the recording on (progress 70), or to call back (90)."""
     HELD = "held"
     """A message about the job is among the dead letters; a replay moves it on."""
     DONE = "done"
@@ -37,8 +40,10 @@ MESSAGES: dict[Stage, str] = {
     Stage.WAITING: "분석 중... 결과 대기",
     Stage.HELD: "처리 보류 중... 운영자 확인 대기",
 }
+DELAYED_MESSAGE = "분석 서버 대기 중..."
 COMPLETED_MESSAGE = "분석 완료"
 FAILED_MESSAGE = "분석 실패"
+CANCELLED_MESSAGE = "분석 취소"
 
 _STAGE_AT: dict[int, Stage] = {
     10: Stage.RECEIVED,
@@ -55,6 +60,7 @@ _PROGRESS_WHEN_HELD: dict[str, int] = {
     **_PROGRESS_AFTER,
     events.AnalysisWebhookReceived.TYPE: 90,
 }
+_PROGRESS_WHEN_DELAYED = 70
 COMPLETED_PROGRESS = 100
 _PROGRESS_WHEN_FAILED: dict[str, int] = {
     # The most that can have come before: where a failed job ends must not depend on which event was faster.
@@ -95,6 +101,8 @@ class Job(BaseModel):
     job_id: str = Field(alias="_id")
     token_id: str
     filename: str | None = Field(default=None, max_length=255, description="What the user called the file")
+    sha256: str | None = Field(default=None, description="Of the bytes as they were received, lower-case hex")
+    retry_of: str | None = Field(default=None, description="The job whose recording this one analyses again")
     traceparent: str
     created_at: AwareDatetime
     revision: int = Field(default=1, ge=1, description="Raised by every change that a listener can see; the SSE id")
@@ -104,12 +112,16 @@ class Job(BaseModel):
         default=None,
         description="The result as JSON text: BSON cannot hold every JSON object (64-bit integers, depth)",
     )
-    held_at: int | None = Field(default=None, description="The furthest progress at which a message was set aside")
+    held: dict[str, int] = Field(
+        default_factory=dict, description="By the id of each job.held event, the progress that it holds the job at"
+    )
+    resumed: list[str] = Field(default_factory=list, description="The ids of job.held events that are no longer true")
+    delayed: bool = Field(default=False, description="The analysis server could not be asked at once")
     outbox: str | None = Field(default=None, description="upload.received, until it is known to be published")
     history: list[HistoryEntry]
 
     @classmethod
-    def received(cls, event: events.UploadReceived, filename: str | None) -> "Job":
+    def received(cls, event: events.UploadReceived, filename: str | None, retry_of: str | None = None) -> "Job":
         """Make the document of a recording whose last byte is safe, with `event` in its outbox."""
         view = View(updated_at=event.time)
         created = HistoryEntry(event_id=event.subject, type="job.created", time=event.time, revision=1, view=view)
@@ -117,6 +129,8 @@ class Job(BaseModel):
             job_id=event.subject,
             token_id=event.data.token_id,
             filename=filename,
+            sha256=event.data.sha256,
+            retry_of=retry_of,
             traceparent=event.traceparent,
             created_at=event.time,
             view=view,
@@ -135,11 +149,15 @@ class Change(BaseModel):
 
 
 def apply(job: Job, event: Event) -> Change | None:
-    """Return what `event` changes, or None when the job has had it. Any order of the same events ends alike."""
+    """Return what `event` changes, or None when the job has had it.
+
+    Any order of the same events ends alike, but for those that end a job from outside (cancelled, purged, expired):
+    of such an end and the job's own, the one that comes first stands.
+    """
     if any(entry.event_id == event.id for entry in job.history):
         return None
     facts = _facts(job, event)
-    view = _view(job, event, facts.get("held_at", job.held_at))
+    view = _view(job.model_copy(update=facts), event)
     visible = view.model_copy(update={"updated_at": job.view.updated_at}) != job.view
     revision = job.revision + 1 if visible else job.revision
     entry = HistoryEntry(event_id=event.id, type=event.type, time=event.time)
@@ -180,16 +198,19 @@ def _facts(job: Job, event: Event) -> dict[str, Any]:
     """The fields that hold whatever else has happened, so they do not depend on the order of arrival."""
     if isinstance(event, events.AudioStored):
         return {"audio": event.data.audio}
+    if isinstance(event, events.AnalysisDelayed):
+        return {"delayed": True}
     if isinstance(event, events.JobHeld):
         # A message that is set aside at the very end (a completion) holds the job wherever it stands.
-        at = _PROGRESS_WHEN_HELD.get(event.data.event_type, COMPLETED_PROGRESS)
-        return {"held_at": max(at, job.held_at or 0)}
+        return {"held": {**job.held, event.id: _PROGRESS_WHEN_HELD.get(event.data.event_type, COMPLETED_PROGRESS)}}
+    if isinstance(event, events.JobResumed):
+        return {"resumed": [*job.resumed, event.data.held_id]}
     if isinstance(event, events.AnalysisCompleted) and not is_terminal(job.view.status):
         return {"result_json": events.to_json(event.data.result)}
     return {}
 
 
-def _view(job: Job, event: Event, held_at: int | None) -> View:
+def _view(job: Job, event: Event) -> View:
     before = job.view
     if is_terminal(before.status):
         return before
@@ -211,11 +232,29 @@ def _view(job: Job, event: Event, held_at: int | None) -> View:
             "message": FAILED_MESSAGE,
             "error": event.data.code,
         }
+    elif isinstance(event, events.JobExpired):
+        update |= {
+            "status": Status.FAILED,
+            "stage": Stage.DONE,
+            "message": FAILED_MESSAGE,
+            "error": event.data.code,
+        }
+    elif isinstance(event, events.JobCancelled | events.JobPurged):
+        update |= {"status": Status.CANCELLED, "stage": Stage.DONE, "message": CANCELLED_MESSAGE}
     else:
-        progress = max(before.progress, _PROGRESS_AFTER.get(event.type, 0))
-        stage = Stage.HELD if held_at is not None and held_at >= progress else _STAGE_AT[progress]
-        update |= {"progress": progress, "stage": stage, "message": MESSAGES[stage]}
+        update |= _underway(job, max(before.progress, _PROGRESS_AFTER.get(event.type, 0)))
     return before.model_copy(update=update)
+
+
+def _underway(job: Job, progress: int) -> dict[str, Any]:
+    """What a listener sees of a job that goes on: a hold counts until it is resumed or overtaken."""
+    stage = _STAGE_AT[progress]
+    message = MESSAGES[stage]
+    if any(at >= progress for held_id, at in job.held.items() if held_id not in job.resumed):
+        stage, message = Stage.HELD, MESSAGES[Stage.HELD]
+    elif job.delayed and progress == _PROGRESS_WHEN_DELAYED:
+        stage, message = Stage.WAITING, DELAYED_MESSAGE
+    return {"progress": progress, "stage": stage, "message": message}
 
 
 def progressed(job: Job, revision: int, view: View) -> events.JobProgressedData:

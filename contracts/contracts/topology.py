@@ -20,6 +20,8 @@ FIRST_FAILURE_HEADER = "x-sori-first-failure"
 LAST_FAILURE_HEADER = "x-sori-last-failure"
 REASON_HEADER = "x-sori-reason"
 SERVICE_VERSION_HEADER = "x-sori-service-version"
+REPLAYS_HEADER = "x-sori-replays"
+"""How often an operator has put the message back into its queue."""
 
 MAX_ATTEMPTS = 12
 """How often a message is tried before it becomes a dead letter; with RETRY_DELAYS about eight minutes."""
@@ -91,38 +93,61 @@ class Queue:
 DEAD_ARGUMENTS: dict[str, Any] = {"x-queue-type": "quorum"}
 
 UPLOADER_UPLOAD_RECEIVED = Queue("uploader", events.UploadReceived)
+UPLOADER_JOB_PURGED = Queue("uploader", events.JobPurged)
 BRIDGE_AUDIO_STORED = Queue("analyzer-bridge", events.AudioStored)
 BRIDGE_WEBHOOK_RECEIVED = Queue("analyzer-bridge", events.AnalysisWebhookReceived)
+BRIDGE_JOB_CANCELLED = Queue("analyzer-bridge", events.JobCancelled)
+BRIDGE_JOB_EXPIRED = Queue("analyzer-bridge", events.JobExpired)
+BRIDGE_JOB_PURGED = Queue("analyzer-bridge", events.JobPurged)
 NOTIFIER_QUEUES = tuple(
     Queue("notifier", event)
     for event in (
         events.UploadReceived,
         events.AudioStored,
         events.UploadRejected,
+        events.AnalysisDelayed,
         events.AnalysisRequested,
+        events.AnalysisWebhookIgnored,
         events.AnalysisCompleted,
         events.AnalysisFailed,
         events.JobHeld,
+        events.JobResumed,
+        events.JobCancelled,
+        events.JobPurged,
+        events.JobExpired,
     )
 )
 QUEUES: tuple[Queue, ...] = (
     UPLOADER_UPLOAD_RECEIVED,
+    UPLOADER_JOB_PURGED,
     BRIDGE_AUDIO_STORED,
     BRIDGE_WEBHOOK_RECEIVED,
+    BRIDGE_JOB_CANCELLED,
+    BRIDGE_JOB_EXPIRED,
+    BRIDGE_JOB_PURGED,
     *NOTIFIER_QUEUES,
 )
 
 PUBLISHES: dict[Service, tuple[type[Event], ...]] = {
-    "gateway": (events.UploadReceived, events.AnalysisWebhookReceived),
+    "gateway": (events.UploadReceived, events.AnalysisWebhookReceived, events.JobCancelled, events.JobPurged),
     "uploader": (events.AudioStored, events.UploadRejected, events.JobHeld),
     "analyzer-bridge": (
+        events.AnalysisDelayed,
         events.AnalysisRequested,
+        events.AnalysisWebhookIgnored,
         events.AnalysisCompleted,
         events.AnalysisFailed,
+        events.JobPurged,
         events.JobHeld,
     ),
-    "notifier": (events.JobProgressed, events.JobHeld),
+    "notifier": (events.JobProgressed, events.JobExpired, events.JobHeld),
 }
+"""job.resumed comes from the operator's command."""
+
+
+def held_step(queue: str, event_id: str, replays: int) -> str:
+    """Return the step that a job.held event's id is derived from: the same message may be set aside after a replay."""
+    return f"{queue}/{event_id}/{replays}" if replays else f"{queue}/{event_id}"
 
 
 def retry_delay(attempt: int, at_least: float = 0.0) -> RetryDelay | None:

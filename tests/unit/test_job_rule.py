@@ -55,7 +55,7 @@ def seen(job: Job, revision: int | None = None) -> dict[str, Any]:
 
 def ending(job: Job) -> dict[str, Any]:
     """All that must not depend on the order of arrival."""
-    return {**seen(job), "audio": job.audio, "held_at": job.held_at, "outbox": job.outbox}
+    return {**seen(job), "audio": job.audio, "held": job.held, "resumed": set(job.resumed), "outbox": job.outbox}
 
 
 @given(arrivals())

@@ -6,7 +6,7 @@ from itertools import count
 
 from hypothesis import strategies as st
 
-from contracts import events
+from contracts import events, topology
 from contracts.events import Event, EventData, JsonObject
 from contracts.failures import FailureCode
 from contracts.job import Job
@@ -87,17 +87,52 @@ def failed(code: FailureCode) -> Event:
     return made(events.AnalysisFailed, events.AnalysisFailedData(token_id=TOKEN_ID, s3_url=S3_URL, code=code))
 
 
-def held(queue: str, kind: type[Event], step: str = "") -> Event:
-    """A service set the message of this kind aside."""
+def delayed() -> Event:
+    """The analysis server cannot be asked now."""
+    return made(events.AnalysisDelayed, events.AnalysisDelayedData(token_id=TOKEN_ID, s3_url=S3_URL))
+
+
+def webhook_ignored(attempt: int = 1) -> Event:
+    """The analysis server called back after the analysis had ended."""
+    data = events.AnalysisWebhookIgnoredData(attempt=attempt, said="completed")
+    return made(events.AnalysisWebhookIgnored, data, str(attempt))
+
+
+def held(queue: str, kind: type[Event], step: str = "", replays: int = 0) -> Event:
+    """A service set the message of this kind aside, after an operator had put it back `replays` times."""
     lost = events.event_id(JOB_ID, kind.TYPE, step)
     data = events.JobHeldData(queue=queue, event_id=lost, event_type=kind.TYPE, reason="ValueError: no")
-    return made(events.JobHeld, data, f"{queue}/{lost}")
+    return made(events.JobHeld, data, topology.held_step(queue, lost, replays))
+
+
+def resumed(hold: Event) -> Event:
+    """An operator put the message back that this job.held is about."""
+    assert isinstance(hold, events.JobHeld)
+    return made(events.JobResumed, events.JobResumedData(held_id=hold.id, queue=hold.data.queue), hold.id)
+
+
+def cancelled() -> Event:
+    """The user no longer wants the result."""
+    return made(events.JobCancelled, events.JobCancelledData(token_id=TOKEN_ID))
+
+
+def purged(job_id: str = JOB_ID) -> events.JobPurged:
+    """All that is kept of the job is to be removed."""
+    event = made(events.JobPurged, events.JobPurgedData(token_id=TOKEN_ID), job_id=job_id)
+    assert isinstance(event, events.JobPurged)
+    return event
+
+
+def expired(code: FailureCode = FailureCode.NO_PROGRESS) -> Event:
+    """Nothing has moved the job for too long."""
+    return made(events.JobExpired, events.JobExpiredData(token_id=TOKEN_ID, code=code))
 
 
 COURSES: dict[str, tuple[Event, ...]] = {
     "begun": (received(), stored(), requested()),
     "completed": (received(), stored(), requested(), completed()),
     "answered from the cache": (received(), stored(), completed()),
+    "delayed, then completed": (received(), stored(), delayed(), requested(), completed()),
     "rejected": (received(), rejected()),
     "refused": (received(), stored(), failed(FailureCode.ANALYSIS_REFUSED)),
     "failed": (received(), stored(), requested(), failed(FailureCode.ANALYSIS_FAILED)),
@@ -109,6 +144,7 @@ COURSES: dict[str, tuple[Event, ...]] = {
         requested(2),
         requested(3),
         failed(FailureCode.ANALYSIS_TIMED_OUT),
+        webhook_ignored(),
     ),
 }
 """The whole of what is published about one job, by how it went."""
@@ -122,6 +158,18 @@ HOLDS: tuple[Event, ...] = (
     held("notifier.analysis-completed", events.AnalysisCompleted),
 )
 """Dead letters that may join any course; a replay of what was set aside is a course that goes on."""
+
+RESUMES: tuple[Event, ...] = tuple(resumed(hold) for hold in HOLDS)
+"""What an operator did about each of them."""
+
+HOLDS_AGAIN: tuple[Event, ...] = (
+    held("analyzer-bridge.audio-stored", events.AudioStored, replays=1),
+    held("notifier.analysis-completed", events.AnalysisCompleted, replays=1),
+)
+"""Dead letters that a replay did not help."""
+
+OUTSIDE_ENDS: tuple[Event, ...] = (cancelled(), purged(), expired(), expired(FailureCode.HELD_TOO_LONG))
+"""What may end a job in the middle of its course; the last two are the same step."""
 
 
 def new_job(job_id: str = JOB_ID) -> Job:

@@ -26,7 +26,13 @@ ALL: dict[str, Event] = {
         stories.called_back({"status": "success", "result": {"score": None}}),
         stories.completed(),
         stories.failed(FailureCode.ANALYSIS_FAILED),
-        stories.held("uploader.upload-received", events.UploadReceived),
+        stories.delayed(),
+        stories.webhook_ignored(),
+        stories.HOLDS[0],
+        stories.RESUMES[0],
+        stories.cancelled(),
+        stories.purged(),
+        stories.expired(),
         stories.made(events.JobProgressed, progressed(stories.new_job(), 1, stories.new_job().view), "1"),
     )
 }
@@ -150,7 +156,19 @@ def test_an_event_names_its_trace(event: Event) -> None:
     assert event.trace_id == stories.TRACE_ID
 
 
-FREE = {"token_id", "message", "status", "stage", "reason", "queue", "event_type", "event_id", "source", "id"}
+FREE = {
+    "token_id",
+    "message",
+    "status",
+    "stage",
+    "reason",
+    "queue",
+    "event_type",
+    "event_id",
+    "held_id",
+    "source",
+    "id",
+}
 """Fields that take any text; what they hold is never wrong."""
 
 

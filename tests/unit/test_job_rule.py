@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import Any
 
 import pytest
@@ -14,23 +14,41 @@ from contracts.events import Event
 from contracts.failures import FailureCode
 from contracts.job import Job, Stage, Status, apply, changed, is_terminal, progressed, views_since
 from tests.unit import stories
-from tests.unit.stories import COURSES, HOLDS
+from tests.unit.stories import COURSES, HOLDS, OUTSIDE_ENDS
 
 Arrivals = tuple[Event, ...]
 
 
+OWN_ENDS = (events.AnalysisCompleted, events.AnalysisFailed, events.UploadRejected)
+ENDS_FROM_OUTSIDE = (events.JobCancelled, events.JobPurged, events.JobExpired)
+ENDING = [name for name in COURSES if name != "begun"]
+
+
 @st.composite
 def courses(draw: st.DrawFn, names: Sequence[str] = tuple(COURSES)) -> Arrivals:
-    """All that happened to one job, with any dead letters, in the order it happened."""
+    """All that happened to one job, with any dead letters and what was done about them, in the order it happened."""
     course = COURSES[draw(st.sampled_from(names))]
-    return (*course, *draw(st.lists(st.sampled_from(HOLDS), unique_by=lambda event: event.id, max_size=3)))
+    asides = (stories.delayed(), stories.webhook_ignored(), *HOLDS, *stories.RESUMES, *stories.HOLDS_AGAIN)
+    joining = draw(st.lists(st.sampled_from(asides), unique_by=lambda event: event.id, max_size=4))
+    had = {event.id for event in course}
+    return (*course, *(event for event in joining if event.id not in had))
 
 
 @st.composite
 def arrivals(draw: st.DrawFn, names: Sequence[str] = tuple(COURSES)) -> tuple[Arrivals, Arrivals]:
-    """What happened, and how it arrived: everything at least once, in any order, some of it again and again."""
-    course = draw(courses(names))
-    repeats = draw(st.lists(st.sampled_from(course), max_size=4))
+    """What happened, and how it arrived: everything at least once, in any order, some or all of it again and again."""
+    return _arrived(draw, draw(courses(names)))
+
+
+@st.composite
+def ended_from_outside(draw: st.DrawFn) -> tuple[Arrivals, Arrivals]:
+    """The same, when somebody or something has ended the job besides: once or in several ways."""
+    ends = draw(st.lists(st.sampled_from(OUTSIDE_ENDS), unique_by=lambda event: event.id, min_size=1))
+    return _arrived(draw, (*draw(courses()), *ends))
+
+
+def _arrived(draw: st.DrawFn, course: Arrivals) -> tuple[Arrivals, Arrivals]:
+    repeats = draw(st.just(course) | st.lists(st.sampled_from(course), max_size=4))
     return course, tuple(draw(st.permutations([*course, *repeats])))
 
 
@@ -47,6 +65,23 @@ def steps(arrived: Sequence[Event]) -> list[Job]:
     return [job, *(job := after(job, [event]) for event in arrived)]
 
 
+def first_end(arrived: Sequence[Event]) -> Event | None:
+    return next((event for event in arrived if isinstance(event, OWN_ENDS + ENDS_FROM_OUTSIDE)), None)
+
+
+def facts(job: Job) -> dict[str, Any]:
+    """All that holds however the job ended, and must not depend on the order of arrival."""
+    history = sorted(entry.event_id for entry in job.history)
+    return {
+        "audio": job.audio,
+        "held": job.held,
+        "resumed": set(job.resumed),
+        "delayed": job.delayed,
+        "outbox": job.outbox,
+        "history": history,
+    }
+
+
 def seen(job: Job, revision: int | None = None) -> dict[str, Any]:
     """What a listener sees, without what counts or dates it."""
     told = progressed(job, revision or job.revision, job.view).model_dump()
@@ -54,8 +89,8 @@ def seen(job: Job, revision: int | None = None) -> dict[str, Any]:
 
 
 def ending(job: Job) -> dict[str, Any]:
-    """All that must not depend on the order of arrival."""
-    return {**seen(job), "audio": job.audio, "held": job.held, "resumed": set(job.resumed), "outbox": job.outbox}
+    """All that must not depend on the order of arrival, but for the ends from outside."""
+    return {**seen(job), **facts(job)}
 
 
 @given(arrivals())
@@ -70,13 +105,43 @@ def test_a_failure_that_overtakes_everything_ends_like_one_in_order(name: str) -
     assert ending(after(stories.new_job(), reversed(course))) == ending(after(stories.new_job(), course))
 
 
-@given(arrivals())
+@given(ended_from_outside())
+def test_of_an_end_from_outside_and_the_jobs_own_the_first_stands_and_all_else_ends_alike(
+    told: tuple[Arrivals, Arrivals],
+) -> None:
+    course, arrived = told
+    job = after(stories.new_job(), arrived)
+    assert facts(job) == facts(after(stories.new_job(), course))
+    end = first_end(arrived)
+    assert end is not None
+    before = after(stories.new_job(), arrived[: arrived.index(end)])
+    assert not is_terminal(before.view.status)
+    assert seen(job) == seen(after(before, [end]))
+
+
+@pytest.mark.parametrize("end", [None, *OUTSIDE_ENDS], ids=lambda end: end and f"{end.type} {end.time:%S}")
+@pytest.mark.parametrize("name", [name for name in COURSES if len(COURSES[name]) <= 4])
+def test_every_order_there_is_ends_alike(name: str, end: Event | None) -> None:
+    course = (*COURSES[name], *(() if end is None else (end,)))
+    in_order = after(stories.new_job(), course)
+    for arrived in permutations(course):
+        jobs = steps([event for event in arrived for _ in range(2)])
+        assert facts(jobs[-1]) == facts(in_order)
+        assert all(before.view.progress <= now.view.progress for before, now in pairwise(jobs))
+        if end is None or first_end(arrived) != end:
+            without = [event for event in arrived if event is not end]
+            assert seen(jobs[-1]) == seen(after(stories.new_job(), without))
+        else:
+            assert jobs[-1].view.status == (Status.FAILED if isinstance(end, events.JobExpired) else Status.CANCELLED)
+
+
+@given(arrivals() | ended_from_outside())
 def test_progress_never_falls(told: tuple[Arrivals, Arrivals]) -> None:
     progress = [job.view.progress for job in steps(told[1])]
     assert progress == sorted(progress)
 
 
-@given(arrivals([name for name in COURSES if name != "begun"]))
+@given(arrivals(ENDING) | ended_from_outside())
 def test_a_terminal_state_is_final_for_a_listener(told: tuple[Arrivals, Arrivals]) -> None:
     jobs = steps(told[1])
     end = next(job for job in jobs if is_terminal(job.view.status))
@@ -86,7 +151,7 @@ def test_a_terminal_state_is_final_for_a_listener(told: tuple[Arrivals, Arrivals
     assert [job.result_json for job in later] == [end.result_json] * len(later)
 
 
-@given(arrivals())
+@given(arrivals() | ended_from_outside())
 def test_the_revision_rises_by_one_with_each_change_that_a_listener_can_see_and_only_then(
     told: tuple[Arrivals, Arrivals],
 ) -> None:
@@ -95,7 +160,7 @@ def test_the_revision_rises_by_one_with_each_change_that_a_listener_can_see_and_
         assert now.revision - before.revision == (seen(now) != seen(before))
 
 
-@given(arrivals())
+@given(arrivals() | ended_from_outside())
 def test_a_change_says_whether_a_listener_can_see_it(told: tuple[Arrivals, Arrivals]) -> None:
     job = stories.new_job()
     for event in told[1]:
@@ -107,14 +172,14 @@ def test_a_change_says_whether_a_listener_can_see_it(told: tuple[Arrivals, Arriv
         job = changed(job, change)
 
 
-@given(arrivals())
+@given(arrivals() | ended_from_outside())
 def test_every_event_is_in_the_history_once(told: tuple[Arrivals, Arrivals]) -> None:
     course, arrived = told
     history = [entry.event_id for entry in after(stories.new_job(), arrived).history[1:]]
     assert sorted(history) == sorted({event.id for event in course})
 
 
-@given(arrivals(), st.data())
+@given(arrivals() | ended_from_outside(), st.data())
 def test_a_listener_who_comes_back_gets_each_state_once_and_misses_none(
     told: tuple[Arrivals, Arrivals], data: st.DataObject
 ) -> None:
@@ -127,7 +192,7 @@ def test_a_listener_who_comes_back_gets_each_state_once_and_misses_none(
     assert missed == [(revision, by_revision[revision]) for revision, _ in missed]
 
 
-@given(arrivals(), st.data())
+@given(arrivals() | ended_from_outside(), st.data())
 def test_two_listeners_who_joined_at_different_moments_hear_the_same(
     told: tuple[Arrivals, Arrivals], data: st.DataObject
 ) -> None:
@@ -219,6 +284,59 @@ def test_a_replay_moves_a_held_job_on() -> None:
     assert after(moved, [stories.completed()]).view.status == Status.COMPLETED
 
 
+def test_a_hold_that_is_resumed_holds_no_longer() -> None:
+    begun = after(stories.new_job(), [stories.received()])
+    held = after(begun, [stories.HOLDS[0]])
+    assert held.view.stage == Stage.HELD
+    resumed = after(held, [stories.RESUMES[0]])
+    assert seen(resumed) == seen(begun)
+    assert resumed.revision == held.revision + 1, "a listener sees it move on"
+
+
+def test_of_two_holds_both_must_be_resumed() -> None:
+    hold, other = stories.HOLDS[1], stories.HOLDS[2]
+    held = after(stories.new_job(), [stories.received(), stories.stored(), hold, other])
+    still = after(held, [stories.resumed(hold)])
+    assert (still.view.stage, still.revision) == (Stage.HELD, held.revision)
+    assert after(still, [stories.resumed(other)]).view.stage == Stage.REQUESTING
+
+
+def test_a_second_hold_after_a_resume_holds_again_until_it_is_resumed_too() -> None:
+    again = stories.HOLDS_AGAIN[0]
+    course = [stories.received(), stories.stored(), stories.HOLDS[1], stories.RESUMES[1], again]
+    held = after(stories.new_job(), course)
+    assert held.view.stage == Stage.HELD
+    assert after(held, [stories.resumed(again)]).view.stage == Stage.REQUESTING
+
+
+def test_a_resume_that_overtakes_its_hold_leaves_the_job_unheld() -> None:
+    job = after(stories.new_job(), [stories.received(), stories.RESUMES[0], stories.HOLDS[0]])
+    assert job.view.stage == Stage.STORING
+
+
+def test_a_job_whose_analysis_server_is_away_says_that_it_waits_for_it() -> None:
+    job = after(stories.new_job(), [stories.received(), stories.stored(), stories.delayed()])
+    assert (job.view.stage, job.view.progress, job.view.message) == (Stage.WAITING, 70, "분석 서버 대기 중...")
+    asked = after(job, [stories.requested()])
+    assert (asked.view.progress, asked.view.message) == (90, "분석 중... 결과 대기")
+
+
+@pytest.mark.parametrize("end", OUTSIDE_ENDS)
+def test_an_end_from_outside_leaves_progress_where_it_was(end: Event) -> None:
+    job = after(stories.new_job(), [stories.received(), stories.stored(), end, stories.completed()])
+    assert (job.view.stage, job.view.progress, job.result_json) == (Stage.DONE, 70, None)
+    assert job.view.error == (end.data.code if isinstance(end, events.JobExpired) else None)
+
+
+@pytest.mark.parametrize("end", OUTSIDE_ENDS)
+def test_a_completion_that_was_faster_than_an_end_from_outside_stands(end: Event) -> None:
+    course = COURSES["completed"]
+    job = after(stories.new_job(), [*course, end])
+    assert (job.view.status, job.view.progress) == (Status.COMPLETED, 100)
+    assert job.history[-1].event_id == end.id
+    assert job.history[-1].revision is None
+
+
 @example({"no": None, "deep": {"list": [None, {"x": None}]}, "": ""})
 @given(stories.JSON_OBJECTS)
 def test_a_result_reaches_the_listener_as_it_came(result: dict[str, Any]) -> None:
@@ -237,7 +355,7 @@ def test_an_empty_result_is_a_result() -> None:
     assert progressed(job, job.revision, job.view).result_json == "{}"
 
 
-@given(arrivals())
+@given(arrivals() | ended_from_outside())
 def test_the_document_reads_back_as_it_was_written(told: tuple[Arrivals, Arrivals]) -> None:
     job = after(stories.new_job(), told[1])
     assert Job.model_validate(job.model_dump(by_alias=True)) == job
@@ -251,7 +369,7 @@ def test_a_new_job_keeps_its_event_to_be_published() -> None:
     assert after(job, [event]).outbox is None
 
 
-@given(arrivals())
+@given(arrivals() | ended_from_outside())
 def test_what_a_listener_reads_is_a_job_state_as_documented(told: tuple[Arrivals, Arrivals]) -> None:
     job = after(stories.new_job(), told[1])
     for revision, view in views_since(job, 0):

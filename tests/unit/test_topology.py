@@ -9,6 +9,8 @@ from contracts.topology import MAX_ATTEMPTS, QUEUES, RETRY_DELAYS, Queue, RetryD
 
 NOT_BROADCAST = {events.JobProgressed}
 """Goes through the fan-out exchange, to a queue of each replica's own."""
+FROM_THE_OPERATOR = {events.JobResumed}
+"""Published by the operator's command, which is no service."""
 
 
 @pytest.mark.parametrize("queue", QUEUES, ids=lambda queue: queue.name)
@@ -47,7 +49,27 @@ def test_a_waiting_message_goes_back_to_where_it_came_from(delay: RetryDelay) ->
 def test_every_event_has_a_publisher_and_a_subscriber() -> None:
     published = {event for events_of in topology.PUBLISHES.values() for event in events_of}
     subscribed = {queue.event for queue in QUEUES} | NOT_BROADCAST
-    assert published == subscribed == set(events.EVENT_TYPES)
+    assert published | FROM_THE_OPERATOR == subscribed == set(events.EVENT_TYPES)
+    assert not published & FROM_THE_OPERATOR
+
+
+def test_every_owner_of_a_part_of_a_job_hears_that_it_is_purged() -> None:
+    assert {queue.service for queue in QUEUES if queue.event is events.JobPurged} == {
+        "uploader",
+        "analyzer-bridge",
+        "notifier",
+    }
+
+
+def test_the_bridge_hears_of_every_end_from_outside() -> None:
+    heard = {queue.event for queue in QUEUES if queue.service == "analyzer-bridge"}
+    assert heard >= {events.JobCancelled, events.JobPurged, events.JobExpired}
+
+
+def test_a_message_that_is_set_aside_again_after_a_replay_is_another_step() -> None:
+    steps = [topology.held_step("a.queue", "an-event", replays) for replays in range(3)]
+    assert len(set(steps)) == 3
+    assert steps[0] == "a.queue/an-event", "the id of a first hold is what earlier versions derived"
 
 
 def test_the_notifier_hears_all_that_changes_a_job() -> None:

@@ -61,6 +61,7 @@ class Health(BaseModel):
     service: str
     version: str
     checks: dict[str, Literal["up", "down"]]
+    warnings: list[str] = Field(default_factory=list, description="What somebody should look at; told by /health alone")
 
 
 def state_json(job_id: str, progressed: JobProgressedData, language: Language) -> bytes:

@@ -20,6 +20,8 @@ WHOLE_FILES = [
     ("logs.py", ALL),
     ("health.py", ALL),
     ("__main__.py", ALL),
+    ("stopping.py", ALL),
+    ("metrics.py", SUBSCRIBERS),
     ("batches.py", ("gateway", "analyzer-bridge", "notifier")),
     ("rabbitmq.py", ("uploader", "analyzer-bridge")),
 ]
@@ -27,7 +29,15 @@ PARTS = [
     (
         "rabbitmq.py",
         ALL,
-        ("RabbitMQ.is_up", "_declare_all", "PUBLISH_SECONDS", "RECONNECT_SECONDS", "HEARTBEAT_SECONDS"),
+        (
+            "RabbitMQ.is_up",
+            "RabbitMQ.dead_letters",
+            "_declare_all",
+            "PUBLISH_SECONDS",
+            "RECONNECT_SECONDS",
+            "HEARTBEAT_SECONDS",
+            "CLOSE_SECONDS",
+        ),
     ),
     (
         "rabbitmq.py",
@@ -35,14 +45,17 @@ PARTS = [
         (
             "RabbitMQ.subscribe",
             "RabbitMQ.start",
+            "RabbitMQ.drain",
             "RabbitMQ.stop",
             "RabbitMQ.publish",
             "RabbitMQ.pass_on",
             "RabbitMQ._send",
+            "_cancel_consumer",
+            "_consumes",
             "_Raw",
         ),
     ),
-    ("subscribers.py", SUBSCRIBERS, ("_subscribe", "_set_aside", "_attempt")),
+    ("subscribers.py", SUBSCRIBERS, ("_subscribe", "_set_aside", "_attempt", "_count")),
     # The bridge also does what the analysis server's Retry-After says.
     ("subscribers.py", ("uploader", "notifier"), ("_try_later",)),
 ]

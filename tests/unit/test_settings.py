@@ -78,6 +78,7 @@ WRONG = {
     "MAX_AUDIO_SECONDS": ["hunter2", "0", "-1", "nan"],
     "ANALYSIS_TIMEOUT": ["hunter2", "0", "-1"],
     "ANALYSIS_ATTEMPTS": ["hunter2", "0", "1.5"],
+    "SHUTDOWN_GRACE": ["hunter2", "1", "-1"],
 }
 EVERY_WRONG = [
     (service, name, value)

@@ -11,8 +11,10 @@ from analyzer_bridge.analyses import Bridge
 from analyzer_bridge.analyzer import OPEN_REQUESTS, AnalysisServer
 from analyzer_bridge.deadlines import Deadlines
 from analyzer_bridge.health import health_routes
+from analyzer_bridge.metrics import metrics_routes
 from analyzer_bridge.rabbitmq import RabbitMQ
 from analyzer_bridge.settings import Settings
+from analyzer_bridge.stopping import Stopping
 from analyzer_bridge.store import Analyses
 from analyzer_bridge.subscribers import subscribe
 
@@ -32,17 +34,30 @@ def create_app(settings: Settings) -> FastAPI:
     subscribe(rabbitmq, bridge)
     deadlines = Deadlines(bridge, analyses, rabbitmq)
 
+    async def drain(seconds: float) -> None:
+        await deadlines.stop()
+        await rabbitmq.drain(seconds)
+
+    stopping = Stopping(drain, settings.shutdown_grace)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with server:
             rabbitmq.start()
             deadlines.start()
+            stopping.watch()
             yield
-            await deadlines.stop()
+            await stopping.finish()
             await rabbitmq.stop()
             analyses.close()
 
     app = FastAPI(title="Sori analyzer-bridge", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    checks = {"rabbitmq": rabbitmq.is_up, "consumers": rabbitmq.consumes, "mongodb": analyses.is_up}
-    app.include_router(health_routes(SERVICE, checks))
+    checks = {
+        "accepting": stopping.is_accepting,
+        "rabbitmq": rabbitmq.is_up,
+        "consumers": rabbitmq.consumes,
+        "mongodb": analyses.is_up,
+    }
+    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters))
+    app.include_router(metrics_routes(rabbitmq.dead_letters))
     return app

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from aio_pika import DeliveryMode, ExchangeType, Message
 from aio_pika.abc import AbstractRobustConnection
 from faststream import AckPolicy
 from faststream.rabbit import Channel, RabbitBroker, RabbitExchange, RabbitMessage, RabbitQueue
+from faststream.rabbit.subscriber.usecase import RabbitSubscriber
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from contracts import topology
@@ -20,6 +22,9 @@ log = structlog.get_logger()
 PUBLISH_SECONDS = 10.0
 RECONNECT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 15
+CLOSE_SECONDS = 4.0
+NO_LIMIT_SECONDS = 600.0
+"""FastStream waits for work in hand only when given a time; the limits are those of `drain` and `stop`."""
 
 
 class RabbitMQ:
@@ -33,12 +38,13 @@ class RabbitMQ:
             codec=_Raw(),
             apply_types=False,
             reconnect_interval=RECONNECT_SECONDS,
-            graceful_timeout=10.0,
+            graceful_timeout=NO_LIMIT_SECONDS,
             logger=None,
         )
         self._connection: AbstractRobustConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._queues: list[topology.Queue] = []
+        self._subscribers: list[RabbitSubscriber] = []
 
     def subscribe(self, queue: topology.Queue, deliver: Callable[[RabbitMessage], Awaitable[None]]) -> None:
         """Hand every message of `queue` to `deliver`: acknowledged when it returns, given back when it raises."""
@@ -47,17 +53,28 @@ class RabbitMQ:
         existing = RabbitQueue(queue.name, declare=False)
         subscriber = self._broker.subscriber(existing, ack_policy=AckPolicy.NACK_ON_ERROR)
         subscriber(deliver)
+        self._subscribers.append(subscriber)
 
     def start(self) -> None:
         """Begin to connect, for as long as it takes; publishing fails and nothing is consumed until then."""
         self._connecting = asyncio.create_task(self._connect())
 
-    async def stop(self) -> None:
-        """Stop consuming, let the work in hand end, and disconnect."""
+    async def drain(self, seconds: float) -> None:
+        """Take no more messages, then let the work in hand end, for so long at most."""
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
-        await self._broker.stop()
+        # Whatever the broker says: when it is away, nothing comes in, and what is in hand is given back.
+        with suppress(Exception):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*map(_cancel_consumer, self._subscribers))
+                await asyncio.gather(*(subscriber.stop() for subscriber in self._subscribers))
+
+    async def stop(self) -> None:
+        """Disconnect; the broker gives what is still in hand to another replica."""
+        with suppress(Exception):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._broker.stop()
 
     async def publish(self, event: Event) -> None:
         """Return once the broker has `event` safely in every queue bound to its type; raises when it has not."""
@@ -86,8 +103,13 @@ class RabbitMQ:
         return self._connection is not None and await self._broker.ping(timeout=1.0)
 
     async def consumes(self) -> bool:
-        """Tell whether every queue of this service really has a consumer; a ping alone would not notice."""
+        """Tell whether this process, by its own word and the broker's, takes messages from every queue of its service.
+
+        A ping would not notice a lost consumer, and a count alone not that it is another replica's.
+        """
         if self._connection is None:
+            return False
+        if not all([await _consumes(subscriber) for subscriber in self._subscribers]):
             return False
         async with self._connection.channel() as channel:
             for queue in self._queues:
@@ -95,6 +117,17 @@ class RabbitMQ:
                 if not found.declaration_result.consumer_count:
                     return False
         return True
+
+    async def dead_letters(self) -> dict[str, int]:
+        """Return how many messages were set aside from each queue; raises when the broker is away."""
+        if self._connection is None:
+            raise ConnectionError("RabbitMQ is not connected yet")
+        counts = {}
+        async with self._connection.channel() as channel:
+            for queue in self._queues:
+                found = await channel.declare_queue(queue.dead_name, passive=True)
+                counts[queue.name] = found.declaration_result.message_count or 0
+        return counts
 
     async def _send(self, exchange: str, routing_key: str, body: bytes, **properties: Any) -> None:
         message = Message(body, delivery_mode=DeliveryMode.PERSISTENT, timestamp=datetime.now(UTC), **properties)
@@ -121,6 +154,23 @@ class RabbitMQ:
                 await self._broker.start()
                 self._connection = connection
         log.info("rabbitmq connected", queues=[queue.name for queue in self._queues])
+
+
+async def _cancel_consumer(subscriber: RabbitSubscriber) -> None:
+    """FastStream's own way is to wait first, while messages go on coming in; so this is done by hand."""
+    queue, tag = subscriber._queue_obj, subscriber._consumer_tag
+    if queue is not None and tag is not None:
+        await queue.cancel(tag)
+        subscriber._consumer_tag = None
+
+
+async def _consumes(subscriber: RabbitSubscriber) -> bool:
+    queue, tag = subscriber._queue_obj, subscriber._consumer_tag
+    if queue is None or tag is None:
+        return False
+    channel = await queue.channel.get_underlay_channel()
+    # aiormq forgets the tag when the broker cancels the consumer; its interface does not name the attribute.
+    return tag in getattr(channel, "consumers", ())
 
 
 class _Raw:

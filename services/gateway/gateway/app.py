@@ -19,6 +19,7 @@ from gateway.outbox import Outbox
 from gateway.rabbitmq import RabbitMQ
 from gateway.routes import result_routes, upload_routes, webhook_routes
 from gateway.settings import Settings
+from gateway.stopping import Stopping
 from gateway.storage import Inbox
 from gateway.store import Jobs
 from gateway.submissions import Submissions
@@ -45,14 +46,20 @@ def create_api(settings: Settings) -> FastAPI:
     outbox = Outbox(jobs, rabbitmq)
     sweeper = Sweeper(inbox, jobs, timedelta(seconds=settings.inbox_max_age))
 
+    async def drain(_: float) -> None:
+        await sweeper.stop()
+
+    stopping = Stopping(drain, settings.shutdown_grace)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with inbox:
             rabbitmq.start()
             outbox.start()
             sweeper.start()
+            stopping.watch()
             yield
-            await sweeper.stop()
+            await stopping.finish()
             await outbox.stop()
             await rabbitmq.stop()
             jobs.close()
@@ -68,7 +75,13 @@ def create_api(settings: Settings) -> FastAPI:
     app.include_router(upload_routes(settings, Submissions(inbox, jobs), outbox))
     app.include_router(result_routes(jobs))
     app.include_router(webhook_routes(settings, jobs, rabbitmq))
-    app.include_router(health_routes(SERVICE, {"rabbitmq": rabbitmq.is_up, "mongodb": jobs.is_up, "s3": inbox.is_up}))
+    checks = {
+        "accepting": stopping.is_accepting,
+        "rabbitmq": rabbitmq.is_up,
+        "mongodb": jobs.is_up,
+        "s3": inbox.is_up,
+    }
+    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters))
     handle_errors(app)
     _complete_document(app)
     return app

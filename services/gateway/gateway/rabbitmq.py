@@ -1,6 +1,7 @@
 """RabbitMQ: the connection, the topology, and publishing with confirmation."""
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import structlog
@@ -19,6 +20,7 @@ EVENTS = RabbitExchange(topology.EVENTS_EXCHANGE, declare=False)
 PUBLISH_SECONDS = 10.0
 RECONNECT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 15
+CLOSE_SECONDS = 4.0
 
 
 class RabbitMQ:
@@ -31,9 +33,10 @@ class RabbitMQ:
             default_channel=Channel(on_return_raises=True),
             apply_types=False,
             reconnect_interval=RECONNECT_SECONDS,
-            graceful_timeout=10.0,
             logger=None,
         )
+        # Nothing is consumed here, but this service's /health speaks for all.
+        self._queues = topology.QUEUES
         self._connection: AbstractRobustConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
 
@@ -46,7 +49,9 @@ class RabbitMQ:
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
-        await self._broker.stop()
+        with suppress(Exception):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._broker.stop()
 
     async def publish(self, event: Event) -> None:
         """Return once `event` is safe in every queue bound to its type; BackEndError when it is not."""
@@ -65,6 +70,17 @@ class RabbitMQ:
             )
         except Exception as error:
             raise BackEndError("RabbitMQ") from error
+
+    async def dead_letters(self) -> dict[str, int]:
+        """Return how many messages were set aside from each queue; raises when the broker is away."""
+        if self._connection is None:
+            raise ConnectionError("RabbitMQ is not connected yet")
+        counts = {}
+        async with self._connection.channel() as channel:
+            for queue in self._queues:
+                found = await channel.declare_queue(queue.dead_name, passive=True)
+                counts[queue.name] = found.declaration_result.message_count or 0
+        return counts
 
     async def is_up(self) -> bool:
         """Tell whether the broker answers."""

@@ -23,6 +23,7 @@ class Settings(BaseSettings):
     inbox_max_age: float = Field(
         default=24 * 3600, gt=0, description="Seconds after which a crash's leftovers in the inbox are removed"
     )
+    shutdown_grace: float = Field(default=20, ge=2, description="Seconds from SIGTERM to the end of the process")
     host: str = "127.0.0.1"
     port: int = Field(default=8010, ge=1, le=65535)
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"

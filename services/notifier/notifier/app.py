@@ -1,12 +1,8 @@
 """Connects the notifier's parts."""
 
 import asyncio
-import signal
-import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from types import FrameType
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -19,9 +15,11 @@ from contracts import problems
 from notifier import SERVICE
 from notifier.health import health_routes
 from notifier.hub import Hub
+from notifier.metrics import metrics_routes
 from notifier.progress import Progress
 from notifier.rabbitmq import RabbitMQ
 from notifier.settings import Settings
+from notifier.stopping import Stopping
 from notifier.store import Jobs
 from notifier.streams import ProgressStreams, problem_response
 from notifier.subscribers import subscribe
@@ -36,19 +34,31 @@ def create_app(settings: Settings) -> ASGIApp:
     rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH, on_reconnected=hub.refresh)
     subscribe(rabbitmq, Progress(jobs), hub)
 
+    async def drain(seconds: float) -> None:
+        await asyncio.gather(rabbitmq.drain(seconds), hub.end_streams(seconds))
+
+    stopping = Stopping(drain, settings.shutdown_grace)
+
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
         rabbitmq.start()
         hub.start()
-        _on_stop_signals(hub.end_streams)
+        stopping.watch()
         yield
+        await stopping.finish()
         hub.stop()
         await rabbitmq.stop()
         jobs.close()
 
     health = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    checks = {"rabbitmq": rabbitmq.is_up, "consumers": rabbitmq.consumes, "mongodb": jobs.is_up}
-    health.include_router(health_routes(SERVICE, checks))
+    checks = {
+        "accepting": stopping.is_accepting,
+        "rabbitmq": rabbitmq.is_up,
+        "consumers": rabbitmq.consumes,
+        "mongodb": jobs.is_up,
+    }
+    health.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters))
+    health.include_router(metrics_routes(rabbitmq.dead_letters))
     health.add_exception_handler(404, _not_found)
     streams = ProgressStreams(hub, jobs)
     routes = [
@@ -68,19 +78,3 @@ def create_app(settings: Settings) -> ASGIApp:
 
 async def _not_found(request: Request, _: Exception) -> Response:
     return problem_response(request, problems.NOT_FOUND)
-
-
-def _on_stop_signals(end_streams: Callable[[], None]) -> None:
-    """End the streams when the signal comes: the server would wait for them first, and then cut them."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        server = signal.getsignal(number)
-
-        def on_signal(received: int, frame: FrameType | None, server: Any = server) -> None:
-            loop.call_soon_threadsafe(end_streams)
-            if callable(server):
-                server(received, frame)
-
-        signal.signal(number, on_signal)

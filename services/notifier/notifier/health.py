@@ -10,6 +10,7 @@ from fastapi import APIRouter, Response
 from contracts.api import Health
 
 Check = Callable[[], Awaitable[bool]]
+DeadLetters = Callable[[], Awaitable[dict[str, int]]]
 CHECK_SECONDS = 2.0
 
 
@@ -21,8 +22,24 @@ async def _run(check: Check) -> Literal["up", "down"]:
         return "down"
 
 
-def health_routes(service: str, checks: Mapping[str, Check]) -> APIRouter:
-    """Return /health, /health/live and /health/ready for a service that needs all of `checks`."""
+async def _warnings(dead_letters: DeadLetters) -> list[str]:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            counts = await dead_letters()
+    except Exception:  # noqa: BLE001 - as above, and the checks say so
+        return []
+    return [
+        f"{count} dead letters of {queue}: sorictl dead-letters list --queue {queue}"
+        for queue, count in counts.items()
+        if count
+    ]
+
+
+def health_routes(service: str, checks: Mapping[str, Check], dead_letters: DeadLetters) -> APIRouter:
+    """Return /health, /health/live and /health/ready for a service that needs all of `checks`.
+
+    Dead letters, by queue, are a warning: somebody has to look, but the service can work.
+    """
     router = APIRouter(prefix="/health", tags=["health"])
 
     async def report(response: Response) -> Health:
@@ -34,11 +51,18 @@ def health_routes(service: str, checks: Mapping[str, Check]) -> APIRouter:
         status: Literal["ok", "unavailable"] = "ok" if ready else "unavailable"
         return Health(status=status, service=service, version=version(f"sori-{service}"), checks=found)
 
+    async def report_with_warnings(response: Response) -> Health:
+        """Say what this service can reach, and what somebody should look at; 503 when it cannot do its work."""
+        health = await report(response)
+        return health.model_copy(update={"warnings": await _warnings(dead_letters)})
+
     async def live() -> dict[str, str]:
         """Say that the process runs."""
         return {"status": "ok"}
 
-    router.add_api_route("", report, summary="What is up, what is not", responses={503: {"model": Health}})
+    router.add_api_route(
+        "", report_with_warnings, summary="What is up, what is not", responses={503: {"model": Health}}
+    )
     router.add_api_route("/ready", report, summary="Whether this service can work", responses={503: {"model": Health}})
     router.add_api_route("/live", live, summary="Whether the process runs")
     return router

@@ -125,7 +125,7 @@ class Hub:
         if self._heartbeat is not None:
             self._heartbeat.cancel()
 
-    def end_streams(self) -> None:
+    async def end_streams(self, _seconds: float) -> None:
         """End every stream; each listener reconnects elsewhere and resumes."""
         for stream in self._all():
             if stream.revision is None:

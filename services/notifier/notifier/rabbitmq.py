@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -11,6 +12,7 @@ from aio_pika import DeliveryMode, ExchangeType, Message
 from aio_pika.abc import AbstractExchange, AbstractIncomingMessage, AbstractRobustConnection
 from faststream import AckPolicy
 from faststream.rabbit import Channel, RabbitBroker, RabbitExchange, RabbitMessage, RabbitQueue
+from faststream.rabbit.subscriber.usecase import RabbitSubscriber
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from contracts import topology
@@ -21,6 +23,9 @@ log = structlog.get_logger()
 PUBLISH_SECONDS = 10.0
 RECONNECT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 15
+CLOSE_SECONDS = 4.0
+NO_LIMIT_SECONDS = 600.0
+"""FastStream waits for work in hand only when given a time; the limits are those of `drain` and `stop`."""
 
 
 class RabbitMQ:
@@ -34,13 +39,14 @@ class RabbitMQ:
             codec=_Raw(),
             apply_types=False,
             reconnect_interval=RECONNECT_SECONDS,
-            graceful_timeout=10.0,
+            graceful_timeout=NO_LIMIT_SECONDS,
             on_reconnected=[lambda *_: on_reconnected()],
             logger=None,
         )
         self._connection: AbstractRobustConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._queues: list[topology.Queue] = []
+        self._subscribers: list[RabbitSubscriber] = []
         self._fan_out: AbstractExchange | None = None
         self._fan_out_queue = f"notifier.progress.{uuid4()}"
         self._deliver_fan_out: Callable[[str, bytes], None] | None = None
@@ -52,6 +58,7 @@ class RabbitMQ:
         existing = RabbitQueue(queue.name, declare=False)
         subscriber = self._broker.subscriber(existing, ack_policy=AckPolicy.NACK_ON_ERROR)
         subscriber(deliver)
+        self._subscribers.append(subscriber)
 
     def subscribe_fan_out(self, deliver: Callable[[str, bytes], None]) -> None:
         """Hand the routing key and body of everything on the fan-out exchange to `deliver`.
@@ -65,12 +72,22 @@ class RabbitMQ:
         """Begin to connect, for as long as it takes; publishing fails and nothing is consumed until then."""
         self._connecting = asyncio.create_task(self._connect())
 
-    async def stop(self) -> None:
-        """Stop consuming, let the work in hand end, and disconnect."""
+    async def drain(self, seconds: float) -> None:
+        """Take no more messages, then let the work in hand end, for so long at most."""
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
-        await self._broker.stop()
+        # Whatever the broker says: when it is away, nothing comes in, and what is in hand is given back.
+        with suppress(Exception):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*map(_cancel_consumer, self._subscribers))
+                await asyncio.gather(*(subscriber.stop() for subscriber in self._subscribers))
+
+    async def stop(self) -> None:
+        """Disconnect; the broker gives what is still in hand to another replica."""
+        with suppress(Exception):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._broker.stop()
 
     async def publish(self, event: Event) -> None:
         """Return once the broker has `event` safely in every queue bound to its type; raises when it has not."""
@@ -106,8 +123,13 @@ class RabbitMQ:
         return self._connection is not None and await self._broker.ping(timeout=1.0)
 
     async def consumes(self) -> bool:
-        """Tell whether every queue of this service really has a consumer; a ping alone would not notice."""
+        """Tell whether this process, by its own word and the broker's, takes messages from every queue of its service.
+
+        A ping would not notice a lost consumer, and a count alone not that it is another replica's.
+        """
         if self._connection is None:
+            return False
+        if not all([await _consumes(subscriber) for subscriber in self._subscribers]):
             return False
         async with self._connection.channel() as channel:
             for name in (*(queue.name for queue in self._queues), self._fan_out_queue):
@@ -115,6 +137,17 @@ class RabbitMQ:
                 if not found.declaration_result.consumer_count:
                     return False
         return True
+
+    async def dead_letters(self) -> dict[str, int]:
+        """Return how many messages were set aside from each queue; raises when the broker is away."""
+        if self._connection is None:
+            raise ConnectionError("RabbitMQ is not connected yet")
+        counts = {}
+        async with self._connection.channel() as channel:
+            for queue in self._queues:
+                found = await channel.declare_queue(queue.dead_name, passive=True)
+                counts[queue.name] = found.declaration_result.message_count or 0
+        return counts
 
     async def _send(self, exchange: str, routing_key: str, body: bytes, **properties: Any) -> None:
         message = Message(body, delivery_mode=DeliveryMode.PERSISTENT, timestamp=datetime.now(UTC), **properties)
@@ -154,6 +187,23 @@ class RabbitMQ:
                 self._deliver_fan_out(message.routing_key or "", message.body)
 
         await queue.consume(on_message, no_ack=True)
+
+
+async def _cancel_consumer(subscriber: RabbitSubscriber) -> None:
+    """FastStream's own way is to wait first, while messages go on coming in; so this is done by hand."""
+    queue, tag = subscriber._queue_obj, subscriber._consumer_tag
+    if queue is not None and tag is not None:
+        await queue.cancel(tag)
+        subscriber._consumer_tag = None
+
+
+async def _consumes(subscriber: RabbitSubscriber) -> bool:
+    queue, tag = subscriber._queue_obj, subscriber._consumer_tag
+    if queue is None or tag is None:
+        return False
+    channel = await queue.channel.get_underlay_channel()
+    # aiormq forgets the tag when the broker cancels the consumer; its interface does not name the attribute.
+    return tag in getattr(channel, "consumers", ())
 
 
 class _Raw:

@@ -10,8 +10,8 @@ from uploader import SERVICE
 from uploader.app import create_app
 from uploader.logs import configure
 from uploader.settings import Settings
+from uploader.stopping import SHARE_FOR_WORK
 
-SHUTDOWN_SECONDS = 3
 KEEP_ALIVE_SECONDS = 75
 """Longer than the edge keeps its connections: it must be the one to close them, or a request meets a reset."""
 
@@ -36,7 +36,7 @@ def main() -> None:
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_grace * SHARE_FOR_WORK)),
     )
 
 

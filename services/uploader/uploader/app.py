@@ -8,8 +8,10 @@ from fastapi import FastAPI
 from uploader import SERVICE
 from uploader.audio import AudioProbe
 from uploader.health import health_routes
+from uploader.metrics import metrics_routes
 from uploader.rabbitmq import RabbitMQ
 from uploader.settings import Settings
+from uploader.stopping import Stopping
 from uploader.storage import Storage
 from uploader.subscribers import subscribe
 from uploader.uploads import Uploads
@@ -24,16 +26,25 @@ def create_app(settings: Settings) -> FastAPI:
     probe = AudioProbe(settings.max_audio_seconds)
     rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH)
     subscribe(rabbitmq, Uploads(storage, probe), storage)
+    stopping = Stopping(rabbitmq.drain, settings.shutdown_grace)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with storage:
             rabbitmq.start()
+            stopping.watch()
             yield
+            await stopping.finish()
             await rabbitmq.stop()
             probe.close()
 
     app = FastAPI(title="Sori uploader", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    checks = {"rabbitmq": rabbitmq.is_up, "consumers": rabbitmq.consumes, "s3": storage.is_up}
-    app.include_router(health_routes(SERVICE, checks))
+    checks = {
+        "accepting": stopping.is_accepting,
+        "rabbitmq": rabbitmq.is_up,
+        "consumers": rabbitmq.consumes,
+        "s3": storage.is_up,
+    }
+    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters))
+    app.include_router(metrics_routes(rabbitmq.dead_letters))
     return app

@@ -45,7 +45,8 @@ def _subscribe(rabbitmq: RabbitMQ, queue: topology.Queue, handle: Callable[[Any]
             except Exception as error:  # noqa: BLE001 - any failure has one of the outcomes below
                 await _try_later(rabbitmq, queue, message, event, error)
             else:
-                log.info("event handled", type=event.type)
+                again = {"redelivered": True} if message.raw_message.redelivered else {}
+                log.info("event handled", type=event.type, **again)
 
     rabbitmq.subscribe(queue, deliver)
 
@@ -85,12 +86,16 @@ async def _set_aside(
     await rabbitmq.pass_on(message, "", queue.dead_name, headers)
     if event is not None:
         held = events.JobHeldData(queue=queue.name, event_id=event.id, event_type=event.type, reason=reason)
-        step = f"{queue.name}/{event.id}"
+        step = topology.held_step(queue.name, event.id, _count(message, topology.REPLAYS_HEADER, 0))
         await rabbitmq.publish(
             events.JobHeld.new(event.subject, held, source=SERVICE, traceparent=event.traceparent, step=step)
         )
 
 
 def _attempt(message: RabbitMessage) -> int:
-    value = message.headers.get(topology.ATTEMPT_HEADER, 1)
-    return value if isinstance(value, int) and value > 0 else 1
+    return _count(message, topology.ATTEMPT_HEADER, 1)
+
+
+def _count(message: RabbitMessage, header: str, otherwise: int) -> int:
+    value = message.headers.get(header, otherwise)
+    return value if isinstance(value, int) and value > 0 else otherwise

@@ -1,0 +1,73 @@
+"""What the fault tests share: the seed that a failure can be played again from, and a stack with a network to break."""
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import aioboto3
+import httpx
+import pytest
+from aiobotocore.config import AioConfig
+from pymongo import AsyncMongoClient
+
+from tests.support.analysis_server import AnalysisServer
+from tests.support.broker import Broker, connected
+from tests.support.bucket import Bucket
+from tests.support.front_end import FrontEnd
+from tests.support.proxied import Proxied, proxied_stack
+from tests.support.rounds import Rounds
+from tests.support.sori import Sori
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """The seed of all that is random in a run: SORI_FAULT_SEED, else a new one; printed."""
+    chosen = int(os.environ.get("SORI_FAULT_SEED") or secrets.randbelow(1_000_000))
+    print(f"\nTo play this run again: SORI_FAULT_SEED={chosen}", flush=True)
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def proxied(analysis_server: AnalysisServer) -> Iterator[Proxied]:
+    """A stack of its own whose programs reach one another through proxies."""
+    with proxied_stack(analysis_server.url) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def proxied_sori(proxied: Proxied, client: httpx.AsyncClient) -> Sori:
+    """Its public surface."""
+    return Sori(client, proxied.stack.url, proxied.stack.settings["WEBHOOK_SECRET"])
+
+
+@pytest.fixture(scope="session")
+async def proxied_broker(proxied: Proxied) -> AsyncIterator[Broker]:
+    """Its RabbitMQ, past the proxies."""
+    async with connected(proxied.stack.settings["RABBITMQ_URL"]) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+async def proxied_bucket(proxied: Proxied) -> AsyncIterator[Bucket]:
+    """Its bucket, past the proxies."""
+    settings = proxied.stack.settings
+    session = aioboto3.Session(
+        settings["AWS_ACCESS_KEY_ID"], settings["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1"
+    )
+    config = AioConfig(signature_version="s3v4", s3={"addressing_style": "path"})
+    async with session.client("s3", endpoint_url=settings["S3_ENDPOINT_URL"], config=config) as s3:
+        yield Bucket(s3, settings["S3_BUCKET_NAME"])
+
+
+@pytest.fixture(scope="session")
+async def proxied_jobs(proxied: Proxied) -> AsyncIterator[Any]:
+    """Its job documents, past the proxies."""
+    async with AsyncMongoClient[dict[str, Any]](proxied.stack.settings["MONGODB_URL"], tz_aware=True) as mongodb:
+        yield mongodb.get_default_database()["jobs"]
+
+
+@pytest.fixture
+def rounds(proxied_sori: Sori, seed: int, request: pytest.FixtureRequest) -> Rounds:
+    """Jobs for one test of the proxied stack, with its own part of the run's seed."""
+    return Rounds(FrontEnd(proxied_sori.client, proxied_sori.url), proxied_sori, seed, request.node.name)

@@ -1,4 +1,4 @@
-"""Stopping well: readiness goes off, no message is taken any more, work in hand ends, the process exits with 0 in time."""
+"""Stopping well: no message is taken any more, work in hand ends, the process exits with 0, and nothing is lost."""
 
 import asyncio
 import re
@@ -31,6 +31,7 @@ async def stop_and_await(stack: Stack, part: str) -> float:
     processes.kill(before, signal.SIGTERM)
     await until_true(lambda: not before & set(stack.pids(part)), f"the end of {part}", limit_seconds=GRACE_SECONDS)
     took = time.monotonic() - began
+    await until_true(lambda: exit_status(stack, said, part) is not None, f"the process manager's word on {part}")
     assert exit_status(stack, said, part) == 0
     await until_true(lambda: bool(stack.pids(part)), f"a new {part}")
     await asyncio.to_thread(stack.wait_until_ready, part)

@@ -31,7 +31,8 @@ ALONE = (
     *("edge>gateway", "edge>notifier"),
 )
 PAIRS = [
-    *(pytest.param(pairs, id=name) for name, pairs in TOGETHER.items()),
+    pytest.param((*(pair for pairs in TOGETHER.values() for pair in pairs),), id="everything"),
+    *(pytest.param(pairs, id=name, marks=pytest.mark.full) for name, pairs in TOGETHER.items()),
     *(pytest.param((pair,), id=pair, marks=pytest.mark.full) for pair in ALONE),
 ]
 between_pairs = pytest.mark.parametrize("pairs", PAIRS)
@@ -141,12 +142,8 @@ async def test_half_open_connections_are_noticed_within_bounded_time(
     slowest = max(job.ended_after_seconds for job in (*under_way, *later))
     noticing.cancel()
     rounds.say(f"everything went on after {slowest:.1f} s at most")
-    for service in topology.SERVICES:
-        for replica in (1, 2):
-            address = bad_network.stack.parts[f"{service}-{replica}"].address
-            await until(
-                lambda address=address: ready(client, address), f"{address} is ready", limit_seconds=limit.seconds
-            )  # type: ignore[misc] # mypy cannot infer a lambda with a default
+    for part in bad_network.service_pids():
+        await until_ready(client, bad_network.stack.parts[part].address, limit.seconds)
 
 
 async def replaced(proxy: Proxy, accepted: int, began: float) -> None:
@@ -155,5 +152,8 @@ async def replaced(proxy: Proxy, accepted: int, began: float) -> None:
     print(f"          {proxy.name}: a new connection after {time.monotonic() - began:.1f} s", flush=True)
 
 
-async def ready(client: httpx.AsyncClient, address: str) -> bool:
-    return (await client.get(f"{address}/health/ready")).status_code == 200
+async def until_ready(client: httpx.AsyncClient, address: str, limit_seconds: float) -> None:
+    async def look() -> bool:
+        return (await client.get(f"{address}/health/ready")).status_code == 200
+
+    await until(look, f"{address} is ready", limit_seconds=limit_seconds)

@@ -53,7 +53,7 @@ class Proxies:
             yield proxies
         finally:
             for proxy in proxies._proxies:
-                proxy.refuse()
+                proxy.close()
             proxies.ask(_all_tasks_done())
             proxies._loop.call_soon_threadsafe(proxies._loop.stop)
             thread.join()
@@ -113,6 +113,11 @@ class Proxy:
     def refuse(self) -> None:
         """Refuse connections, and reset those that there are, as when the other side's process is gone."""
         self._do(self._refuse)
+
+    def close(self) -> None:
+        """The same, for good."""
+        self.refuse()
+        self._socket.close()
 
     def swallow(self) -> None:
         """From now on nothing comes through, new connections included, and nobody is told."""

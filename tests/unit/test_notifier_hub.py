@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
@@ -409,17 +410,6 @@ async def test_a_process_that_is_full_says_so_until_somebody_leaves() -> None:
     assert not hub.is_full
 
 
-async def test_a_process_that_stops_ends_every_stream() -> None:
-    hub, listeners = Hub(Jobs()), [Listener() for _ in range(5)]
-    for listener in listeners:
-        listening(hub, listener)
-    hub.start()
-    hub.end_streams()
-    hub.stop()
-    assert [listener.bodies[-1] for listener in listeners] == [b""] * 5
-    assert all(listener.ended for listener in listeners)
-
-
 class Clock:
     """Time that passes only when the hub sleeps, and then as fast as it will go; a test reads it between ticks."""
 
@@ -476,9 +466,112 @@ async def test_nothing_is_sent_before_the_answer_has_begun(monkeypatch: pytest.M
     hub.start()
     await clock.until(2 * hub_module.HEARTBEAT_SECONDS)
     assert listener.bodies == []
-    hub.end_streams()
+    await hub.end_streams(1.0)
     hub.stop()
     assert listener.bodies == []
+
+
+RETRY = re.compile(rb"retry: (\d+)\n\n")
+
+
+def retries(listener: Listener) -> list[int]:
+    return [int(found[1]) for body in listener.bodies if (found := RETRY.fullmatch(body))]
+
+
+async def ended_request(hub: Hub, listener: Listener, stream: Stream) -> None:
+    """What a server does with a request whose answer has ended."""
+    await listener.until(lambda: listener.ended)
+    hub.detach(stream)
+
+
+async def test_a_process_that_stops_ends_its_streams_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    hub, listeners = Hub(Jobs()), [Listener() for _ in range(200)]
+    ended_at: list[float] = []
+
+    async def request(listener: Listener, stream: Stream) -> None:
+        await ended_request(hub, listener, stream)
+        ended_at.append(clock.now)
+
+    requests = [asyncio.create_task(request(listener, listening(hub, listener))) for listener in listeners]
+    await hub.end_streams(15.0)
+    await asyncio.wait(requests)
+    assert all(listener.ended for listener in listeners)
+    waits = [wait for listener in listeners for wait in retries(listener)]
+    assert len(waits) == len(listeners), "each is told once when to come back"
+    assert 1000 <= min(waits) < 1500
+    assert 2500 < max(waits) <= 3000
+    assert len(set(waits)) > 100
+    assert max(ended_at.count(moment) for moment in ended_at) <= 2 * len(listeners) / hub_module.ENDING_TICKS
+    assert max(ended_at) <= hub_module.ENDING_SECONDS + 0.2
+
+
+async def test_a_process_without_streams_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, hub = Clock(monkeypatch), Hub(Jobs())
+    await hub.end_streams(15.0)
+    assert clock.now == 0
+
+
+async def test_a_process_that_stops_takes_no_new_streams() -> None:
+    hub = Hub(Jobs())
+    assert not hub.is_full
+    await hub.end_streams(1.0)
+    assert hub.is_full
+
+
+async def test_who_does_not_take_the_end_is_cut_off_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "ENDING_TICKS", 5)
+    hub, stalled = Hub(Jobs()), Listener(stalled=True)
+    async with a_request() as request:
+        listening(hub, stalled, owner=request)
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await hub.end_streams(0.05)
+            await asyncio.wait([request])
+        assert request.cancelled()
+    assert stalled.bodies == []
+
+
+async def test_a_stream_that_begins_while_the_process_stops_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "ENDING_SECONDS", 0.01)
+    hub, listener = Hub(Jobs()), Listener()
+    stream = Stream(stories.JOB_ID, listener.send, "ko", None)
+    hub.attach(stream)
+    ending = asyncio.create_task(hub.end_streams(LIMIT_SECONDS))
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await asyncio.sleep(0)
+        assert hub.is_ending
+        hub.send_since(stream, COMPLETED[1], 1)
+        await ended_request(hub, listener, stream)
+        await ending
+    assert (listener.revisions, len(retries(listener))) == ([2], 1)
+
+
+async def test_a_stream_that_ended_by_itself_is_told_nothing_more() -> None:
+    hub, listener = Hub(Jobs()), Listener()
+    stream = listening(hub, listener, COMPLETED[-1])
+    bodies = list(listener.bodies)
+    hub.detach(stream)
+    await hub.end_streams(1.0)
+    assert listener.bodies == bodies
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_listener_hears_the_end_of_a_job_that_was_purged_before_all_was_read(begun: bool) -> None:
+    hub, listener = Hub(Jobs()), Listener()
+    purged = course(stories.received(), stories.stored(), stories.purged())
+    stream = Stream(stories.JOB_ID, listener.send, "ko", None)
+    hub.attach(stream)
+    if begun:
+        hub.send_since(stream, purged[0], 0)
+    hub.deliver(stories.JOB_ID, told(purged[-1]))
+    hub.deliver(stories.JOB_ID, told(purged[-1], 2))
+    if not begun:
+        hub.send_since(stream, purged[0], 0)
+    await settled(stream)
+    await listener.until(lambda: listener.ended)
+    assert listener.states[-1]["status"] == "cancelled"
+    assert listener.revisions[-1] == 4
+    assert listener.revisions == sorted(set(listener.revisions))
 
 
 def deliveries(job: Job, chance: random.Random) -> Iterable[JobProgressedData]:

@@ -32,12 +32,18 @@ class Jobs:
         if self.conflicts:
             self.conflicts -= 1
             return False
-        now = self.jobs[job.job_id]
+        now = self.jobs.get(job.job_id)
+        if now is None:
+            return False
         had = any(entry.event_id == change.entry.event_id for entry in now.history)
         if now.revision != job.revision or had:
             return False
         self.jobs[job.job_id] = changed(now, change)
         return True
+
+    async def remove(self, job_id: str) -> None:
+        await asyncio.sleep(0)
+        self.jobs.pop(job_id, None)
 
     @property
     def job(self) -> Job:
@@ -79,6 +85,35 @@ async def test_a_repeat_is_not_applied_but_told_again() -> None:
 async def test_an_event_for_an_unknown_job_makes_no_job() -> None:
     jobs = Jobs()
     assert await record(jobs, stories.completed()) == [None]
+    assert jobs.jobs == {}
+
+
+@pytest.mark.parametrize("end", stories.OUTSIDE_ENDS)
+async def test_an_end_from_outside_is_told_once_and_what_comes_later_is_not(end: Event) -> None:
+    jobs = Jobs(stories.new_job())
+    _, told, later = await record(jobs, stories.received(), end, stories.completed())
+    assert told is not None
+    assert told.data.status == ("failed" if end.type == events.JobExpired.TYPE else "cancelled")
+    assert later is None
+
+
+async def test_a_purged_job_is_forgotten_and_nothing_brings_it_back() -> None:
+    jobs = Jobs(stories.new_job())
+    progress = Progress(jobs)
+    told = await progress.record(stories.purged())
+    assert told is not None
+    assert told.data.status == "cancelled"
+    await progress.forget(stories.JOB_ID)
+    assert jobs.jobs == {}
+    # The message may come again, and so may what was under way.
+    assert await record(jobs, stories.purged(), stories.stored(), stories.completed()) == [None, None, None]
+    await progress.forget(stories.JOB_ID)
+    assert jobs.jobs == {}
+
+
+async def test_a_job_that_is_forgotten_while_an_event_is_applied_stays_so() -> None:
+    jobs = Jobs(stories.new_job())
+    await asyncio.gather(Progress(jobs).record(stories.completed()), Progress(jobs).forget(stories.JOB_ID))
     assert jobs.jobs == {}
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -17,6 +18,8 @@ from tests.unit.stories import COURSES, JOB_ID
 from tests.unit.test_notifier_hub import COMPLETED, Jobs, course, told
 
 LIMIT_SECONDS = 5.0
+BROWSER = {"Accept": "text/event-stream"}
+"""What an EventSource sends."""
 FAILED = course(*COURSES["failed"])
 
 
@@ -93,6 +96,13 @@ class Service:
             await asyncio.wait([request.task])
 
 
+def retry(request: Request) -> int:
+    """When the listener was told to reconnect, in milliseconds."""
+    found = re.match(rb"retry: (\d+)\n\n", request.body)
+    assert found, request.body
+    return int(found[1])
+
+
 async def test_a_new_listener_is_told_how_the_job_stands() -> None:
     service = Service(COMPLETED[2])
     async with service.request() as request:
@@ -101,7 +111,7 @@ async def test_a_new_listener_is_told_how_the_job_stands() -> None:
         assert request.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert request.headers["cache-control"] == "no-store"
         assert request.headers["x-accel-buffering"] == "no"
-        assert request.body.startswith(b"retry: 2000\n\n")
+        assert 1000 <= retry(request) <= 3000
         assert request.revisions == [3]
         service.hub.deliver(JOB_ID, told(COMPLETED[3]))
         service.hub.deliver(JOB_ID, told(COMPLETED[4]))
@@ -206,6 +216,62 @@ async def test_an_outage_of_mongodb_is_503_and_says_when_to_come_back() -> None:
     assert int(request.headers["retry-after"]) > 0
     assert b"password" not in request.body
     assert not service.hub.listens(JOB_ID)
+
+
+async def test_a_browser_is_told_to_come_back_after_an_outage_of_mongodb() -> None:
+    """An EventSource gives up for good on any status but 200."""
+    service = Service(COMPLETED[0])
+    service.jobs.error = ConnectionError("down")
+    waits = set()
+    for accept in ("text/event-stream", "TEXT/EVENT-STREAM; q=0.9, */*", *["text/event-stream"] * 20):
+        async with service.request(Accept=accept) as request:
+            await request.answered()
+        assert (request.status, request.revisions, request.ended) == (200, [], True)
+        assert request.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert request.headers["cache-control"] == "no-store"
+        assert request.body.count(b"\n\n") == 1
+        waits.add(retry(request))
+    assert len(waits) > 10
+    assert 2000 < min(waits) < max(waits) < 8000
+    assert not service.hub.listens(JOB_ID)
+
+
+async def test_a_browser_is_told_to_come_back_to_a_full_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("notifier.hub.MAX_STREAMS", 0)
+    async with Service(COMPLETED[0]).request(**BROWSER) as request:
+        await request.answered()
+    assert (request.status, request.revisions) == (200, [])
+    assert retry(request)
+
+
+async def test_an_unknown_job_is_404_for_a_browser_too() -> None:
+    async with Service().request(**BROWSER) as request:
+        await request.answered()
+    assert request.status == 404
+
+
+async def test_a_process_that_stops_sends_its_listeners_away_and_they_resume_elsewhere() -> None:
+    stopping, other = Service(COMPLETED[1]), Service(COMPLETED[-1])
+    async with stopping.request(**BROWSER) as request:
+        await request.until(b"id: 2")
+        await stopping.hub.end_streams(1.0)
+        await request.answered()
+        assert (request.status, request.revisions, request.ended) == (200, [2], True)
+        assert len(re.findall(rb"retry: \d+\n\n", request.body)) == 2
+    async with other.request(**BROWSER, Last_Event_ID="2") as request:
+        await request.answered()
+    assert request.revisions == [3, 4, 5]
+
+
+async def test_a_listener_whose_job_is_still_read_when_the_process_stops_is_sent_away() -> None:
+    service = Service(COMPLETED[1])
+    async with service.request(**BROWSER) as request:
+        await asyncio.sleep(0)
+        assert service.jobs.reads == [JOB_ID], "the read is under way"
+        await service.hub.end_streams(1.0)
+        await request.answered()
+    assert (request.status, request.revisions) == (200, [])
+    assert retry(request)
 
 
 async def test_a_full_process_is_503(monkeypatch: pytest.MonkeyPatch) -> None:

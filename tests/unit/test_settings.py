@@ -79,6 +79,7 @@ WRONG = {
     "ANALYSIS_TIMEOUT": ["hunter2", "0", "-1"],
     "ANALYSIS_ATTEMPTS": ["hunter2", "0", "1.5"],
     "SHUTDOWN_GRACE": ["hunter2", "1", "-1"],
+    "JOB_MAX_AGE": ["hunter2", "0", "-1", "1.5"],
 }
 EVERY_WRONG = [
     (service, name, value)

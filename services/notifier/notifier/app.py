@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp
 
 from contracts import problems
 from notifier import SERVICE
+from notifier.expiry import Expiry
 from notifier.health import health_routes
 from notifier.hub import Hub
 from notifier.metrics import metrics_routes
@@ -33,9 +35,10 @@ def create_app(settings: Settings) -> ASGIApp:
     hub = Hub(jobs)
     rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH, on_reconnected=hub.refresh)
     subscribe(rabbitmq, Progress(jobs), hub)
+    expiry = Expiry(jobs, rabbitmq, timedelta(seconds=settings.job_max_age))
 
     async def drain(seconds: float) -> None:
-        await asyncio.gather(rabbitmq.drain(seconds), hub.end_streams(seconds))
+        await asyncio.gather(expiry.stop(), rabbitmq.drain(seconds), hub.end_streams(seconds))
 
     stopping = Stopping(drain, settings.shutdown_grace)
 
@@ -43,6 +46,7 @@ def create_app(settings: Settings) -> ASGIApp:
     async def lifespan(_: object) -> AsyncIterator[None]:
         rabbitmq.start()
         hub.start()
+        expiry.start()
         stopping.watch()
         yield
         await stopping.finish()

@@ -1,6 +1,7 @@
 """The open SSE streams of this process, and how each is told of its job's progress without gap or repeat."""
 
 import asyncio
+import random
 import types
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
@@ -26,6 +27,11 @@ MAX_WAITING = 64
 """Frames that wait for a listener who does not read; one more and the listener is dropped, to come back later."""
 CATCH_UP_READS = 16
 """Jobs read at once when many streams have something to catch up on."""
+RECONNECT_SECONDS = 2.0
+"""When a listener who was cut off comes back; half as much more or less, so that not all come at once."""
+ENDING_SECONDS = 5.0
+"""A process that stops ends its streams over this time, in as many moments as below."""
+ENDING_TICKS = 50
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -37,8 +43,16 @@ class Jobs(Protocol):
         """Return the job with its history."""
 
 
+def reconnection(seconds: float = RECONNECT_SECONDS) -> bytes:
+    """Return the instruction to reconnect after about so long, another for each listener (`retry:`, section 9.2.6)."""
+    return b"retry: %d\n\n" % (1000 * random.uniform(seconds / 2, seconds * 1.5))  # noqa: S311 - jitter, not a secret
+
+
 class Stream:
-    """One listener. `revision` is the last that was sent; None until the first is."""
+    """One listener. `revision` is the last that was sent; None until the first is.
+
+    `end` is the terminal state when it was told before others that the listener still lacks.
+    """
 
     __slots__ = (
         "_send",
@@ -46,6 +60,7 @@ class Stream:
         "_writer",
         "behind",
         "catching_up",
+        "end",
         "ended",
         "job_id",
         "language",
@@ -60,6 +75,7 @@ class Stream:
         self.revision: int | None = None
         self.catching_up: asyncio.Task[None] | None = None
         self.behind = False
+        self.end: JobProgressedData | None = None
         self.ended = False
         self._send = send
         self._waiting: deque[dict[str, Any]] | None = None
@@ -113,6 +129,7 @@ class Hub:
         self._jobs = jobs
         self._streams: defaultdict[str, set[Stream]] = defaultdict(set)
         self._count = 0
+        self.is_ending = False
         self._reads = asyncio.Semaphore(CATCH_UP_READS)
         self._heartbeat: asyncio.Task[None] | None = None
 
@@ -125,18 +142,31 @@ class Hub:
         if self._heartbeat is not None:
             self._heartbeat.cancel()
 
-    async def end_streams(self, _seconds: float) -> None:
-        """End every stream; each listener reconnects elsewhere and resumes."""
+    async def end_streams(self, seconds: float) -> None:
+        """End every stream, one after the other, and return when their requests have ended; take no new ones.
+
+        Each listener is told when to reconnect, finds another replica, and resumes. One who does not take what he is
+        sent within `seconds` is cut off.
+        """
+        self.is_ending = True
+        deadline = asyncio.get_running_loop().time() + seconds
+        streams = self._all()
+        for tick in range(ENDING_TICKS):
+            _end(streams[tick::ENDING_TICKS])
+            if self._count:
+                await asyncio.sleep(min(seconds / 2, ENDING_SECONDS) / ENDING_TICKS)
+        # Those whose job was still being read have begun meanwhile, or have been sent away.
+        while self._count and asyncio.get_running_loop().time() < deadline:
+            _end(self._all())
+            await asyncio.sleep(ENDING_SECONDS / ENDING_TICKS)
         for stream in self._all():
-            if stream.revision is None:
+            if stream.revision is not None:
                 stream.drop()
-            else:
-                stream.write(b"", last=True)
 
     @property
     def is_full(self) -> bool:
-        """Tell whether this process has as many streams as it can serve."""
-        return self._count >= MAX_STREAMS
+        """Tell whether this process takes no more streams: it has as many as it can serve, or it is stopping."""
+        return self.is_ending or self._count >= MAX_STREAMS
 
     def attach(self, stream: Stream) -> None:
         """Begin to tell `stream` of its job; until `caught_up` it only remembers that there was news."""
@@ -170,6 +200,8 @@ class Hub:
         frames: dict[Language, bytes] = {}
         for stream in tuple(self._streams.get(job_id, ())):
             if stream.revision is None or state.revision > stream.revision + 1:
+                if is_terminal(state.status):
+                    stream.end = state
                 self._lag(stream)
             elif state.revision > stream.revision:
                 _write_state(stream, job_id, state, frames)
@@ -196,7 +228,7 @@ class Hub:
                 async with self._reads:
                     job = await self._jobs.find(stream.job_id)
                 if job is None:
-                    stream.drop()
+                    _end_purged(stream)
                     return
                 self.send_since(stream, job, stream.revision or 0)
         except Exception as error:  # noqa: BLE001 - the listener reconnects and resumes when MongoDB is back
@@ -227,6 +259,21 @@ def _write_state(stream: Stream, job_id: str, state: JobProgressedData, frames: 
         frame = frames[stream.language] = b"id: %d\ndata: %b\n\n" % (state.revision, data)
     stream.revision = state.revision
     stream.write(frame, last=is_terminal(state.status))
+
+
+def _end(streams: Sequence[Stream]) -> None:
+    for stream in streams:
+        # Before its first state a stream's answer has not begun, and no body may be sent.
+        if stream.revision is not None:
+            stream.write(reconnection(), last=True)
+
+
+def _end_purged(stream: Stream) -> None:
+    """End a stream whose job is no longer kept: with the state that it ended in, if that was told."""
+    if stream.end is not None:
+        _write_state(stream, stream.job_id, stream.end, {})
+    else:
+        stream.drop()
 
 
 @types.coroutine

@@ -24,6 +24,9 @@ class Jobs(Protocol):
     async def update(self, job: Job, change: Change) -> bool:
         """Make the change if the job is still at this revision and has not had the event."""
 
+    async def remove(self, job_id: str) -> None:
+        """Delete the job's document; done when there is none."""
+
 
 class Progress:
     """The one writer of job documents after their insertion."""
@@ -47,6 +50,10 @@ class Progress:
             if await self._jobs.update(job, change):
                 return _told(changed(job, change), event)
         raise ContendedError(event.subject)
+
+    async def forget(self, job_id: str) -> None:
+        """Remove all that is kept of the job here; events about it that are still under way find nothing to change."""
+        await self._jobs.remove(job_id)
 
 
 def _told(job: Job, event: Event) -> JobProgressed | None:

@@ -1,18 +1,23 @@
 """MongoDB: reads job documents and makes one named change at a time; never a replace, never an upsert."""
 
-from datetime import UTC
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
 from pydantic import BaseModel
-from pymongo import ReadPreference, UpdateOne, WriteConcern
+from pymongo import ASCENDING, ReadPreference, UpdateOne, WriteConcern
 
-from contracts.job import Change, Job
+from contracts.job import Change, Job, Stage, Status
 from notifier.batches import Batches
+from notifier.expiry import StandingJob
 
 ANSWER_MS = 5000
 """How long MongoDB may take before a message is tried again, milliseconds."""
+STANDING_JOBS = 1000
+"""Jobs that one look for those that stand still brings."""
+_PROCESSING = {"view.status": Status.PROCESSING.value}
 
 
 class Jobs:
@@ -39,6 +44,33 @@ class Jobs:
     async def update(self, job: Job, change: Change) -> bool:
         """Make the change; False when the job is no longer at this revision, or has had the event meanwhile."""
         return await self._updates.answer((job, change))
+
+    async def remove(self, job_id: str) -> None:
+        """Delete the job's document; done when there is none."""
+        await self._jobs.delete_one({"_id": job_id})
+
+    async def prepare(self) -> None:
+        """Create the index that the question below needs; it is written twice in a job's life, at its two ends."""
+        await self._jobs.create_index(
+            [("created_at", ASCENDING)], name="processing", partialFilterExpression=_PROCESSING
+        )
+
+    async def standing_since(self, moment: datetime) -> Sequence[StandingJob]:
+        """Return the oldest of the unfinished jobs that have not changed since `moment` and have an empty outbox."""
+        # By created_at, which never changes and is no later: an index on updated_at would be written at each change.
+        older = {"created_at": {"$lt": moment}, "view.updated_at": {"$lt": moment}, "outbox": None}
+        fields = {"token_id": 1, "traceparent": 1, "revision": 1, "view.stage": 1}
+        cursor = self._jobs.find({**_PROCESSING, **older}, fields).sort("created_at", ASCENDING)
+        return [
+            StandingJob(
+                job_id=found["_id"],
+                token_id=found["token_id"],
+                traceparent=found["traceparent"],
+                revision=found["revision"],
+                is_held=found["view"]["stage"] == Stage.HELD,
+            )
+            for found in await cursor.limit(STANDING_JOBS).to_list(STANDING_JOBS)
+        ]
 
     async def is_up(self) -> bool:
         """Tell whether a primary answers."""

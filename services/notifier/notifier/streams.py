@@ -12,12 +12,11 @@ from contracts import problems
 from contracts.failures import preferred_language
 from contracts.job import is_terminal
 from contracts.problems import ProblemKind
-from notifier.hub import Hub, Stream
+from notifier.hub import Hub, Stream, reconnection
 from notifier.store import Jobs
 
 log = structlog.get_logger()
 
-RECONNECT_MS = 2000
 RETRY_AFTER_SECONDS = 5
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -42,7 +41,7 @@ class ProgressStreams:
         elif job_id is None:
             await problem_response(request, problems.JOB_NOT_FOUND)(scope, receive, send)
         elif self._hub.is_full:
-            await problem_response(request, problems.BUSY)(scope, receive, send)
+            await _passing_trouble(request, problems.BUSY)(scope, receive, send)
         else:
             language = preferred_language(request.headers.get("accept-language"))
             stream = Stream(job_id, send, language, asyncio.current_task())
@@ -62,7 +61,7 @@ class ProgressStreams:
             job = await self._jobs.find(stream.job_id)
         except Exception as error:  # noqa: BLE001 - whatever it is, the listener is told to come back
             log.warning("stream refused", job_id=stream.job_id, reason=type(error).__name__)
-            await problem_response(request, problems.UNAVAILABLE)(request.scope, receive, send)
+            await _passing_trouble(request, problems.UNAVAILABLE)(request.scope, receive, send)
             return
         if job is None:
             await problem_response(request, problems.JOB_NOT_FOUND)(request.scope, receive, send)
@@ -72,8 +71,11 @@ class ProgressStreams:
             # A browser takes 204 as the word not to reconnect.
             await Response(status_code=204)(request.scope, receive, send)
             return
+        if self._hub.is_ending:
+            await _passing_trouble(request, problems.UNAVAILABLE)(request.scope, receive, send)
+            return
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-        await send({"type": "http.response.body", "body": b"retry: %d\n\n" % RECONNECT_MS, "more_body": True})
+        await send({"type": "http.response.body", "body": reconnection(), "more_body": True})
         # Without an id the listener is told how the job stands; an id from the future is not believed.
         before_last = job.revision - 1
         self._hub.send_since(stream, job, before_last if seen is None else min(seen, job.revision))
@@ -92,6 +94,16 @@ def _canonical(job_id: str) -> str | None:
 def _last_event_id(request: Request) -> int | None:
     value = request.headers.get("last-event-id", "")
     return int(value) if value.isascii() and value.isdecimal() and len(value) < 10 else None  # noqa: PLR2004 - no revision is longer
+
+
+def _passing_trouble(request: Request, kind: ProblemKind) -> Response:
+    """Return the answer to a request that will be served later.
+
+    An EventSource gives up for good on any status but 200: it gets an empty stream that tells it when to reconnect.
+    """
+    if "text/event-stream" in request.headers.get("accept", "").lower():
+        return Response(reconnection(RETRY_AFTER_SECONDS), headers={k.decode(): v.decode() for k, v in HEADERS})
+    return problem_response(request, kind)
 
 
 def problem_response(request: Request, kind: ProblemKind) -> Response:

@@ -10,7 +10,7 @@ from faststream.rabbit import RabbitMessage
 from structlog.contextvars import bound_contextvars
 
 from contracts import events, topology
-from contracts.events import Envelope, Event, InvalidEventError, JobProgressed
+from contracts.events import Envelope, Event, InvalidEventError, JobProgressed, JobPurged
 from notifier import SERVICE
 from notifier.hub import Hub
 from notifier.progress import Progress
@@ -27,6 +27,11 @@ def subscribe(rabbitmq: RabbitMQ, progress: Progress, hub: Hub) -> None:
         if progressed is not None:
             await rabbitmq.fan_out(progressed)
 
+    async def on_job_purged(event: JobPurged) -> None:
+        # Open streams hear of the end first: from then on there is nothing to be read.
+        await on_event(event)
+        await progress.forget(event.subject)
+
     def on_job_progressed(job_id: str, body: bytes) -> None:
         # The routing key spares decoding what nobody here listens to.
         if hub.listens(job_id):
@@ -35,7 +40,7 @@ def subscribe(rabbitmq: RabbitMQ, progress: Progress, hub: Hub) -> None:
                 hub.deliver(job_id, event.data)
 
     for queue in topology.NOTIFIER_QUEUES:
-        _subscribe(rabbitmq, queue, on_event)
+        _subscribe(rabbitmq, queue, on_job_purged if queue.event is JobPurged else on_event)
     rabbitmq.subscribe_fan_out(on_job_progressed)
 
 

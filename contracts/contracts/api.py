@@ -4,12 +4,15 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field
 
-from contracts.events import JobProgressedData, JsonObject
+from contracts.events import AudioInfo, JobProgressedData, JsonObject
 from contracts.failures import FailureCode, Language, sentence
-from contracts.job import Stage, Status
+from contracts.job import Job, Stage, Status, progressed
 from contracts.problems import BUSY, CONTENT_TYPE, JOB_NOT_FOUND, UNAVAILABLE, ProblemKind
 
 UPLOAD_MESSAGE = "업로드 완료, 백그라운드에서 처리됩니다."
+CANCEL_MESSAGE = "취소 요청을 받았습니다."
+PURGE_MESSAGE = "삭제 요청을 받았습니다."
+JOBS_PATH = "/jobs"
 PROGRESS_PATH = "/tokens/analysis-progress/{job_id}"
 RESULT_PATH = "/tokens/analysis-result/{job_id}"
 
@@ -22,6 +25,20 @@ class UploadAccepted(BaseModel):
     status: Status = Status.PROCESSING
     result_url: str = Field(description="Where the job's state and result are read")
     progress_url: str = Field(description="Where the job's progress is streamed")
+
+
+class RetryAccepted(UploadAccepted):
+    """The answer to a retry: a new job has begun with the recording of an old one."""
+
+    retry_of: str = Field(description="The job whose recording is analysed again")
+
+
+class RemovalAccepted(BaseModel):
+    """The answer to a job's cancelling or purging: it will be done, unless the job's own end is faster."""
+
+    job_id: str
+    status: Status = Field(description="As it was when it was asked for")
+    message: str
 
 
 class JobError(BaseModel):
@@ -47,6 +64,36 @@ class JobState(BaseModel):
     updated_at: AwareDatetime
 
 
+class HistoryLine(BaseModel):
+    """One event that concerned a job; from `status` on only where a listener saw a change."""
+
+    type: str = Field(description="The event's type, or `job.created`")
+    time: AwareDatetime
+    status: Status | None = None
+    stage: Stage | None = None
+    progress: int | None = None
+    message: str | None = None
+
+
+class JobDetails(JobState):
+    """Everything that is kept of a job."""
+
+    filename: str | None = Field(default=None, description="What the user called the file")
+    retry_of: str | None = Field(default=None, description="The job whose recording this one analyses again")
+    audio: AudioInfo | None = Field(default=None, description="What decoding the recording found")
+    ahead: int | None = Field(
+        default=None, ge=0, description="While `processing`: how many jobs that came before it are not done either"
+    )
+    history: list[HistoryLine] = Field(description="In the order of arrival")
+
+
+class JobList(BaseModel):
+    """One page of jobs, the newest first; none has its `result`."""
+
+    jobs: list[JobState]
+    next: str | None = Field(default=None, description="Where the page after this one is read; absent on the last")
+
+
 class WebhookReceipt(BaseModel):
     """The answer to the analysis server's call."""
 
@@ -64,18 +111,52 @@ class Health(BaseModel):
     warnings: list[str] = Field(default_factory=list, description="What somebody should look at; told by /health alone")
 
 
-def state_json(job_id: str, progressed: JobProgressedData, language: Language) -> bytes:
+def state_json(job_id: str, seen: JobProgressedData, language: Language) -> bytes:
     """Return a job's JobState in the caller's language, as JSON without the fields that it does not have.
 
     The result, which may be large and is asked for often, is put in as the text that it is kept as.
     """
-    fields = progressed.model_dump(exclude={"revision", "error", "result_json"})
-    code = progressed.error
+    return _with_result(JobState(**_state(job_id, seen, language)), seen.result_json)
+
+
+def details_json(job: Job, ahead: int | None, language: Language) -> bytes:
+    """Return a job's JobDetails in the caller's language, as `state_json` does."""
+    seen = progressed(job, job.revision, job.view)
+    details = JobDetails(
+        **_state(job.job_id, seen, language),
+        filename=job.filename,
+        retry_of=job.retry_of,
+        audio=job.audio,
+        ahead=ahead,
+        history=[
+            HistoryLine(
+                type=entry.type,
+                time=entry.time,
+                **entry.view.model_dump(include={"status", "stage", "progress", "message"}) if entry.view else {},
+            )
+            for entry in job.history
+        ],
+    )
+    return _with_result(details, seen.result_json)
+
+
+def listed(job: Job, language: Language) -> JobState:
+    """Return how a job stands, without its result."""
+    return JobState(**_state(job.job_id, progressed(job, job.revision, job.view), language))
+
+
+def _state(job_id: str, seen: JobProgressedData, language: Language) -> dict[str, Any]:
+    code = seen.error
     error = None if code is None else JobError(code=code, message=sentence(code, language))
-    state = JobState(job_id=job_id, error=error, **fields).model_dump_json(exclude_none=True).encode()
-    if progressed.result_json is None:
-        return state
-    return b'%b,"result":%b}' % (state.removesuffix(b"}"), progressed.result_json.encode())
+    fields = seen.model_dump(exclude={"revision", "error", "result_json"})
+    return {"job_id": job_id, "error": error, **fields}
+
+
+def _with_result(state: JobState, result_json: str | None) -> bytes:
+    text = state.model_dump_json(exclude_none=True).encode()
+    if result_json is None:
+        return text
+    return b'%b,"result":%b}' % (text.removesuffix(b"}"), result_json.encode())
 
 
 def _problem_answer(*kinds: ProblemKind) -> dict[str, Any]:

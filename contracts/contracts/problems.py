@@ -99,6 +99,60 @@ JOB_NOT_FOUND = ProblemKind(
     ("작업을 찾을 수 없습니다", "job_id를 확인해 주세요."),
     ("Job not found", "No such job. Check the job_id."),
 )
+JOB_NOT_ENDED = ProblemKind(
+    "job_not_ended",
+    409,
+    ("아직 처리 중인 작업입니다", "작업이 끝난 뒤에 다시 시도하거나, 먼저 작업을 취소해 주세요."),
+    ("Job not ended", "The job is still under way. Wait for its end, or cancel it first."),
+)
+RECORDING_GONE = ProblemKind(
+    "recording_gone",
+    409,
+    ("녹음이 남아 있지 않습니다", "이 작업의 녹음은 보관되어 있지 않습니다. 파일을 다시 올려 주세요."),
+    ("Recording gone", "This job's recording is not kept. Please upload the file again."),
+)
+AUDIO_NOT_FOUND = ProblemKind(
+    "audio_not_found",
+    404,
+    ("오디오를 찾을 수 없습니다", "이 작업의 녹음이 아직 저장되지 않았거나 보관되어 있지 않습니다."),
+    ("Audio not found", "This job's recording is not stored yet, or is not kept."),
+)
+RANGE_NOT_SATISFIABLE = ProblemKind(
+    "range_not_satisfiable",
+    416,
+    ("요청한 범위가 없습니다", "범위가 오디오의 크기를 벗어났습니다. Content-Range 헤더에 크기가 있습니다."),
+    ("Range not satisfiable", "The range lies beyond the audio. Its size is in the Content-Range header."),
+)
+IDEMPOTENCY_KEY_INVALID = ProblemKind(
+    "idempotency_key_invalid",
+    400,
+    ("잘못된 Idempotency-Key입니다", "Idempotency-Key는 한 번만, 공백 없는 ASCII 문자 1~255자로 보내 주세요."),
+    ("Invalid Idempotency-Key", "Send one Idempotency-Key of 1 to 255 visible ASCII characters."),
+)
+IDEMPOTENCY_KEY_IN_USE = ProblemKind(
+    "idempotency_key_in_use",
+    409,
+    (
+        "같은 요청이 처리 중입니다",
+        "같은 Idempotency-Key의 요청이 아직 처리 중입니다. 잠시 후 같은 요청을 다시 보내 주세요.",
+    ),
+    (
+        "Request in progress",
+        "A request with this Idempotency-Key is still under way. Send the same request again in a moment.",
+    ),
+)
+IDEMPOTENCY_KEY_REUSED = ProblemKind(
+    "idempotency_key_reused",
+    422,
+    (
+        "이미 사용한 Idempotency-Key입니다",
+        "이 Idempotency-Key는 다른 녹음이나 다른 토큰에 쓰였습니다. 새 키로 보내 주세요.",
+    ),
+    (
+        "Idempotency-Key already used",
+        "This Idempotency-Key was used for another recording or token. Send this one with a new key.",
+    ),
+)
 SIGNATURE_INVALID = ProblemKind(
     "signature_invalid",
     401,

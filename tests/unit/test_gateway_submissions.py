@@ -12,8 +12,15 @@ from hypothesis import strategies as st
 from contracts import events, problems
 from contracts.events import JsonObject
 from contracts.job import Job
-from gateway.errors import BackEndError, ProblemError
-from gateway.submissions import Submissions, too_large_to_keep, webhook_event
+from gateway.errors import AudioGoneError, BackEndError, ProblemError
+from gateway.submissions import (
+    JobExistsError,
+    Recording,
+    StoredAudio,
+    Submissions,
+    too_large_to_keep,
+    webhook_event,
+)
 from tests.unit import stories
 
 CONTENT = [b"RIFF", b"", b"more of it"]
@@ -41,11 +48,25 @@ class Inbox:
 
     def __init__(self, done: list[str]) -> None:
         self.objects: dict[str, bytes] = {}
+        self.kept: dict[str, bytes] = {}
+        self.removing_fails = False
         self._done = done
 
     async def write(self, key: str, chunks: AsyncIterator[bytes]) -> None:
         self.objects[key] = b"".join([chunk async for chunk in chunks])
         self._done.append("stored")
+
+    async def take_back(self, audio: StoredAudio, key: str) -> None:
+        if audio.key not in self.kept:
+            raise AudioGoneError
+        self.objects[key] = self.kept[audio.key]
+        self._done.append("taken back")
+
+    async def remove_all(self, keys: list[str]) -> None:
+        if self.removing_fails:
+            raise BackEndError("S3")
+        for key in keys:
+            del self.objects[key]
 
 
 class Jobs:
@@ -56,11 +77,14 @@ class Jobs:
         self._done = done
         self._error = error
 
-    async def insert(self, job: Job) -> None:
+    async def insert(self, job: Job) -> bool:
         if self._error:
             raise self._error
+        if any(kept.job_id == job.job_id for kept in self.inserted):
+            return False
         self.inserted.append(job)
         self._done.append("inserted")
+        return True
 
 
 class Taken:
@@ -117,6 +141,52 @@ async def test_a_file_that_never_ends_well_becomes_no_job() -> None:
     with pytest.raises(ProblemError):
         await taken.accept(Arriving(CONTENT, error=ProblemError(problems.FORM_MALFORMED)))
     assert (taken.inbox.objects, taken.jobs.inserted) == ({}, [])
+
+
+OTHER_ID = "11111111-2222-4333-8444-555555555555"
+KEPT = StoredAudio(f"audio/{stories.JOB_ID}.wav", 9, "audio/wav", '"e"')
+
+
+async def test_requests_that_make_the_same_job_write_to_objects_of_their_own_and_one_wins() -> None:
+    taken = Taken()
+    first = await taken.submissions.accept(stories.TOKEN_ID, Arriving(CONTENT), stories.TRACEPARENT, OTHER_ID)
+    with pytest.raises(JobExistsError) as refused:
+        await taken.submissions.accept("another", Arriving([b"other"]), stories.TRACEPARENT, OTHER_ID)
+    assert refused.value.recording == Recording("another", hashlib.sha256(b"other").hexdigest())
+    assert first.subject == OTHER_ID
+    assert first.data.inbox_key.startswith(f"inbox/{OTHER_ID}.")
+    assert taken.inbox.objects == {first.data.inbox_key: b"".join(CONTENT)}
+    assert len(taken.jobs.inserted) == 1
+
+
+async def test_a_loser_whose_object_cannot_be_removed_has_lost_all_the_same() -> None:
+    taken = Taken()
+    await taken.submissions.accept(stories.TOKEN_ID, Arriving(CONTENT), stories.TRACEPARENT, OTHER_ID)
+    taken.inbox.removing_fails = True
+    with pytest.raises(JobExistsError):
+        await taken.submissions.accept(stories.TOKEN_ID, Arriving(CONTENT), stories.TRACEPARENT, OTHER_ID)
+    assert len(taken.inbox.objects) == 2
+
+
+async def test_a_retry_is_a_new_job_with_the_old_ones_recording() -> None:
+    taken = Taken()
+    taken.inbox.kept[KEPT.key] = b"the audio"
+    old = Job.received(stories.received(), "녹음.wav")
+    event = await taken.submissions.accept_again(old, KEPT, stories.TRACEPARENT)
+    (job,) = taken.jobs.inserted
+    assert taken.done == ["taken back", "inserted"]
+    assert (job.retry_of, job.filename, job.token_id) == (old.job_id, "녹음.wav", old.token_id)
+    assert event.subject == job.job_id != old.job_id
+    assert (event.data.size_bytes, event.data.sha256) == (KEPT.size_bytes, old.sha256)
+    assert taken.inbox.objects == {event.data.inbox_key: b"the audio"}
+    assert events.decode((job.outbox or "").encode()) == event
+
+
+async def test_a_retry_without_a_recording_is_no_job() -> None:
+    taken = Taken()
+    with pytest.raises(AudioGoneError):
+        await taken.submissions.accept_again(Job.received(stories.received(), None), KEPT, stories.TRACEPARENT)
+    assert taken.jobs.inserted == []
 
 
 @pytest.mark.parametrize(

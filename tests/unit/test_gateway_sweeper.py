@@ -69,6 +69,13 @@ async def test_old_objects_go_unless_their_job_still_needs_them() -> None:
         assert set(inbox.objects) == {"inbox/b", "inbox/d", "inbox/young"}
 
 
+async def test_each_of_several_objects_of_one_job_stays_as_long_as_it() -> None:
+    keys = {"inbox/a.0011": OLD, "inbox/a.ffee": OLD, "inbox/b.0011": OLD, "inbox/ab": OLD}
+    inbox = Inbox(keys)
+    async with sweeping(inbox, Jobs("a")):
+        assert set(inbox.objects) == {"inbox/a.0011", "inbox/a.ffee"}
+
+
 async def test_age_counts_back_from_now() -> None:
     inbox = Inbox({})
     before = datetime.now(UTC)

@@ -75,6 +75,7 @@ WRONG = {
     "MAX_UPLOAD_BYTES": ["hunter2", "0", "-5", "1MB"],
     "MAX_RESULT_BYTES": ["hunter2", "0"],
     "INBOX_MAX_AGE": ["hunter2", "0", "-1"],
+    "RETENTION_DAYS": ["0", "-1", "for ever", "1e9"],
     "MAX_AUDIO_SECONDS": ["hunter2", "0", "-1", "nan"],
     "ANALYSIS_TIMEOUT": ["hunter2", "0", "-1"],
     "ANALYSIS_ATTEMPTS": ["hunter2", "0", "1.5"],

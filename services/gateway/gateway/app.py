@@ -13,15 +13,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from contracts import api
 from contracts.problems import Problem
 from gateway import SERVICE
+from gateway.availability import Availability
 from gateway.errors import handle_errors
 from gateway.health import health_routes
+from gateway.idempotency import Idempotency
 from gateway.outbox import Outbox
 from gateway.rabbitmq import RabbitMQ
-from gateway.routes import result_routes, upload_routes, webhook_routes
+from gateway.removals import Retention
+from gateway.routes.audio import audio_routes
+from gateway.routes.jobs import reading_routes, removal_routes, retry_routes
+from gateway.routes.uploads import upload_routes
+from gateway.routes.webhook import webhook_routes
 from gateway.settings import Settings
 from gateway.stopping import Stopping
-from gateway.storage import Inbox
-from gateway.store import Jobs
+from gateway.storage import Storage
+from gateway.store import Claims, Jobs, connected
 from gateway.submissions import Submissions
 from gateway.sweeper import Sweeper
 
@@ -31,38 +37,44 @@ def create_app(settings: Settings) -> ASGIApp:
     return CORSMiddleware(
         _WithoutTrailingSlash(create_api(settings)),
         allow_origins=settings.origins,
-        allow_methods=["GET", "POST"],
+        allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],
-        expose_headers=["Location", "Retry-After", "Content-Language"],
+        expose_headers=["Location", "Retry-After", "Content-Language", "Accept-Ranges", "Content-Range", "ETag"],
         max_age=600,
     )
 
 
 def create_api(settings: Settings) -> FastAPI:
     """Return the routes with what they need; also what the public OpenAPI document is made from."""
-    inbox = Inbox(settings)
-    jobs = Jobs(str(settings.mongodb_url))
+    storage = Storage(settings)
+    mongodb = connected(str(settings.mongodb_url))
+    jobs = Jobs(mongodb)
     rabbitmq = RabbitMQ(str(settings.rabbitmq_url))
     outbox = Outbox(jobs, rabbitmq)
-    sweeper = Sweeper(inbox, jobs, timedelta(seconds=settings.inbox_max_age))
+    sweeper = Sweeper(storage, jobs, timedelta(seconds=settings.inbox_max_age))
+    retention = Retention(jobs, rabbitmq, settings.retention)
+    back_ends = Availability({"S3": storage.is_up, "MongoDB": jobs.is_up, "RabbitMQ": rabbitmq.is_up})
+    submissions = Submissions(storage, jobs)
 
     async def drain(_: float) -> None:
         await sweeper.stop()
+        await retention.stop()
 
     stopping = Stopping(drain, settings.shutdown_grace)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with inbox:
+        async with storage:
             rabbitmq.start()
             outbox.start()
             sweeper.start()
+            retention.start()
             stopping.watch()
             yield
             await stopping.finish()
             await outbox.stop()
             await rabbitmq.stop()
-            jobs.close()
+            mongodb.close()
 
     app = FastAPIOffline(
         title="Sori",
@@ -72,14 +84,18 @@ def create_api(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    app.include_router(upload_routes(settings, Submissions(inbox, jobs), outbox))
-    app.include_router(result_routes(jobs))
-    app.include_router(webhook_routes(settings, jobs, rabbitmq))
+    idempotency = Idempotency(Claims(mongodb), jobs, submissions)
+    app.include_router(upload_routes(settings, submissions, idempotency, outbox, back_ends))
+    app.include_router(reading_routes(jobs))
+    app.include_router(audio_routes(jobs, storage))
+    app.include_router(removal_routes(jobs, rabbitmq, back_ends))
+    app.include_router(retry_routes(jobs, storage, submissions, outbox, back_ends))
+    app.include_router(webhook_routes(settings, jobs, rabbitmq, back_ends))
     checks = {
         "accepting": stopping.is_accepting,
         "rabbitmq": rabbitmq.is_up,
         "mongodb": jobs.is_up,
-        "s3": inbox.is_up,
+        "s3": storage.is_up,
     }
     app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters))
     handle_errors(app)

@@ -2,9 +2,11 @@
 
 ProblemError ── carries one of contracts.problems and the headers that go with it
 BackEndError ── storage, database or broker did not answer; becomes `unavailable`
+AudioGoneError ── a recording was removed after it had been found; each route says what that means to it
 """
 
 import asyncio
+from collections.abc import Mapping
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -27,10 +29,11 @@ LINGER_SECONDS = 2.0
 class ProblemError(Exception):
     """A request that cannot be served, for a reason that the caller is told."""
 
-    def __init__(self, kind: ProblemKind, *, close: bool = False) -> None:
+    def __init__(self, kind: ProblemKind, *, close: bool = False, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(kind.code)
         self.kind = kind
         self.close = close
+        self.headers = headers or {}
 
 
 class BackEndError(Exception):
@@ -41,10 +44,16 @@ class BackEndError(Exception):
         self.back_end = back_end
 
 
-def problem_response(request: Request, kind: ProblemKind, *, close: bool = False) -> Response:
+class AudioGoneError(Exception):
+    """A recording was removed after it had been found."""
+
+
+def problem_response(
+    request: Request, kind: ProblemKind, *, close: bool = False, more: Mapping[str, str] | None = None
+) -> Response:
     """Return the answer for `kind`; `close` says that nothing more is read from this connection."""
     language = preferred_language(request.headers.get("accept-language"))
-    headers = {"Content-Language": language, "Cache-Control": "no-store"}
+    headers = {"Content-Language": language, "Cache-Control": "no-store", **(more or {})}
     if kind.status == problems.UNAVAILABLE.status:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     body = kind.body(language).model_dump_json()
@@ -69,14 +78,18 @@ class _LastResponse(Response):
         await send({"type": "http.response.body", "body": b""})
 
 
+def _name(cause: BaseException | None) -> str:
+    return "no answer" if cause is None else type(cause).__name__
+
+
 def handle_errors(app: FastAPI) -> None:
     """Make every error of `app` a problem body; what nobody expected is logged here, once."""
 
     async def on_problem(request: Request, error: ProblemError) -> Response:
-        return problem_response(request, error.kind, close=error.close)
+        return problem_response(request, error.kind, close=error.close, more=error.headers)
 
     async def on_back_end(request: Request, error: BackEndError) -> Response:
-        log.warning("request refused", reason=str(error), cause=type(error.__cause__).__name__, path=request.url.path)
+        log.warning("request refused", reason=str(error), cause=_name(error.__cause__), path=request.url.path)
         return problem_response(request, problems.UNAVAILABLE, close=True)
 
     async def on_http(request: Request, error: HTTPException) -> Response:

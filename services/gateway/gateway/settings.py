@@ -1,5 +1,6 @@
 """What the gateway reads from the environment."""
 
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import AmqpDsn, BeforeValidator, Field, MongoDsn, SecretStr
@@ -24,9 +25,20 @@ class Settings(BaseSettings):
         default=24 * 3600, gt=0, description="Seconds after which a crash's leftovers in the inbox are removed"
     )
     shutdown_grace: float = Field(default=20, ge=2, description="Seconds from SIGTERM to the end of the process")
+    retention_days: float | None = Field(
+        default=None,
+        gt=0,
+        le=36500,
+        description="Days after which an ended job is purged; absent: kept for ever",
+    )
     host: str = "127.0.0.1"
     port: int = Field(default=8010, ge=1, le=65535)
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"
+
+    @property
+    def retention(self) -> timedelta | None:
+        """How long a job that has ended is kept, None for ever."""
+        return None if self.retention_days is None else timedelta(days=self.retention_days)
 
     @property
     def origins(self) -> list[str]:

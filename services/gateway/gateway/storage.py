@@ -1,8 +1,8 @@
-"""S3: writes uploads into the inbox while they arrive, with bounded memory."""
+"""S3: writes uploads into inbox/ while they arrive, and reads audio/, both with bounded memory."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from datetime import datetime
 from io import BytesIO
 from typing import Any, Self
@@ -11,18 +11,25 @@ import aioboto3
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from gateway.errors import BackEndError
+from gateway.errors import AudioGoneError, BackEndError
 from gateway.settings import Settings
+from gateway.submissions import StoredAudio
 from gateway.sweeper import PREFIX
 
 PART_BYTES = 5 * 1024 * 1024
 """S3's smallest part. What an upload holds in memory is one part that fills, or one that is being sent."""
 PARTS_IN_FLIGHT = 2
 """Parts sent at once by this process: more would take memory and gain no speed."""
+READ_BYTES = 64 * 1024
+CONNECTIONS = 128
+"""As many as requests may want at once: uploads, audio that is read, and what the sweeper does."""
+
+_GONE = {"NoSuchKey", "NotFound", "404", "PreconditionFailed", "412"}
+"""What S3 answers about a key where there is nothing, or no longer the same."""
 
 
-class Inbox:
-    """The bucket's inbox/; one client for the process, opened by `async with`."""
+class Storage:
+    """The bucket; one client for the process, opened by `async with`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -39,7 +46,7 @@ class Inbox:
         )
         config = AioConfig(
             signature_version="s3v4",
-            max_pool_connections=64,
+            max_pool_connections=CONNECTIONS,
             connect_timeout=5,
             read_timeout=30,
             retries={"mode": "standard", "total_max_attempts": 2},
@@ -62,6 +69,31 @@ class Inbox:
             await self._call("put_object", Key=key, Body=part)
         else:
             await self._put_parts(key, part, chunks)
+
+    async def take_back(self, audio: StoredAudio, key: str) -> None:
+        """Copy a kept recording into the inbox, inside S3; AudioGoneError when it is no longer there."""
+        source = {"Bucket": self._bucket, "Key": audio.key}
+        with _noticing_gone():
+            await self._call("copy_object", Key=key, CopySource=source, CopySourceIfMatch=audio.etag)
+
+    async def find_audio(self, job_id: str) -> StoredAudio | None:
+        """Return the recording that is kept for a job, None when there is none."""
+        listed = await self._call("list_objects_v2", Prefix=f"audio/{job_id}.", MaxKeys=1)
+        if not listed.get("Contents"):
+            return None
+        key = listed["Contents"][0]["Key"]
+        try:
+            with _noticing_gone():
+                head = await self._call("head_object", Key=key)
+        except AudioGoneError:
+            return None
+        return StoredAudio(key, head["ContentLength"], head["ContentType"], head["ETag"])
+
+    async def read(self, audio: StoredAudio, asked: str) -> AsyncGenerator[bytes, None]:
+        """Return the bytes of a Range; AudioGoneError when the recording is no longer there."""
+        with _noticing_gone():
+            answer = await self._call("get_object", Key=audio.key, Range=asked, IfMatch=audio.etag)
+        return _chunks(answer["Body"])
 
     async def older_than(self, moment: datetime) -> AsyncIterator[list[str]]:
         """Yield the keys of objects that were written before `moment`, a page of up to 1,000 at a time."""
@@ -121,6 +153,23 @@ class Inbox:
             return await getattr(self._s3, operation)(Bucket=self._bucket, **arguments)
         except (ClientError, BotoCoreError, OSError) as error:
             raise BackEndError("S3") from error
+
+
+@contextmanager
+def _noticing_gone() -> Iterator[None]:
+    try:
+        yield
+    except BackEndError as error:
+        response = getattr(error.__cause__, "response", {})
+        if response.get("Error", {}).get("Code") in _GONE:
+            raise AudioGoneError from error
+        raise
+
+
+async def _chunks(body: Any) -> AsyncGenerator[bytes, None]:
+    async with body:
+        async for chunk in body.iter_chunks(READ_BYTES):
+            yield chunk
 
 
 async def _fill(part: BytesIO, chunks: AsyncIterator[bytes]) -> int:

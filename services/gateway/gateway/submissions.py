@@ -1,11 +1,14 @@
 """Takes recordings and webhook calls in: what must be safe, and in which order, before either is answered."""
 
 import hashlib
+import secrets
 import unicodedata
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Protocol
 from uuid import uuid4
 
+import structlog
 from pydantic import JsonValue
 
 from contracts import events, webhook
@@ -14,9 +17,37 @@ from contracts.job import Job
 from gateway import SERVICE
 from gateway.sweeper import PREFIX
 
+log = structlog.get_logger()
+
 FILENAME_CHARACTERS = 255
 MAX_DEPTH = 100
 """Levels of a webhook body; an event adds some of its own, and readers of JSON give up at about 200."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a job is made from: the same token and the same bytes are the same recording."""
+
+    token_id: str
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class StoredAudio:
+    """A recording that the uploader has verified and kept."""
+
+    key: str
+    size_bytes: int
+    content_type: str
+    etag: str
+
+
+class JobExistsError(Exception):
+    """There is a job with this id already; `recording` is the one that was to become it now."""
+
+    def __init__(self, recording: Recording) -> None:
+        super().__init__("the job exists")
+        self.recording = recording
 
 
 class File(Protocol):
@@ -34,12 +65,18 @@ class Inbox(Protocol):
     async def write(self, key: str, chunks: AsyncIterator[bytes]) -> None:
         """Store all of the chunks, or nothing."""
 
+    async def take_back(self, audio: StoredAudio, key: str) -> None:
+        """Copy a kept recording into the inbox."""
+
+    async def remove_all(self, keys: list[str]) -> None:
+        """Delete objects."""
+
 
 class Jobs(Protocol):
     """The job documents."""
 
-    async def insert(self, job: Job) -> None:
-        """Keep a new job."""
+    async def insert(self, job: Job) -> bool:
+        """Keep a new job; False when there is one with this id."""
 
 
 class Submissions:
@@ -49,19 +86,54 @@ class Submissions:
         self._inbox = inbox
         self._jobs = jobs
 
-    async def accept(self, token_id: str, file: File, traceparent: str) -> UploadReceived:
-        """Store the file and its job; the event returned is in the job's outbox and is to be published now."""
-        job_id = str(uuid4())
-        key = f"{PREFIX}{job_id}"
+    async def accept(self, token_id: str, file: File, traceparent: str, job_id: str | None = None) -> UploadReceived:
+        """Store the file and its job; the event returned is in the job's outbox and is to be published now.
+
+        A job id is given when several requests may be about to make the same job. Each of them has an inbox object of
+        its own, so that none writes over what another's event tells; JobExistsError when another one was faster.
+        """
+        if job_id is None:
+            job_id = str(uuid4())
+            key = f"{PREFIX}{job_id}"
+        else:
+            key = f"{PREFIX}{job_id}.{secrets.token_hex(8)}"
         measured = _Measured(file.chunks())
         await self._inbox.write(key, measured)
         data = events.UploadReceivedData(
             token_id=token_id, inbox_key=key, size_bytes=measured.size_bytes, sha256=measured.sha256
         )
         event = UploadReceived.new(job_id, data, source=SERVICE, traceparent=traceparent)
-        # When this fails it may have been done all the same, so the object stays: the sweeper knows by then.
-        await self._jobs.insert(Job.received(event, _shown(file.filename)))
+        await self._insert(Job.received(event, _shown(file.filename)), event)
         return event
+
+    async def accept_again(self, job: Job, audio: StoredAudio, traceparent: str) -> UploadReceived:
+        """Make a new job of the recording that is kept of an old one; it goes an upload's way from here on."""
+        job_id = str(uuid4())
+        data = events.UploadReceivedData(
+            token_id=job.token_id, inbox_key=f"{PREFIX}{job_id}", size_bytes=audio.size_bytes, sha256=job.sha256
+        )
+        await self._inbox.take_back(audio, data.inbox_key)
+        event = UploadReceived.new(job_id, data, source=SERVICE, traceparent=traceparent)
+        await self._insert(Job.received(event, job.filename, retry_of=job.job_id), event)
+        return event
+
+    async def _insert(self, job: Job, event: UploadReceived) -> None:
+        # When this fails it may have been done all the same, so the object stays: the sweeper knows by then.
+        if await self._jobs.insert(job):
+            return
+        try:
+            await self._inbox.remove_all([event.data.inbox_key])
+        except Exception as error:  # noqa: BLE001 - the sweeper finds it
+            log.warning("inbox object stays behind", job_id=job.job_id, reason=type(error).__name__)
+        raise JobExistsError(Recording(job.token_id, job.sha256))
+
+
+async def sha256_of(file: File) -> str:
+    """Read a file to its end, and keep nothing of it but its SHA-256."""
+    measured = _Measured(file.chunks())
+    async for _ in measured:
+        pass
+    return measured.sha256
 
 
 def webhook_event(job_id: str, attempt: int, body: JsonObject | None, traceparent: str) -> Event:

@@ -64,10 +64,15 @@ class Sweeper:
     async def _sweep(self, moment: datetime) -> None:
         removed = 0
         async for keys in self._inbox.older_than(moment):
-            unfinished = await self._jobs.unfinished([key.removeprefix(PREFIX) for key in keys])
-            left = [key for key in keys if key.removeprefix(PREFIX) not in unfinished]
+            unfinished = await self._jobs.unfinished(list({_job_id(key) for key in keys}))
+            left = [key for key in keys if _job_id(key) not in unfinished]
             await self._inbox.remove_all(left)
             removed += len(left)
         aborted = await self._inbox.abort_unfinished(moment)
         if removed or aborted:
             log.info("inbox swept", removed=removed, aborted_uploads=aborted)
+
+
+def _job_id(key: str) -> str:
+    """Return the job that an inbox object is for: inbox/<job_id>, or one of several at inbox/<job_id>.<hex>."""
+    return key.removeprefix(PREFIX).partition(".")[0]

@@ -1,0 +1,1 @@
+"""The public HTTP surface, but for the streams, which are the notifier's."""

@@ -1,0 +1,127 @@
+"""The route that gives a job's recording out."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Response
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from contracts import api, problems
+from gateway.errors import AudioGoneError, ProblemError
+from gateway.ranges import ByteRange, UnsatisfiableRangeError, requested_range
+from gateway.routes.addresses import JobId, canonical
+from gateway.storage import Storage
+from gateway.store import Jobs
+from gateway.submissions import StoredAudio
+
+MAX_READERS = 32
+"""Recordings that this process gives out at once; each holds a connection to S3 for as long as its reader takes."""
+
+_PATH = api.JOBS_PATH + "/{job_id}/audio"
+_BYTES = {"audio/*": {"schema": {"type": "string", "format": "binary"}}}
+
+Range = Annotated[str | None, Header(description="One range of bytes (RFC 9110); several are answered with the whole")]
+IfRange = Annotated[str | None, Header(description="The `ETag` that a range is of; of any other one gets the whole")]
+
+
+class Audio(StreamingResponse):
+    """Bytes from S3, whose connection is given back however the answer ends."""
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None], status: int, headers: dict[str, str]) -> None:
+        super().__init__(chunks, status, headers)
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send, and close what is read from."""
+        async with aclosing(self._chunks):
+            await super().__call__(scope, receive, send)
+
+
+def audio_routes(jobs: Jobs, storage: Storage) -> APIRouter:
+    """Return the routes of a job's recording."""
+    router = APIRouter(tags=["jobs"])
+    readers = 0
+
+    async def counted(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        nonlocal readers
+        readers += 1
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            readers -= 1
+
+    async def found(job_id: str) -> StoredAudio:
+        if await jobs.find(job_id) is None:
+            raise ProblemError(problems.JOB_NOT_FOUND)
+        audio = await storage.find_audio(job_id)
+        if audio is None:
+            raise ProblemError(problems.AUDIO_NOT_FOUND)
+        return audio
+
+    @router.get(
+        _PATH,
+        response_class=Response,
+        summary="Read a job's recording",
+        responses={
+            200: {"description": "The whole recording", "content": _BYTES},
+            206: {"description": "The range that was asked for; `Content-Range` says which", "content": _BYTES},
+            **api.problem_answers(
+                problems.JOB_NOT_FOUND,
+                problems.AUDIO_NOT_FOUND,
+                problems.RANGE_NOT_SATISFIABLE,
+                problems.BUSY,
+                problems.UNAVAILABLE,
+            ),
+        },
+    )
+    async def job_audio(
+        job_id: JobId,
+        range: Range = None,  # noqa: A002 - the header's name
+        if_range: IfRange = None,
+    ) -> Response:
+        """Return the recording as it was sent, or a range of it; HEAD says how large it is."""
+        audio = await found(canonical(job_id))
+        part = _part(audio, range, if_range)
+        if readers >= MAX_READERS:
+            raise ProblemError(problems.BUSY)
+        whole = ByteRange(0, audio.size_bytes - 1, audio.size_bytes)
+        try:
+            chunks = await storage.read(audio, (part or whole).asked)
+        except AudioGoneError:
+            raise ProblemError(problems.AUDIO_NOT_FOUND) from None
+        headers = _headers(audio, part or whole)
+        if part is None:
+            return Audio(counted(chunks), 200, headers)
+        return Audio(counted(chunks), 206, {**headers, "Content-Range": part.content_range})
+
+    # Ranges are for GET alone (RFC 9110, section 14.2).
+    @router.head(_PATH, include_in_schema=False)
+    async def job_audio_head(job_id: JobId) -> Response:
+        audio = await found(canonical(job_id))
+        return Response(headers=_headers(audio, ByteRange(0, audio.size_bytes - 1, audio.size_bytes)))
+
+    return router
+
+
+def _part(audio: StoredAudio, asked: str | None, if_range: str | None) -> ByteRange | None:
+    try:
+        return requested_range(asked, if_range, audio.etag, audio.size_bytes)
+    except UnsatisfiableRangeError:
+        headers = {"Content-Range": f"bytes */{audio.size_bytes}"}
+        raise ProblemError(problems.RANGE_NOT_SATISFIABLE, headers=headers) from None
+
+
+def _headers(audio: StoredAudio, part: ByteRange) -> dict[str, str]:
+    return {
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "private, no-cache",
+        "Content-Length": str(part.length),
+        "Content-Type": audio.content_type,
+        "ETag": audio.etag,
+        # Users sent these bytes: no browser shall take them for a page of ours.
+        "X-Content-Type-Options": "nosniff",
+    }

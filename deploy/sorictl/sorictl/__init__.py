@@ -1,1 +1,4 @@
-"""The operator's command."""
+"""The operator's command: dead letters, to be listed, shown, replayed and discarded."""
+
+SOURCE = "sorictl"
+"""What the events that this command publishes are from."""

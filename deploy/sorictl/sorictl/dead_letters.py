@@ -1,0 +1,119 @@
+"""What is done with dead letters: they are found, put back into their queues, or thrown away."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from contracts import topology
+from contracts.events import Event
+from sorictl.filters import Filters
+from sorictl.letter import DeadLetter, Message, read, replay_headers, resumed
+
+LOOKS = 5
+LOOK_AGAIN_SECONDS = 0.4
+"""How often, and after how long, what is not there is looked for again: somebody else may just be looking at it."""
+
+
+class Taken(Protocol):
+    """A message that nobody else has now; it goes back to where it lay unless it is removed."""
+
+    @property
+    def message(self) -> Message:
+        """The message."""
+
+    async def remove(self) -> None:
+        """Remove it from the dead letters for good."""
+
+
+class Broker(Protocol):
+    """Where dead letters lie."""
+
+    def waiting(self, queue: topology.Queue) -> AbstractAsyncContextManager[AsyncIterator[Taken]]:
+        """Give the queue's dead letters one after another; at the end, those not removed are given back."""
+
+    async def put_back(self, queue: topology.Queue, message: Message, headers: Mapping[str, Any]) -> None:
+        """Return once the message lies safely in its queue, with these headers."""
+
+    async def publish(self, event: Event) -> None:
+        """Return once the event lies safely in every queue bound to its type."""
+
+
+class DeadLetters:
+    """The dead letters of all queues. Only one message is in memory at a time."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def find(self, filters: Filters, limit: int, found: Callable[[DeadLetter, Message], None]) -> bool:
+        """Hand the first `limit` that match to `found`, queue by queue, in order; tell whether there are more."""
+        count = 0
+        for queue in filters.queues:
+            async with self._broker.waiting(queue) as waiting:
+                async for taken in waiting:
+                    letter = read(queue, taken.message)
+                    if not filters.match(letter):
+                        continue
+                    if count == limit:
+                        return True
+                    count += 1
+                    found(letter, taken.message)
+        return False
+
+    async def replay(self, letters: Sequence[DeadLetter], done: Callable[[], None]) -> None:
+        """Put these back into their queues, in order, and let their jobs go; `done` is called after each.
+
+        A crash in between replays one twice, and loses none: it is removed last.
+        """
+        await self._each(letters, self._put_back, done)
+
+    async def discard(self, letters: Sequence[DeadLetter], done: Callable[[], None]) -> None:
+        """Throw these away; `done` is called after each."""
+        await self._each(letters, _remove, done)
+
+    async def _put_back(self, queue: topology.Queue, taken: Taken) -> None:
+        await self._broker.put_back(queue, taken.message, replay_headers(taken.message.headers))
+        event = resumed(queue, taken.message)
+        if event is not None:
+            await self._broker.publish(event)
+        await taken.remove()
+
+    async def _each(
+        self,
+        letters: Sequence[DeadLetter],
+        act: Callable[[topology.Queue, Taken], Awaitable[None]],
+        done: Callable[[], None],
+    ) -> None:
+        for queue in topology.QUEUES:
+            # Counted, not just named: what a replay sends back at once is another dead letter, and stays.
+            left = Counter(letter for letter in letters if letter.queue == queue.name)
+            for look in range(LOOKS):
+                if not left:
+                    break
+                if look:
+                    await asyncio.sleep(LOOK_AGAIN_SECONDS)
+                await self._take(queue, left, act, done)
+
+    async def _take(
+        self,
+        queue: topology.Queue,
+        left: Counter[DeadLetter],
+        act: Callable[[topology.Queue, Taken], Awaitable[None]],
+        done: Callable[[], None],
+    ) -> None:
+        async with self._broker.waiting(queue) as waiting:
+            async for taken in waiting:
+                letter = read(queue, taken.message)
+                if letter not in left:
+                    continue
+                await act(queue, taken)
+                done()
+                left[letter] -= 1
+                left += Counter()  # forgets those of which none is left
+                if not left:
+                    return
+
+
+async def _remove(_: topology.Queue, taken: Taken) -> None:
+    await taken.remove()

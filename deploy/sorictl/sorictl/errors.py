@@ -1,0 +1,51 @@
+"""What can go wrong with a command, each with a sentence for the person at the terminal and an exit status.
+
+SorictlError (1)
+├── SettingError (2)        RABBITMQ_URL is missing or wrong
+├── NobodyToAskError (2)    a confirmation is needed, and there is no terminal
+├── NothingMatchesError     no dead letter is what was asked for
+├── DeclinedError           the answer to a confirmation was no
+├── IncompleteError         some of what was to be done was not
+├── BrokerError             RabbitMQ is away, refuses, or is not Sori's
+└── InterruptedByUserError (130)
+"""
+
+
+class SorictlError(Exception):
+    """The sentence says what happened and what to do."""
+
+    exit_status = 1
+
+
+class SettingError(SorictlError):
+    """A setting is wrong or missing; the message names it, never its value."""
+
+    exit_status = 2
+
+
+class NobodyToAskError(SorictlError):
+    """A confirmation is needed, and there is no terminal to ask at."""
+
+    exit_status = 2
+
+
+class NothingMatchesError(SorictlError):
+    """No dead letter is what was asked for."""
+
+
+class DeclinedError(SorictlError):
+    """The answer to a confirmation was no."""
+
+
+class IncompleteError(SorictlError):
+    """Some of what was to be done was not; nothing is lost."""
+
+
+class BrokerError(SorictlError):
+    """RabbitMQ cannot be reached, does not let the command in, or did not take a message."""
+
+
+class InterruptedByUserError(SorictlError):
+    """Ctrl-C."""
+
+    exit_status = 130

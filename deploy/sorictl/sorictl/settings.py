@@ -1,0 +1,25 @@
+"""What sorictl reads from the environment, or from `.env` in the folder that it is called in."""
+
+from pydantic import AmqpDsn, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from sorictl.errors import SettingError
+
+
+class Settings(BaseSettings):
+    """One field per environment variable, by the same name in upper case; an empty one counts as absent."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore")
+
+    rabbitmq_url: AmqpDsn
+
+
+def read_settings() -> Settings:
+    """Read them; SettingError names the one that is wrong or missing."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problem = error.errors(include_input=False)[0]
+        name = "_".join(str(part) for part in problem["loc"]).upper()
+        hint = 'for the local stack: eval "$(make -s env)"'
+        raise SettingError(f"setting {name}: {problem['msg']} (see .env.example; {hint})") from None

@@ -1,5 +1,6 @@
 """What becomes of a recording in the inbox, whatever was done of it before a crash."""
 
+import errno
 import hashlib
 import io
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from contracts.events import AudioInfo, AudioStored, Event, UploadReceived, Uplo
 from contracts.failures import FailureCode
 from tests.unit import stories
 from uploader.errors import ObjectMissingError, RejectedError
-from uploader.uploads import Fetched, StoredRecording, Uploads
+from uploader.uploads import Fetched, Kept, StoredRecording, Uploads
 
 CONTENT = b"RIFF and so on"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -27,6 +28,7 @@ class Storage:
         self.descriptions: dict[str, StoredRecording] = {}
         self.opened: list[IO[bytes]] = []
         self.before_keep: Callable[[], None] = lambda: None
+        self.removed: list[str] = []
 
     async def fetch(self, key: str) -> Fetched:
         content = io.BytesIO(self._read(key))
@@ -39,9 +41,14 @@ class Storage:
         self.descriptions[audio_key] = recording
         return f"s3://sori/{audio_key}"
 
-    async def find(self, prefix: str) -> tuple[str, StoredRecording] | None:
-        found = next((key for key in self.descriptions if key.startswith(prefix)), None)
-        return None if found is None else (f"s3://sori/{found}", self.descriptions[found])
+    async def find(self, prefix: str) -> Kept | None:
+        found = next((key for key in self.objects if key.startswith(prefix)), None)
+        return None if found is None else Kept(found, f"s3://sori/{found}", self.descriptions.get(found))
+
+    async def remove_all(self, prefix: str) -> None:
+        self.removed.append(prefix)
+        for key in [key for key in self.objects if key.startswith(prefix)]:
+            del self.objects[key]
 
     def _read(self, key: str) -> bytes:
         if key not in self.objects:
@@ -116,6 +123,78 @@ async def test_an_inbox_object_that_vanishes_before_the_copy_is_found_where_anot
 
     storage.before_keep = vanish
     assert stored(await Uploads(storage, Probe()).store(uploaded())).data == first.data
+
+
+async def test_a_store_that_lost_its_description_of_a_recording_is_answered_from_the_recording_itself() -> None:
+    """rclone's server keeps metadata in memory alone."""
+    storage, probe, event = Storage({INBOX: CONTENT}), Probe(), uploaded()
+    first = stored(await Uploads(storage, probe).store(event))
+    del storage.objects[INBOX]
+    storage.descriptions.clear()
+    again = stored(await Uploads(storage, probe).store(event))
+    assert (again.id, again.data) == (first.id, first.data)
+    assert probe.heard == [CONTENT, CONTENT]
+
+
+async def test_a_kept_recording_that_is_not_what_was_sent_is_not_passed_on() -> None:
+    storage = Storage({AUDIO: CONTENT[:-1]})
+    assert rejected(await Uploads(storage, Probe()).store(uploaded())) == FailureCode.CHECKSUM_MISMATCH
+
+
+async def test_a_purge_removes_all_of_the_job_and_nothing_else() -> None:
+    other = stories.JOB_ID.replace("7", "8")
+    others = {f"inbox/{other}": b"1", f"audio/{other}.wav": b"2"}
+    storage = Storage({INBOX: b"3", f"{INBOX}.0af3": b"4", AUDIO: CONTENT, **others})
+    await Uploads(storage, Probe()).purge(stories.purged())
+    assert storage.objects == others
+    await Uploads(storage, Probe()).purge(stories.purged())
+    assert storage.objects == others
+
+
+async def test_a_purge_empties_the_inbox_first() -> None:
+    """The other way round, an upload under way could copy from there what was just removed."""
+    storage = Storage({})
+    await Uploads(storage, Probe()).purge(stories.purged())
+    assert storage.removed == [INBOX, f"audio/{stories.JOB_ID}."]
+
+
+async def test_an_upload_that_comes_after_its_purge_finds_nothing() -> None:
+    storage = Storage({INBOX: CONTENT})
+    await Uploads(storage, Probe()).purge(stories.purged())
+    assert rejected(await Uploads(storage, Probe()).store(uploaded())) == FailureCode.AUDIO_MISSING
+
+
+async def test_an_upload_that_is_purged_while_it_is_verified_keeps_nothing() -> None:
+    storage = Storage({INBOX: CONTENT})
+
+    def purge() -> None:
+        storage.objects.clear()
+
+    storage.before_keep = purge
+    assert rejected(await Uploads(storage, Probe()).store(uploaded())) == FailureCode.AUDIO_MISSING
+    assert storage.objects == {}
+
+
+async def test_an_upload_with_a_part_of_its_own_in_its_key_is_kept_like_any_other() -> None:
+    key = f"{INBOX}.0af3"
+    event = uploaded()
+    event = event.model_copy(update={"data": event.data.model_copy(update={"inbox_key": key})})
+    kept = stored(await Uploads(Storage({key: CONTENT}), Probe()).store(event))
+    assert kept.data.s3_url == f"s3://sori/{AUDIO}"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ConnectionError("S3")])
+async def test_what_is_wrong_here_is_never_held_against_the_recording(error: Exception) -> None:
+    storage = Storage({INBOX: CONTENT})
+
+    def fail() -> None:
+        raise error
+
+    storage.before_keep = fail
+    with pytest.raises(type(error)):
+        await Uploads(storage, Probe()).store(uploaded())
+    with pytest.raises(type(error)):
+        await Uploads(Storage({INBOX: CONTENT}), Probe(error)).store(uploaded())
 
 
 async def test_a_recording_that_is_nowhere_fails_the_job() -> None:

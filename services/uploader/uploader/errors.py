@@ -19,6 +19,12 @@ class RejectedError(UploaderError):
         self.reason = reason
 
 
+class DeletionError(UploaderError):
+    """The store answered, but did not delete what it was to; the message is tried again."""
+
+    code = "deletion_failed"
+
+
 class ObjectMissingError(UploaderError):
     """There is no object under the key."""
 

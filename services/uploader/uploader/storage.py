@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from io import BytesIO
 from tempfile import TemporaryFile
 from typing import IO, Any, Self
@@ -13,9 +13,9 @@ from aiobotocore.config import AioConfig
 from botocore.exceptions import ClientError
 
 from contracts.events import AudioInfo
-from uploader.errors import ObjectMissingError
+from uploader.errors import DeletionError, ObjectMissingError
 from uploader.settings import Settings
-from uploader.uploads import Fetched, StoredRecording
+from uploader.uploads import Fetched, Kept, StoredRecording
 
 log = structlog.get_logger()
 
@@ -23,7 +23,10 @@ MEMORY_BYTES = 2 * 1024 * 1024
 """A recording larger than this goes through a temporary file instead of memory."""
 CHUNK_BYTES = 256 * 1024
 DISCARD_SECONDS = 1.0
-DISCARD_KEYS = 1000
+CLOSE_SECONDS = 1.0
+DISCARDED_KEYS = 10_000
+"""How many keys wait to be deleted while the store does not answer."""
+DELETE_KEYS = 1000
 """S3's own limit for one DeleteObjects call."""
 
 
@@ -63,7 +66,9 @@ class Storage:
         if self._discarding is not None:
             self._discarding.cancel()
             await asyncio.wait([self._discarding])
-        await self._delete_discarded()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._delete_discarded()
         await self._stack.aclose()
 
     async def fetch(self, key: str) -> Fetched:
@@ -74,19 +79,12 @@ class Storage:
             raise _translated(error) from error
         large = answer["ContentLength"] > MEMORY_BYTES
         content: IO[bytes] = TemporaryFile() if large else BytesIO()  # noqa: SIM115 - closed by whoever asked for it
-        digest = hashlib.sha256()
-        size = 0
-        body = answer["Body"]
-        async with body:
-            async for chunk in body.iter_chunks(CHUNK_BYTES):
-                size += len(chunk)
-                digest.update(chunk)
-                if large:
-                    await asyncio.to_thread(content.write, chunk)
-                else:
-                    content.write(chunk)
-        content.seek(0)
-        return Fetched(content=content, size_bytes=size, sha256=digest.hexdigest())
+        try:
+            return await _read(answer["Body"], content, off_the_loop=large)
+        except BaseException:
+            # A full disk, a lost connection: what there is of a large file shall not stay until the next try.
+            content.close()
+            raise
 
     async def keep(self, inbox_key: str, audio_key: str, recording: StoredRecording) -> str:
         """Copy the object inside S3 and return its URL; what was found out rides along as its metadata."""
@@ -103,18 +101,25 @@ class Storage:
             raise _translated(error) from error
         return f"s3://{self._bucket}/{audio_key}"
 
-    async def find(self, prefix: str) -> tuple[str, StoredRecording] | None:
-        """Return URL and description of the recording kept under a key that starts with `prefix`."""
+    async def find(self, prefix: str) -> Kept | None:
+        """Return the recording kept under a key that starts with `prefix`."""
         listed = await self._s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=1)
         if not listed.get("Contents"):
             return None
         key = listed["Contents"][0]["Key"]
         head = await self._s3.head_object(Bucket=self._bucket, Key=key)
-        return f"s3://{self._bucket}/{key}", _recording(head)
+        return Kept(key, f"s3://{self._bucket}/{key}", _recording(head))
+
+    async def remove_all(self, prefix: str) -> None:
+        """Delete every object whose key starts with `prefix`; DeletionError when one of them stays."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+        async for page in pages:
+            await self._delete([found["Key"] for found in page.get("Contents", [])])
 
     def discard(self, key: str) -> None:
         """Delete the object soon, together with others."""
-        self._discarded.append(key)
+        if len(self._discarded) < DISCARDED_KEYS:
+            self._discarded.append(key)
 
     async def is_up(self) -> bool:
         """Tell whether the bucket answers."""
@@ -127,14 +132,37 @@ class Storage:
             await self._delete_discarded()
 
     async def _delete_discarded(self) -> None:
-        keys, self._discarded = self._discarded[:DISCARD_KEYS], self._discarded[DISCARD_KEYS:]
+        keys = self._discarded[:DELETE_KEYS]
+        try:
+            await self._delete(keys)
+        except Exception as error:  # noqa: BLE001 - the work is done; what stays behind in the end is found by its age
+            log.warning("inbox objects stay for now", count=len(keys), reason=type(error).__name__)
+        else:
+            del self._discarded[: len(keys)]
+
+    async def _delete(self, keys: list[str]) -> None:
         if not keys:
             return
-        try:
-            objects = [{"Key": key} for key in keys]
-            await self._s3.delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
-        except Exception as error:  # noqa: BLE001 - what stays behind is found by its age; the work is done
-            log.warning("inbox objects stay behind", count=len(keys), reason=type(error).__name__)
+        objects = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        answer = await self._s3.delete_objects(Bucket=self._bucket, Delete=objects)
+        # S3 answers 200 all the same, and lists what it did not delete.
+        if errors := answer.get("Errors"):
+            raise DeletionError(errors[0].get("Code", ""))
+
+
+async def _read(body: Any, content: IO[bytes], *, off_the_loop: bool) -> Fetched:
+    digest = hashlib.sha256()
+    size = 0
+    async with body:
+        async for chunk in body.iter_chunks(CHUNK_BYTES):
+            size += len(chunk)
+            digest.update(chunk)
+            if off_the_loop:
+                await asyncio.to_thread(content.write, chunk)
+            else:
+                content.write(chunk)
+    content.seek(0)
+    return Fetched(content=content, size_bytes=size, sha256=digest.hexdigest())
 
 
 def _translated(error: ClientError) -> Exception:
@@ -154,8 +182,11 @@ def _metadata(recording: StoredRecording) -> dict[str, str]:
     }
 
 
-def _recording(head: dict[str, Any]) -> StoredRecording:
+def _recording(head: dict[str, Any]) -> StoredRecording | None:
+    """Return what was found out when the recording was kept; None when the store has lost it, as rclone's may."""
     metadata = head["Metadata"]
+    if "sha256" not in metadata:
+        return None
     audio = AudioInfo(
         duration_seconds=float(metadata["duration-seconds"]),
         sample_rate=int(metadata["sample-rate"]),

@@ -10,7 +10,7 @@ from faststream.rabbit import RabbitMessage
 from structlog.contextvars import bound_contextvars
 
 from contracts import events, topology
-from contracts.events import Envelope, Event, InvalidEventError, UploadReceived
+from contracts.events import Envelope, Event, InvalidEventError, JobPurged, UploadReceived
 from uploader import SERVICE
 from uploader.rabbitmq import RabbitMQ
 from uploader.storage import Storage
@@ -27,7 +27,11 @@ def subscribe(rabbitmq: RabbitMQ, uploads: Uploads, storage: Storage) -> None:
         # Later and in batches: a redelivery before then finds audio/, one after it too.
         storage.discard(event.data.inbox_key)
 
+    async def on_job_purged(event: JobPurged) -> None:
+        await uploads.purge(event)
+
     _subscribe(rabbitmq, topology.UPLOADER_UPLOAD_RECEIVED, on_upload_received)
+    _subscribe(rabbitmq, topology.UPLOADER_JOB_PURGED, on_job_purged)
 
 
 def _subscribe(rabbitmq: RabbitMQ, queue: topology.Queue, handle: Callable[[Any], Awaitable[None]]) -> None:

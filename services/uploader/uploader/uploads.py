@@ -9,6 +9,7 @@ from contracts.events import (
     AudioStored,
     AudioStoredData,
     Event,
+    JobPurged,
     UploadReceived,
     UploadRejected,
     UploadRejectedData,
@@ -48,6 +49,15 @@ class StoredRecording:
     content_type: str
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A recording under audio/; `recording` is None when the store has lost its description."""
+
+    key: str
+    url: str
+    recording: StoredRecording | None
+
+
 class Storage(Protocol):
     """Where recordings lie."""
 
@@ -57,8 +67,11 @@ class Storage(Protocol):
     async def keep(self, inbox_key: str, audio_key: str, recording: StoredRecording) -> str:
         """Copy an object to where it stays and return its URL; ObjectMissingError when there is none."""
 
-    async def find(self, prefix: str) -> tuple[str, StoredRecording] | None:
-        """Return URL and description of what is already kept."""
+    async def find(self, prefix: str) -> Kept | None:
+        """Return what is already kept under a key that starts with `prefix`."""
+
+    async def remove_all(self, prefix: str) -> None:
+        """Delete every object whose key starts with `prefix`; done when there is none."""
 
 
 class Probe(Protocol):
@@ -78,18 +91,33 @@ class Uploads:
     async def store(self, event: UploadReceived) -> Event:
         """Return what happened to the recording, as the event to be published."""
         try:
-            url, recording = await self._verify_and_keep(event)
+            url, recording = await self._keep(event)
         except ObjectMissingError:
-            kept = await self._storage.find(_audio_prefix(event.subject))
-            if kept is None:
-                return _rejected(event, FailureCode.AUDIO_MISSING)
-            url, recording = kept
+            return _rejected(event, FailureCode.AUDIO_MISSING)
         except RejectedError as error:
             return _rejected(event, error.reason)
         return _stored(event, url, recording)
 
-    async def _verify_and_keep(self, event: UploadReceived) -> tuple[str, StoredRecording]:
-        fetched = await self._storage.fetch(event.data.inbox_key)
+    async def purge(self, event: JobPurged) -> None:
+        """Remove the job's recording; the inbox first, so that nothing is copied from there any more."""
+        await self._storage.remove_all(_inbox_prefix(event.subject))
+        await self._storage.remove_all(_audio_prefix(event.subject))
+
+    async def _keep(self, event: UploadReceived) -> tuple[str, StoredRecording]:
+        try:
+            recording = await self._verify(event.data.inbox_key, event)
+            extension, _ = _kind(recording.audio)
+            key = f"{_audio_prefix(event.subject)}{extension}"
+            return await self._storage.keep(event.data.inbox_key, key, recording), recording
+        except ObjectMissingError:
+            # The inbox is emptied once the recording is kept: the message came again.
+            kept = await self._storage.find(_audio_prefix(event.subject))
+            if kept is None:
+                raise
+            return kept.url, kept.recording or await self._verify(kept.key, event)
+
+    async def _verify(self, key: str, event: UploadReceived) -> StoredRecording:
+        fetched = await self._storage.fetch(key)
         try:
             if event.data.sha256 not in {None, fetched.sha256}:
                 raise RejectedError(FailureCode.CHECKSUM_MISMATCH)
@@ -97,10 +125,18 @@ class Uploads:
         finally:
             # Closing a large temporary file frees its blocks: off the event loop.
             await asyncio.to_thread(fetched.content.close)
-        extension, content_type = EXTENSIONS.get(audio.container, ("bin", "application/octet-stream"))
-        recording = StoredRecording(audio, fetched.sha256, fetched.size_bytes, content_type)
-        key = f"{_audio_prefix(event.subject)}{extension}"
-        return await self._storage.keep(event.data.inbox_key, key, recording), recording
+        _, content_type = _kind(audio)
+        return StoredRecording(audio, fetched.sha256, fetched.size_bytes, content_type)
+
+
+def _kind(audio: AudioInfo) -> tuple[str, str]:
+    """Return the file extension and the content type."""
+    return EXTENSIONS.get(audio.container, ("bin", "application/octet-stream"))
+
+
+def _inbox_prefix(job_id: str) -> str:
+    """Job ids have one length, so none is the beginning of another; an upload may add a part of its own."""
+    return f"inbox/{job_id}"
 
 
 def _audio_prefix(job_id: str) -> str:

@@ -3,8 +3,9 @@
 PYTHON := .venv/bin/python
 STACK := $(PYTHON) -m local_stack
 TESTS := tests/unit tests/contract tests/integration tests/e2e
+FAULTS := $(PYTHON) -m pytest tests/fault --capture=no
 
-.PHONY: help setup run up down send logs status env test lint contracts bench clean
+.PHONY: help setup run up down send logs status env test test-fault lint contracts bench clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -32,6 +33,10 @@ env: ## Print the running stack's settings as export lines, for eval
 
 test: setup ## Run all tests, on a stack of their own
 	@$(PYTHON) -m pytest $(TESTS)
+	@$(FAULTS) -m "not full"
+
+test-fault: setup ## Kill, cut and delay everything while hundreds of jobs run; SORI_FAULT_SEED plays a run again
+	@$(FAULTS) -m "not short"
 
 lint: setup ## Check style, types, imports and the generated contracts
 	@$(PYTHON) -m ruff check

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aioboto3
 import httpx
 import pytest
-from aiobotocore.config import AioConfig
 from pymongo import AsyncMongoClient
 
 from local_stack.stack import Stack
@@ -16,6 +14,7 @@ from tests.bench import programs
 from tests.support.analysis_server import AnalysisServer
 from tests.support.broker import Broker, connected
 from tests.support.bucket import Bucket
+from tests.support.bucket import opened as bucket_of
 from tests.support.sori import Sori, new_token
 from tests.support.stacks import BASELINE_OFFSET, log_sizes, log_tails, running_stack
 from tests.support.unanswered import Unanswered
@@ -80,14 +79,8 @@ def sori(stack: Stack, client: httpx.AsyncClient) -> Sori:
 @pytest.fixture(scope="session")
 async def bucket(stack: Stack) -> AsyncIterator[Bucket]:
     """The stack's bucket."""
-    session = aioboto3.Session(
-        aws_access_key_id=stack.settings["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=stack.settings["AWS_SECRET_ACCESS_KEY"],
-        region_name=stack.settings["AWS_REGION"],
-    )
-    config = AioConfig(signature_version="s3v4", s3={"addressing_style": "path"})
-    async with session.client("s3", endpoint_url=stack.settings["S3_ENDPOINT_URL"], config=config) as s3:
-        yield Bucket(s3, stack.settings["S3_BUCKET_NAME"])
+    async with bucket_of(stack.settings) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,12 @@
 """The bucket as tests look into it: which keys there are, and which multipart uploads were left open."""
 
-from collections.abc import Set
+from collections.abc import AsyncIterator, Mapping, Set
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import aioboto3
+from aiobotocore.config import AioConfig
 
 from tests.support.waiting import until
 
@@ -71,3 +75,16 @@ class Bucket:
         """Remove what is in the inbox."""
         for key in await self.keys("inbox/"):
             await self._s3.delete_object(Bucket=self.name, Key=key)
+
+
+@asynccontextmanager
+async def opened(settings: Mapping[str, str]) -> AsyncIterator[Bucket]:
+    """The bucket of a stack with these settings, until the block ends."""
+    session = aioboto3.Session(
+        aws_access_key_id=settings["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=settings["AWS_SECRET_ACCESS_KEY"],
+        region_name=settings["AWS_REGION"],
+    )
+    config = AioConfig(signature_version="s3v4", s3={"addressing_style": "path"})
+    async with session.client("s3", endpoint_url=settings["S3_ENDPOINT_URL"], config=config) as s3:
+        yield Bucket(s3, settings["S3_BUCKET_NAME"])

@@ -1,0 +1,133 @@
+"""The users of a kill run: each sends a recording that nobody else has, listens to its job, and says what was wrong."""
+
+import asyncio
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from analysis_server.analysis import analyse
+from tests.support.front_end import FrontEnd
+from tests.support.recordings import wav
+from tests.support.sori import State, new_token
+from tests.support.sse import Block
+
+ANALYSIS_LIMIT_SECONDS = 60
+
+
+@dataclass
+class User:
+    """One user, with what was sent, promised and heard."""
+
+    number: int
+    token_id: str
+    recording: bytes
+    job_id: str | None = None
+    heard: list[Block] = field(default_factory=list)
+
+    @property
+    def duration_s(self) -> float:
+        """How long the recording is: no two are of the same length, so a result that went astray is seen."""
+        return duration_of(self.number)
+
+
+class Crowd:
+    """Sends recordings in bursts, so that the services have their hands full when one of them is killed."""
+
+    def __init__(self, front_end: FrontEnd) -> None:
+        self._front_end = front_end
+        self._waits: dict[asyncio.Task[None], User] = {}
+        self.content = 0
+        """How many had nothing to complain of when they were asked."""
+
+    @property
+    def users(self) -> list[User]:
+        """Everyone so far."""
+        return list(self._waits.values())
+
+    @property
+    def under_way(self) -> int:
+        """How many have not heard the end of their job."""
+        return sum(not task.done() for task in self._waits)
+
+    def burst(self, size: int) -> list[User]:
+        """So many users begin, all at once."""
+        first = len(self._waits)
+        users = [_user(number) for number in range(first, first + size)]
+        for user in users:
+            self._waits[asyncio.create_task(self._live(user))] = user
+        return users
+
+    async def end(self, limit_seconds: float) -> None:
+        """Wait until everyone has heard the end, for so long at most; those who did not say so in `complaints`."""
+        _, waiting = await asyncio.wait(self._waits, timeout=limit_seconds)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*self._waits, return_exceptions=True)
+
+    def complaints(self, states: dict[str, State]) -> list[str]:
+        """What is wrong, in a line for each user who has something to say; `states` are the jobs as they stand now."""
+        found = []
+        for task, user in self._waits.items():
+            wrong: str | None
+            if task.cancelled():
+                wrong = f"never heard the end; heard {[(block.id, block.state['stage']) for block in user.heard]}"
+            elif (error := task.exception()) is not None:
+                wrong = f"{type(error).__name__}: {error}"
+            else:
+                wrong = _wrong(user, states.get(user.job_id or "", {}))
+            if wrong:
+                found.append(f"user {user.number}, job {user.job_id}: {wrong}")
+        self.content = len(self._waits) - len(found)
+        return found
+
+    async def _live(self, user: User) -> None:
+        user.job_id = await self._front_end.send(user.recording, user.token_id)
+        user.heard = await self._front_end.follow(user.job_id)
+
+
+def duration_of(number: int) -> float:
+    """The length of the recording of the user with this number, in seconds: whole milliseconds, whole samples."""
+    return (500 + number) / 1000
+
+
+def _user(number: int) -> User:
+    return User(number, new_token(), wav(duration_of(number), seed=number))
+
+
+def _wrong(user: User, state: State) -> str | None:
+    """What is wrong with what a user heard to the end, or with the job as it stands."""
+    return _wrong_story(user.heard) or _wrong_end(user, user.heard[-1].state, state)
+
+
+def _wrong_story(heard: list[Block]) -> str | None:
+    ids = [int(block.id or 0) for block in heard]
+    progress = [block.state["progress"] for block in heard]
+    ends = [block.id for block in heard if block.state["status"] != "processing"]
+    if ids != list(range(1, len(ids) + 1)):
+        return f"the ids were {ids}"
+    if progress != sorted(progress):
+        return f"progress went back: {progress}"
+    if ends != [heard[-1].id]:
+        return f"the job ended at {ends} of {ids}"
+    return None
+
+
+def _wrong_end(user: User, end: State, state: State) -> str | None:
+    if end["status"] != "completed":
+        return f"it ended as {end['status']}, {end.get('error')}"
+    if end != state:
+        return f"what is read is not what was heard: {state}"
+    if state["token_id"] != user.token_id or not state["s3_url"].endswith(f"/audio/{user.job_id}.wav"):
+        return f"it is of another recording: {state['token_id']}, {state['s3_url']}"
+    if state["result"] != expected(user.recording) or state["result"]["duration_s"] != user.duration_s:
+        return f"its result is of another recording: of {state['result']['duration_s']} s, not {user.duration_s} s"
+    return None
+
+
+def expected(recording: bytes) -> dict[str, Any]:
+    """What the analysis server gives for a recording when nothing is killed."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(recording)
+        file.flush()
+        return analyse(Path(file.name), None, 3600, ANALYSIS_LIMIT_SECONDS)

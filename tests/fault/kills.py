@@ -1,0 +1,140 @@
+"""Kills parts of a stack at random while it works, and finds out whether the victim had something in hand."""
+
+import asyncio
+import random
+import signal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from contracts import topology
+from local_stack import processes
+from local_stack.stack import Stack
+from tests.fault.crowd import User
+from tests.support.front_end import FrontEnd
+from tests.support.log_lines import LogLines
+
+BACK_ENDS = ("analysis-server", "rabbitmq", "mongod", "s3")
+REPLICAS = 2
+WORK = {"event handled", "job-accepted"}
+"""Log lines by which one sees that a part is at work on what follows an upload."""
+LATER_PARTS = {"analyzer-bridge", "notifier", "analysis-server"}
+"""Those that one sees at work by their log; the others have work as soon as an upload is accepted."""
+BUSY_SECONDS = 20.0
+"""How long work is waited for: after RabbitMQ was killed the services need a while to come back to it."""
+LOOK_EVERY_SECONDS = 0.004
+
+
+@dataclass
+class Kill:
+    """One kill, and what proves that the victim had something in hand."""
+
+    part: str
+    pids: list[int]
+    at: datetime
+    clock: float
+    """The same moment on the event loop's clock."""
+    burst: Sequence[User]
+    logs: Sequence[LogLines]
+    """What the replicas of the victim's service say from then on."""
+    proof: str | None = None
+    ready_seconds: float = 0.0
+
+    @property
+    def service(self) -> str:
+        """The part without the number of its replica."""
+        return service_of(self.part)
+
+    def __str__(self) -> str:
+        """The line for people."""
+        verdict = f"valid: {self.proof}" if self.proof else "not valid: no proof that it had anything in hand"
+        pids = f"pid {self.pids[0]}" if self.pids else "no process"
+        time = self.at.strftime("%H:%M:%S.%f")[:-3]
+        return f"{time}  kill -9 {self.part:18} {pids:12} ready again after {self.ready_seconds:4.1f} s; {verdict}"
+
+
+class Kills:
+    """Chooses the victims, ends them and keeps the account."""
+
+    def __init__(self, stack: Stack, front_end: FrontEnd, rng: random.Random, wanted: Mapping[str, int]) -> None:
+        self._stack = stack
+        self._front_end = front_end
+        self._rng = rng
+        self._wanted = wanted
+        self.done: list[Kill] = []
+
+    @property
+    def lacking(self) -> Counter[str]:
+        """How many valid kills are still wanted, by service and back end."""
+        return Counter(self._wanted) - self.valid
+
+    @property
+    def valid(self) -> Counter[str]:
+        """How many kills counted, by service and back end."""
+        return Counter(kill.service for kill in self.done if kill.proof)
+
+    def choose(self) -> str:
+        """The next victim: any of those that are still wanted, and any of all when none is."""
+        service = self._rng.choice(sorted(self.lacking) or sorted(self._wanted))
+        return f"{service}-{self._rng.randint(1, REPLICAS)}" if service in topology.SERVICES else service
+
+    async def kill(self, part: str, burst: Sequence[User]) -> Kill:
+        """End a part in the midst of its work on the burst; returns when it is ready again."""
+        pids = self._stack.pids(part)
+        await self._until_busy(part, burst, self._rng.randint(1, 2))
+        replicas = [name for name in self._stack.parts if service_of(name) == service_of(part)]
+        logs = [LogLines(self._stack.log(name)) for name in replicas]
+        loop = asyncio.get_running_loop()
+        kill = Kill(part, pids, datetime.now(UTC), loop.time(), burst, logs)
+        processes.kill(pids, signal.SIGKILL)
+        await asyncio.to_thread(self._stack.wait_until_ready, part)
+        kill.ready_seconds = loop.time() - kill.clock
+        self.done.append(kill)
+        return kill
+
+    def judge(self, kill: Kill) -> None:
+        """Find the proof that the victim had something in hand.
+
+        Of a service that takes messages: the broker gave a message about a job of this very burst to somebody a second
+        time. The burst began after all earlier victims were ready again, so it can only be this victim that had the
+        message and had not acknowledged it. A gateway takes no messages: it had an upload in hand when a client's
+        request that was open at the moment of the kill got no answer.
+        """
+        if kill.service in BACK_ENDS:
+            kill.proof = "it has no messages, jobs were under way"
+        elif kill.service == "gateway":
+            cut = sum(began <= kill.clock <= ended for began, ended in self._front_end.broken)
+            kill.proof = f"{cut} uploads were cut off" if cut else None
+        elif self._after_rabbitmq(kill):
+            kill.proof = None  # what is delivered again may be what the broker's own end has left
+        else:
+            again = _redelivered(kill)
+            kill.proof = f"{again} messages were delivered again" if again else None
+
+    def _after_rabbitmq(self, kill: Kill) -> bool:
+        before = self.done[: self.done.index(kill)]
+        return bool(before) and before[-1].service == "rabbitmq"
+
+    async def _until_busy(self, part: str, burst: Sequence[User], signs: int) -> None:
+        """Return when there were so many signs that the part has work in hand, or when no more will come."""
+        loop = asyncio.get_running_loop()
+        limit, log, seen = loop.time() + BUSY_SECONDS, LogLines(self._stack.log(part)), 0
+        while seen < signs and loop.time() < limit and not all(user.heard for user in burst):
+            await asyncio.sleep(LOOK_EVERY_SECONDS)
+            if service_of(part) in LATER_PARTS:
+                seen += sum(line.get("event") in WORK for line in log.new())
+            else:
+                seen = sum(user.job_id is not None for user in burst)
+
+
+def service_of(part: str) -> str:
+    """The part without the number of its replica."""
+    name, _, number = part.rpartition("-")
+    return name if number.isdigit() else part
+
+
+def _redelivered(kill: Kill) -> int:
+    burst = {user.job_id for user in kill.burst}
+    lines = [line for log in kill.logs for line in log.new()]
+    return sum(bool(line.get("redelivered")) and line.get("job_id") in burst for line in lines)

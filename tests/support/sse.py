@@ -1,5 +1,6 @@
 """Server-sent events as they come over the wire (WHATWG HTML, section 9.2), and a listener like a browser's."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -7,6 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+
+RECONNECT_SECONDS = 3.0
+"""When a browser reconnects that no stream has told yet."""
 
 
 @dataclass
@@ -93,16 +97,34 @@ async def heard_with_cuts(client: httpx.AsyncClient, url: str) -> list[Block]:
 
 
 async def followed(client: httpx.AsyncClient, url: str) -> list[Block]:
-    """Every message to a listener who reconnects, whatever broke its connection, until the terminal state."""
+    """Every message to a page whose EventSource was there from the beginning, until the terminal state.
+
+    As browsers do (WHATWG HTML, section 9.2.2): when a stream ends or its connection breaks, a new one is opened, with
+    the last id, after the time that `retry:` gave. Any answer but a stream ends it for good: here, an AssertionError.
+    """
     messages: list[Block] = []
-    while not messages or messages[-1].state["status"] == "processing":
+    reconnect_seconds = RECONNECT_SECONDS
+    while True:
         last_id = messages[-1].id if messages else "0"
         with suppress(httpx.TransportError):
             async with listening(client, url, last_event_id=last_id) as stream:
-                if stream.response.status_code == 200:
-                    async for message in stream.messages():
-                        messages.append(message)  # noqa: PERF401 - what came before a break must not be lost
-    return messages
+                await _assert_taken_by_a_browser(stream.response)
+                async for block in stream.all():
+                    if block.retry is not None:
+                        reconnect_seconds = int(block.retry) / 1000
+                    if block.data is not None:
+                        messages.append(block)
+        if messages and messages[-1].state["status"] != "processing":
+            return messages
+        # A browser's own pause: without it an outage would be hammered.
+        await asyncio.sleep(reconnect_seconds)
+
+
+async def _assert_taken_by_a_browser(response: httpx.Response) -> None:
+    content_type = response.headers.get("content-type", "")
+    if response.status_code != 200 or content_type.split(";")[0] != "text/event-stream":
+        said = (await response.aread()).decode(errors="replace")
+        raise AssertionError(f"a browser gives up for good: {response.status_code} {content_type} {said}")
 
 
 def _parsed(text: str) -> Block:

@@ -1,0 +1,44 @@
+"""Lists of jobs: where a page ended can be told in an address and read back, and nothing else is taken for it."""
+
+import base64
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.listing import Place, in_utc
+
+MOMENTS = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(5000, 1, 1)).map(  # noqa: DTZ001 - made aware below
+    lambda moment: moment.replace(microsecond=moment.microsecond // 1000 * 1000, tzinfo=UTC)
+)
+
+
+@given(MOMENTS, st.uuids())
+def test_a_place_is_read_back_as_it_was_told(moment: datetime, job_id: object) -> None:
+    place = Place(moment, str(job_id))
+    assert Place.at(place.cursor) == place
+    assert all(character.isalnum() or character in "-_" for character in place.cursor)
+
+
+@given(st.text() | st.binary().map(lambda content: base64.urlsafe_b64encode(content).decode()))
+def test_anything_else_is_a_value_error(cursor: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - which one does not matter: the route refuses them all
+        Place.at(cursor)
+
+
+def test_a_moment_of_any_zone_is_meant() -> None:
+    seoul = timezone(timedelta(hours=9))
+    assert in_utc(datetime(2026, 1, 1, 9, tzinfo=seoul)) == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=9))),
+        datetime.max.replace(tzinfo=timezone(timedelta(hours=-9))),
+    ],
+)
+def test_a_moment_outside_the_calendar_is_a_value_error(moment: datetime) -> None:
+    with pytest.raises(ValueError, match="out of range"):
+        in_utc(moment)

@@ -68,7 +68,7 @@ class Pile:
         self.step("put back", message.message_id)
         self.back.append((message, headers))
         if self.comes_back:
-            self.dead[queue.name].append(replace(message, headers={**BY_A_SERVICE, **headers}))
+            self.dead[queue.name].insert(0, replace(message, headers={**BY_A_SERVICE, **headers}))
 
     async def publish(self, event: Event) -> None:
         self.step("publish", event)
@@ -268,7 +268,7 @@ async def test_what_cannot_say_which_job_it_is_about_goes_back_all_the_same() ->
 
 
 async def test_what_a_replay_sends_back_at_once_is_not_replayed_again() -> None:
-    pile = Pile(message(), message())
+    pile = Pile(*[message()] * 2)
     pile.comes_back = True
     letters, _ = await found(pile)
     await DeadLetters(pile).replay(letters, lambda: None)

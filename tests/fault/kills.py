@@ -36,6 +36,8 @@ class Kill:
     clock: float
     """The same moment on the event loop's clock."""
     burst: Sequence[User]
+    under_way: int
+    """How many jobs of the burst had not ended then."""
     logs: Sequence[LogLines]
     """What the replicas of the victim's service say from then on."""
     proof: str | None = None
@@ -86,7 +88,8 @@ class Kills:
         replicas = [name for name in self._stack.parts if service_of(name) == service_of(part)]
         logs = [LogLines(self._stack.log(name)) for name in replicas]
         loop = asyncio.get_running_loop()
-        kill = Kill(part, pids, datetime.now(UTC), loop.time(), burst, logs)
+        under_way = sum(not user.heard for user in burst)
+        kill = Kill(part, pids, datetime.now(UTC), loop.time(), burst, under_way, logs)
         processes.kill(pids, signal.SIGKILL)
         await asyncio.to_thread(self._stack.wait_until_ready, part)
         kill.ready_seconds = loop.time() - kill.clock
@@ -99,10 +102,12 @@ class Kills:
         Of a service that takes messages: the broker gave a message about a job of this very burst to somebody a second
         time. The burst began after all earlier victims were ready again, so it can only be this victim that had the
         message and had not acknowledged it. A gateway takes no messages: it had an upload in hand when a client's
-        request that was open at the moment of the kill got no answer.
+        request that was open at the moment of the kill got no answer. A back end works for whatever job is under way.
         """
         if kill.service in BACK_ENDS:
-            kill.proof = "it has no messages, jobs were under way"
+            kill.proof = (
+                f"{kill.under_way} jobs of the last {len(kill.burst)} were under way" if kill.under_way else None
+            )
         elif kill.service == "gateway":
             cut = sum(began <= kill.clock <= ended for began, ended in self._front_end.broken)
             kill.proof = f"{cut} uploads were cut off" if cut else None

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import httpx
 
-from tests.support.sse import Block, followed, listening
+from tests.support.sse import Block, assert_taken_by_a_browser, followed, listening
 
 PASSING = {409, 429, 502, 503, 504}
 """Answers after which the same request may succeed; 409: the first copy of it is still being worked on."""
@@ -35,7 +35,7 @@ class FrontEnd:
             await _pause(answer)
 
     async def follow(self, job_id: str) -> list[Block]:
-        """Every message to the job's listener, who comes back until being told not to (204)."""
+        """Every message to a browser that listens to the job, and comes back until it is told not to (204)."""
         address = f"{self._url}/tokens/analysis-progress/{job_id}"
         messages = await followed(self._client, address)
         while True:
@@ -43,8 +43,8 @@ class FrontEnd:
                 async with listening(self._client, address, last_event_id=messages[-1].id) as stream:
                     if stream.response.status_code == 204:
                         return messages
-                    if stream.response.status_code == 200:
-                        messages += await stream.to_end()
+                    await assert_taken_by_a_browser(stream.response)
+                    messages += await stream.to_end()
             await _pause(None)
 
     async def _try(self, recording: bytes, token_id: str, headers: dict[str, str]) -> httpx.Response | None:

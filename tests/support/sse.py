@@ -108,7 +108,7 @@ async def followed(client: httpx.AsyncClient, url: str) -> list[Block]:
         last_id = messages[-1].id if messages else "0"
         with suppress(httpx.TransportError):
             async with listening(client, url, last_event_id=last_id) as stream:
-                await _assert_taken_by_a_browser(stream.response)
+                await assert_taken_by_a_browser(stream.response)
                 async for block in stream.all():
                     if block.retry is not None:
                         reconnect_seconds = int(block.retry) / 1000
@@ -120,7 +120,8 @@ async def followed(client: httpx.AsyncClient, url: str) -> list[Block]:
         await asyncio.sleep(reconnect_seconds)
 
 
-async def _assert_taken_by_a_browser(response: httpx.Response) -> None:
+async def assert_taken_by_a_browser(response: httpx.Response) -> None:
+    """Check that a browser's EventSource would listen to this answer, or come back later."""
     content_type = response.headers.get("content-type", "")
     if response.status_code != 200 or content_type.split(";")[0] != "text/event-stream":
         said = (await response.aread()).decode(errors="replace")

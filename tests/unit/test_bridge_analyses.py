@@ -1,145 +1,41 @@
 """What becomes of a stored recording: cached, asked for, asked for again, given up; and one outcome whatever races."""
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
-from analyzer_bridge.analyses import LEASE, Analysis, AnalysisStatus, Bridge, Outcome
-from analyzer_bridge.errors import AnalysisChangedError, AnalysisRefusedError, AnalysisServerUnavailableError
+from analyzer_bridge.analyses import CLOCKS, PAUSE, Analysis, AnalysisStatus, Outcome, delayed
+from analyzer_bridge.errors import (
+    AnalysisChangedError,
+    AnalysisRefusedError,
+    AnalysisServerFailedError,
+    AnalysisServerUnavailableError,
+)
 from contracts.events import (
     AnalysisCompleted,
+    AnalysisDelayed,
     AnalysisFailed,
     AnalysisRequested,
+    AnalysisWebhookIgnored,
     AnalysisWebhookReceived,
     Event,
+    JobCancelled,
+    JobExpired,
+    JobPurged,
     JsonObject,
 )
 from contracts.failures import FailureCode
+from tests.support.analyses import Analyses
 from tests.unit import stories
+from tests.unit.bridge_world import TIMEOUT, World
 from tests.unit.stories import JOB_ID, RESULT, called_back, stored
 
 OTHER_JOB = "00000000-0000-4000-8000-000000000003"
-TIMEOUT = timedelta(seconds=600)
 SUCCESS: JsonObject = {"status": "success", "result": RESULT}
 FAILURE: JsonObject = {"status": "failed", "error": "no speech"}
-
-
-@dataclass
-class Kept:
-    """One document of the collection."""
-
-    analysis: Analysis
-    announced: bool | None = None
-
-
-class Analyses:
-    """The collection in memory, each change conditional as the real one's; every call lets others in between."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, Kept] = {}
-
-    async def insert(self, analysis: Analysis) -> bool:
-        await asyncio.sleep(0)
-        if analysis.job_id in self.kept:
-            return False
-        self.kept[analysis.job_id] = Kept(analysis)
-        return True
-
-    async def find(self, job_id: str) -> Analysis | None:
-        await asyncio.sleep(0)
-        return self.of(job_id) if job_id in self.kept else None
-
-    async def cached(self, cache_key: str) -> str | None:
-        await asyncio.sleep(0)
-        done = [kept.analysis for kept in self.kept.values() if kept.analysis.cache_key == cache_key]
-        results = [one.outcome.result_json for one in done if one.outcome and one.outcome.result_json is not None]
-        return results[0] if results else None
-
-    async def describe(self, analysis: Analysis) -> None:
-        await asyncio.sleep(0)
-        if kept := self.kept.get(analysis.job_id):
-            kept.analysis = replace(analysis, outcome=kept.analysis.outcome)
-
-    async def conclude(self, job_id: str, outcome: Outcome, *, announced: bool) -> Analysis | None:
-        await asyncio.sleep(0)
-        kept = self.kept.get(job_id)
-        if kept is None or kept.analysis.outcome is not None:
-            return None
-        kept.analysis, kept.announced = replace(kept.analysis, outcome=outcome), announced
-        return kept.analysis
-
-    async def overdue(self, now: datetime, limit: int) -> list[Analysis]:
-        await asyncio.sleep(0)
-        return [kept.analysis for kept in self.kept.values() if _is_due(kept, now)][:limit]
-
-    async def lease(self, analysis: Analysis, until: datetime) -> bool:
-        await asyncio.sleep(0)
-        now = self.of(analysis.job_id)
-        if now.outcome is not None or now.deadline != analysis.deadline:
-            return False
-        self.kept[analysis.job_id].analysis = replace(now, deadline=until, leases=now.leases + 1)
-        return True
-
-    async def announced(self, job_id: str) -> None:
-        await asyncio.sleep(0)
-        self.kept[job_id].announced = True
-
-    def of(self, job_id: str = JOB_ID) -> Analysis:
-        return self.kept[job_id].analysis
-
-    def pass_deadline(self, job_id: str = JOB_ID) -> Analysis:
-        """Make the time of an analysis come."""
-        kept = self.kept[job_id]
-        assert kept.analysis.deadline is not None
-        kept.analysis = replace(kept.analysis, deadline=datetime.now(UTC) - timedelta(seconds=1))
-        return kept.analysis
-
-
-def _is_due(kept: Kept, now: datetime) -> bool:
-    deadline = kept.analysis.deadline
-    return kept.announced is False or (kept.analysis.outcome is None and deadline is not None and deadline < now)
-
-
-class Server:
-    """The analysis server; `answers` are what its next calls raise, `meanwhile` happens before each answer."""
-
-    def __init__(self, *answers: Exception | None) -> None:
-        self.asked: list[tuple[str, str, str, int]] = []
-        self.answers = list(answers)
-        self.meanwhile: Callable[[], Coroutine[Any, Any, object]] | None = None
-
-    async def request(self, job_id: str, token_id: str, s3_url: str, attempt: int) -> None:
-        self.asked.append((job_id, token_id, s3_url, attempt))
-        if self.meanwhile:
-            await self.meanwhile()
-        await asyncio.sleep(0)
-        answer = self.answers.pop(0) if self.answers else None
-        if answer:
-            raise answer
-
-
-class World:
-    """A bridge with its stand-ins; `replica` gives another one on the same collection."""
-
-    def __init__(self, *answers: Exception | None, attempts: int = 3) -> None:
-        self.analyses = Analyses()
-        self.server = Server(*answers)
-        self._attempts = attempts
-        self.bridge = self.replica()
-
-    def replica(self, version: str = "1") -> Bridge:
-        return Bridge(self.analyses, self.server, timeout=TIMEOUT, attempts=self._attempts, version=version)
-
-    async def time_out(self) -> Event | None:
-        """Let the deadline pass and the bridge notice."""
-        self.analyses.pass_deadline()
-        (late,) = await self.bridge.overdue(10)
-        return await self.bridge.pursue(late)
 
 
 def of(event: Event | None) -> tuple[type[Event], object]:
@@ -148,8 +44,15 @@ def of(event: Event | None) -> tuple[type[Event], object]:
         return AnalysisCompleted, event.data.result
     if isinstance(event, AnalysisFailed):
         return AnalysisFailed, event.data.code
+    if isinstance(event, AnalysisWebhookIgnored):
+        return AnalysisWebhookIgnored, event.data.said
     assert isinstance(event, AnalysisRequested)
     return AnalysisRequested, event.data.attempt
+
+
+def same(one: Event | None, other: Event | None) -> bool:
+    """Whether the second tells what the first did."""
+    return one is not None and other is not None and (one.id, one.data) == (other.id, other.data)
 
 
 DONE = (AnalysisCompleted, RESULT)
@@ -165,7 +68,7 @@ async def test_a_recording_is_asked_for_and_its_deadline_runs() -> None:
     event = await world.bridge.begin(stored())
     assert of(event) == ASKED
     assert world.server.asked == [(JOB_ID, stories.TOKEN_ID, stories.S3_URL, 1)]
-    deadline = world.analyses.of().deadline
+    deadline = world.analyses.of(JOB_ID).deadline
     assert isinstance(event, AnalysisRequested)
     assert event.data.deadline == deadline
     assert deadline is not None
@@ -205,17 +108,37 @@ async def test_a_webhook_concludes_the_analysis(body: JsonObject | None, expecte
     assert (event.subject, event.trace_id) == (JOB_ID, stories.TRACE_ID)
 
 
-@pytest.mark.parametrize("second", [SUCCESS, FAILURE, None, {"status": "success", "result": {"another": 1}}])
-async def test_a_later_webhook_changes_nothing_and_the_recorded_outcome_is_told_again(
-    second: JsonObject | None,
-) -> None:
+async def test_the_webhook_that_concluded_an_analysis_tells_its_outcome_again_when_redelivered() -> None:
     world = World()
     await world.bridge.begin(stored())
     first = await world.bridge.finish(called_back(SUCCESS))
-    again = await world.bridge.finish(called_back(second))
-    assert first is not None
-    assert again is not None
-    assert (again.id, again.data) == (first.id, first.data)
+    assert same(first, await world.bridge.finish(called_back(SUCCESS)))
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [(FAILURE, "failed"), (None, "failed"), ({"status": "success", "result": {"another": 1}}, "completed")],
+)
+async def test_another_webhook_changes_nothing_and_is_reported(second: JsonObject | None, said: str) -> None:
+    world = World()
+    await world.bridge.begin(stored())
+    await world.bridge.finish(called_back(SUCCESS))
+    before = world.analyses.of(JOB_ID)
+    event = await world.bridge.finish(called_back(second, 2))
+    assert of(event) == (AnalysisWebhookIgnored, said)
+    assert isinstance(event, AnalysisWebhookIgnored)
+    assert event.data.attempt == 2
+    assert same(event, await world.bridge.finish(called_back(second, 2))), "a redelivery says the same"
+    assert world.analyses.of(JOB_ID) == before
+
+
+async def test_an_outcome_that_an_earlier_version_recorded_is_told_again() -> None:
+    """It did not say by which event: it may have died before it could publish."""
+    world = World()
+    outcome = Outcome(AnalysisStatus.COMPLETED, result_json='{"score":1}')
+    known = Analysis(JOB_ID, stories.TRACEPARENT, stories.TOKEN_ID, stories.S3_URL, outcome=outcome)
+    await world.analyses.insert(known)
+    assert of(await world.bridge.finish(called_back(SUCCESS))) == (AnalysisCompleted, {"score": 1})
 
 
 async def test_a_webhook_that_overtakes_its_recording_waits_for_it() -> None:
@@ -241,7 +164,7 @@ async def test_a_webhook_is_tried_again_when_the_analysis_was_begun_between_two_
     world.analyses = Between()
     with pytest.raises(AnalysisChangedError):
         await world.replica().finish(called_back(SUCCESS))
-    assert world.analyses.of().outcome is None
+    assert world.analyses.of(JOB_ID).outcome is None
 
 
 async def test_the_same_bytes_for_the_same_token_are_answered_from_the_cache() -> None:
@@ -253,7 +176,8 @@ async def test_the_same_bytes_for_the_same_token_are_answered_from_the_cache() -
     assert event.data.cached
     assert len(world.server.asked) == 1
     assert of(await world.bridge.begin(stored())) == DONE, "a redelivery says the same"
-    assert of(await world.bridge.finish(called_back(FAILURE))) == DONE, "nobody was asked, so nobody can contradict"
+    told = await world.bridge.finish(called_back(FAILURE))
+    assert of(told) == (AnalysisWebhookIgnored, "failed"), "nobody was asked, so nobody can contradict"
 
 
 async def done_for_another_job(world: World, body: JsonObject) -> None:
@@ -304,6 +228,8 @@ async def test_a_redelivery_while_the_analysis_runs_asks_again_with_the_same_att
     world = World()
     first = await world.bridge.begin(stored())
     again = await world.bridge.begin(stored())
+    assert first is not None
+    assert again is not None
     assert again.id == first.id
     assert [asked[3] for asked in world.server.asked] == [1, 1]
 
@@ -312,9 +238,7 @@ async def test_a_redelivery_after_the_end_tells_the_outcome_again_and_asks_nobod
     world = World()
     await world.bridge.begin(stored())
     ended = await world.bridge.finish(called_back(SUCCESS))
-    again = await world.bridge.begin(stored())
-    assert ended is not None
-    assert (again.id, of(again)) == (ended.id, DONE)
+    assert same(ended, await world.bridge.begin(stored()))
     assert len(world.server.asked) == 1
 
 
@@ -331,15 +255,53 @@ async def test_a_refusal_after_the_webhook_loses_to_it() -> None:
     assert of(await world.bridge.begin(stored())) == DONE
 
 
-async def test_while_the_server_is_away_no_deadline_runs_and_a_retry_starts_it() -> None:
-    world = World(AnalysisServerUnavailableError("answered 503", 7.0))
-    with pytest.raises(AnalysisServerUnavailableError) as away:
+@pytest.mark.parametrize("failure", [AnalysisServerUnavailableError, AnalysisServerFailedError])
+async def test_while_a_recording_is_not_taken_on_no_deadline_runs_and_a_retry_starts_it(
+    failure: type[AnalysisServerUnavailableError | AnalysisServerFailedError],
+) -> None:
+    world = World(failure("no", 7.0), failure("no"))
+    with pytest.raises(failure) as away:
         await world.bridge.begin(stored())
     assert away.value.retry_after == 7.0
-    assert world.analyses.of().deadline is None
-    assert of(await world.bridge.begin(stored())) == ASKED
-    assert world.analyses.of().deadline is not None
-    assert world.analyses.of().attempt == 1
+    assert world.analyses.of(JOB_ID).deadline is None
+    writes = world.analyses.writes
+    with pytest.raises(failure):
+        await world.bridge.begin(stored())
+    assert world.analyses.writes - writes <= 1, "waiting must not cost a change of the document each time"
+    event = await world.bridge.begin(stored())
+    assert of(event) == ASKED
+    assert isinstance(event, AnalysisRequested)
+    assert world.analyses.of(JOB_ID).deadline == event.data.deadline
+    assert world.analyses.of(JOB_ID).attempt == 1
+
+
+async def test_a_recording_that_has_to_wait_can_still_be_answered_from_the_cache() -> None:
+    world = World()
+    await done_for_another_job(world, SUCCESS)
+    world.server.answers = [AnalysisServerUnavailableError("ConnectError")] * 10
+    assert of(await world.bridge.begin(stored())) == DONE
+
+
+async def test_that_a_recording_waits_is_said_with_the_same_id_each_time() -> None:
+    event = delayed(stored())
+    assert isinstance(event, AnalysisDelayed)
+    assert (event.data.token_id, event.data.s3_url) == (stories.TOKEN_ID, stories.S3_URL)
+    assert same(event, delayed(stored()))
+
+
+async def test_a_failed_request_does_not_undo_that_another_replica_asked_again() -> None:
+    """As when the first request hangs until the deadline has passed."""
+    world = World(None, AnalysisServerUnavailableError("ReadTimeout"))
+
+    async def ask_again() -> None:
+        world.server.meanwhile = None
+        assert of(await world.time_out()) == (AnalysisRequested, 2)
+
+    world.server.meanwhile = ask_again
+    with pytest.raises(AnalysisServerUnavailableError):
+        await world.bridge.begin(stored())
+    assert world.analyses.of(JOB_ID).attempt == 2
+    assert world.analyses.of(JOB_ID).deadline is not None
 
 
 async def test_a_webhook_that_comes_although_the_request_failed_counts() -> None:
@@ -362,10 +324,11 @@ async def test_an_overdue_analysis_is_asked_for_again_and_given_new_time() -> No
     first = await world.bridge.begin(stored())
     again = await world.time_out()
     assert of(again) == (AnalysisRequested, 2)
+    assert first is not None
     assert again is not None
     assert again.id != first.id
     assert [asked[3] for asked in world.server.asked] == [1, 2]
-    assert world.analyses.of().attempt == 2
+    assert world.analyses.of(JOB_ID).attempt == 2
     assert await world.bridge.overdue(10) == []
 
 
@@ -378,7 +341,8 @@ async def test_after_its_last_attempt_an_analysis_is_given_up() -> None:
         gone(FailureCode.ANALYSIS_TIMED_OUT),
     ]
     assert len(world.server.asked) == 3
-    assert of(await world.bridge.finish(called_back(SUCCESS))) == gone(FailureCode.ANALYSIS_TIMED_OUT)
+    assert of(await world.bridge.finish(called_back(SUCCESS))) == (AnalysisWebhookIgnored, "completed")
+    assert of(await world.bridge.begin(stored())) == gone(FailureCode.ANALYSIS_TIMED_OUT)
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
@@ -392,7 +356,7 @@ async def test_a_webhook_of_any_attempt_concludes_an_analysis_that_was_asked_for
 async def test_only_one_replica_asks_again() -> None:
     world = World()
     await world.bridge.begin(stored())
-    late = world.analyses.pass_deadline()
+    late = world.analyses.pass_deadline(JOB_ID)
     events = await asyncio.gather(*(world.replica().pursue(late) for _ in range(4)))
     assert [of(event) for event in events if event] == [(AnalysisRequested, 2)]
     assert [asked[3] for asked in world.server.asked] == [1, 2]
@@ -401,7 +365,7 @@ async def test_only_one_replica_asks_again() -> None:
 async def test_only_one_replica_gives_up() -> None:
     world = World(attempts=1)
     await world.bridge.begin(stored())
-    late = world.analyses.pass_deadline()
+    late = world.analyses.pass_deadline(JOB_ID)
     events = await asyncio.gather(*(world.replica().pursue(late) for _ in range(4)))
     assert [of(event) for event in events if event] == [gone(FailureCode.ANALYSIS_TIMED_OUT)]
 
@@ -409,7 +373,7 @@ async def test_only_one_replica_gives_up() -> None:
 async def test_a_webhook_that_comes_just_before_an_analysis_is_given_up_wins() -> None:
     world = World(attempts=1)
     await world.bridge.begin(stored())
-    late = world.analyses.pass_deadline()
+    late = world.analyses.pass_deadline(JOB_ID)
     await world.bridge.finish(called_back(SUCCESS))
     assert await world.bridge.pursue(late) is None
     assert of(await world.bridge.begin(stored())) == DONE
@@ -418,10 +382,10 @@ async def test_a_webhook_that_comes_just_before_an_analysis_is_given_up_wins() -
 async def test_a_webhook_while_the_analysis_is_asked_for_again_stands() -> None:
     world = World()
     await world.bridge.begin(stored())
-    late = world.analyses.pass_deadline()
+    late = world.analyses.pass_deadline(JOB_ID)
     world.server.meanwhile = lambda: world.replica().finish(called_back(SUCCESS))
     await world.bridge.pursue(late)
-    outcome = world.analyses.of().outcome
+    outcome = world.analyses.of(JOB_ID).outcome
     assert outcome is not None
     assert outcome.status == AnalysisStatus.COMPLETED
     assert await world.bridge.overdue(10) == []
@@ -433,23 +397,160 @@ async def test_a_refusal_when_asked_again_fails_the_job() -> None:
     assert of(await world.time_out()) == gone(FailureCode.ANALYSIS_REFUSED)
 
 
-async def test_a_server_that_is_away_when_asked_again_is_asked_later() -> None:
-    world = World(None, AnalysisServerUnavailableError("ConnectError"))
+@pytest.mark.parametrize(("asked_for", "pause"), [(None, PAUSE), (1.0, PAUSE), (90.0, timedelta(seconds=90))])
+async def test_a_server_that_is_away_when_asked_again_is_asked_later(asked_for: float | None, pause: timedelta) -> None:
+    world = World(None, AnalysisServerUnavailableError("ConnectError", asked_for))
     await world.bridge.begin(stored())
     assert await world.time_out() is None
-    deadline = world.analyses.of().deadline
+    deadline = world.analyses.of(JOB_ID).deadline
     assert deadline is not None
-    assert timedelta() < deadline - datetime.now(UTC) <= LEASE
+    assert pause - timedelta(seconds=5) < deadline - datetime.now(UTC) <= pause
     assert of(await world.time_out()) == (AnalysisRequested, 2)
 
 
-async def test_a_server_that_stays_away_is_not_asked_for_ever() -> None:
-    world = World(None, *[AnalysisServerUnavailableError("ConnectError")] * 1000)
+async def test_a_server_that_is_away_uses_no_attempt_up() -> None:
+    world = World(None, *[AnalysisServerUnavailableError("ConnectError")] * 1000, attempts=2)
     await world.bridge.begin(stored())
-    for _ in range(500):
-        if event := await world.time_out():
-            break
-    assert of(event) == gone(FailureCode.ANALYSIS_TIMED_OUT)
+    assert {await world.time_out() for _ in range(1000)} == {None}
+    assert of(await world.time_out()) == (AnalysisRequested, 2)
+
+
+async def test_a_server_that_is_known_to_be_away_is_not_asked_and_nothing_is_written() -> None:
+    world = World(attempts=2)
+    await world.bridge.begin(stored())
+    world.server.away_seconds, writes = 3.0, world.analyses.writes
+    assert {await world.time_out() for _ in range(3)} == {None}
+    assert (len(world.server.asked), world.analyses.writes) == (1, writes)
+    world.server.away_seconds = 0.0
+    assert of(await world.time_out()) == (AnalysisRequested, 2)
+
+
+async def test_a_server_that_fails_at_a_recording_each_time_is_given_up_on() -> None:
+    world = World(None, *[AnalysisServerFailedError("answered 500")] * 1000, attempts=3)
+    await world.bridge.begin(stored())
+    told = [await world.time_out() for _ in range(3)]
+    assert told[:2] == [None, None]
+    assert of(told[2]) == gone(FailureCode.ANALYSIS_TIMED_OUT)
+    assert [asked[3] for asked in world.server.asked] == [1, 2, 3]
+
+
+def ended_from_outside() -> list[JobCancelled | JobExpired]:
+    ends = [stories.cancelled(), stories.expired()]
+    return [end for end in ends if isinstance(end, JobCancelled | JobExpired)]
+
+
+ENDS = pytest.mark.parametrize("end", ended_from_outside(), ids=lambda end: end.type)
+
+
+@ENDS
+async def test_a_job_that_ended_before_its_recording_is_stored_is_never_asked_for(
+    end: JobCancelled | JobExpired,
+) -> None:
+    world = World()
+    await world.bridge.stop(end)
+    await world.bridge.stop(end)
+    assert await world.bridge.begin(stored()) is None
+    assert await world.bridge.begin(stored()) is None
+    assert world.server.asked == []
+
+
+@ENDS
+async def test_a_job_that_ended_while_it_was_analysed_is_not_asked_for_again(end: JobCancelled | JobExpired) -> None:
+    world = World()
+    await world.bridge.begin(stored())
+    late = world.analyses.pass_deadline(JOB_ID)
+    await world.bridge.stop(end)
+    assert await world.bridge.overdue(10) == []
+    assert await world.bridge.pursue(late) is None
+    assert await world.bridge.begin(stored()) is None
+    assert of(await world.bridge.finish(called_back(SUCCESS))) == (AnalysisWebhookIgnored, "completed")
+    assert len(world.server.asked) == 1
+
+
+@ENDS
+async def test_a_job_that_ended_while_it_waits_for_the_server_is_not_asked_for(end: JobCancelled | JobExpired) -> None:
+    world = World(AnalysisServerUnavailableError("ConnectError"))
+    with pytest.raises(AnalysisServerUnavailableError):
+        await world.bridge.begin(stored())
+    await world.bridge.stop(end)
+    assert await world.bridge.begin(stored()) is None
+    assert len(world.server.asked) == 1
+
+
+@ENDS
+async def test_an_analysis_that_ended_first_stays_ended(end: JobCancelled | JobExpired) -> None:
+    world = World()
+    await world.bridge.begin(stored())
+    ended = await world.bridge.finish(called_back(SUCCESS))
+    await world.bridge.stop(end)
+    assert same(ended, await world.bridge.begin(stored()))
+
+
+@ENDS
+async def test_a_job_that_ends_while_it_is_refused_is_not_told_to_have_failed(end: JobCancelled | JobExpired) -> None:
+    world = World(AnalysisRefusedError("answered 400"))
+    world.server.meanwhile = lambda: world.replica().stop(end)
+    assert await world.bridge.begin(stored()) is None
+
+
+async def test_a_purged_job_leaves_a_mark_that_stops_everything() -> None:
+    world = World()
+    await world.bridge.begin(stored())
+    late = world.analyses.pass_deadline(JOB_ID)
+    await world.bridge.forget(stories.purged())
+    await world.bridge.forget(stories.purged())
+    mark = world.analyses.of(JOB_ID)
+    assert (mark.token_id, mark.s3_url, mark.cache_key, mark.traceparent) == (None, None, None, "")
+    assert await world.bridge.pursue(late) is None
+    await world.bridge.finish(called_back(SUCCESS))
+    await world.bridge.stop(ended_from_outside()[0])
+    assert world.analyses.of(JOB_ID) == mark
+    assert len(world.server.asked) == 1
+
+
+async def test_a_recording_that_is_stored_after_its_job_was_purged_is_purged_too() -> None:
+    world = World()
+    await world.bridge.forget(stories.purged())
+    again = await world.bridge.begin(stored())
+    assert isinstance(again, JobPurged)
+    assert again.id == stories.purged().id
+    assert again.data == stories.purged().data
+    assert world.server.asked == []
+
+
+@pytest.mark.parametrize("answer", [None, AnalysisRefusedError("answered 400"), AnalysisServerUnavailableError("gone")])
+async def test_a_job_that_is_purged_while_it_is_asked_for_stays_purged(answer: Exception | None) -> None:
+    world = World(answer)
+    world.server.meanwhile = lambda: world.replica().forget(stories.purged())
+    with contextlib.suppress(AnalysisServerUnavailableError):
+        assert not isinstance(await world.bridge.begin(stored()), AnalysisFailed)
+    outcome = world.analyses.of(JOB_ID).outcome
+    assert outcome is not None
+    assert outcome.status == AnalysisStatus.PURGED
+    assert world.analyses.of(JOB_ID).s3_url is None
+
+
+async def test_a_purged_result_answers_nobody_any_more() -> None:
+    world = World()
+    await done_for_another_job(world, SUCCESS)
+    await world.bridge.forget(stories.purged(OTHER_JOB))
+    assert of(await world.bridge.begin(stored())) == ASKED
+
+
+async def test_a_purge_that_may_have_come_before_the_recording_was_stored_is_told_once_more() -> None:
+    world = World()
+    await world.bridge.begin(stored())
+    created_at = world.analyses.of(JOB_ID).created_at
+
+    def purge(since: timedelta, source: str = "/sori/gateway") -> JobPurged:
+        return stories.purged().model_copy(update={"time": created_at + since, "source": source})
+
+    again = await world.bridge.purged_again(purge(timedelta(seconds=1)))
+    assert same(purge(timedelta()), again)
+    assert isinstance(again, JobPurged)
+    assert await world.bridge.purged_again(again) is None, "not for ever"
+    assert await world.bridge.purged_again(purge(CLOCKS + timedelta(seconds=1))) is None, "stored long before"
+    assert await World().bridge.purged_again(purge(timedelta(seconds=1))) is None, "nothing stored"
 
 
 async def test_an_outcome_whose_announcement_was_cut_short_is_announced_by_the_next_look() -> None:
@@ -468,6 +569,7 @@ async def test_an_outcome_whose_announcement_was_cut_short_is_announced_by_the_n
 async def test_that_an_analysis_was_asked_for_again_is_no_outcome_to_note() -> None:
     world = World()
     event = await world.bridge.begin(stored())
+    assert event is not None
     await world.bridge.announced(event)
     assert world.analyses.kept[JOB_ID].announced is None
 
@@ -479,8 +581,8 @@ async def test_whatever_races_one_outcome_stands_and_no_other_is_told(seed: int)
     world = World(*[None] * chance.randrange(3), *refused, attempts=chance.randrange(1, 3))
 
     async def pursue_what_is_late() -> list[Event]:
-        if JOB_ID in world.analyses.kept and world.analyses.of().deadline and chance.random() < 0.8:
-            world.analyses.pass_deadline()
+        if JOB_ID in world.analyses.kept and world.analyses.of(JOB_ID).deadline and chance.random() < 0.8:
+            world.analyses.pass_deadline(JOB_ID)
         bridge = world.replica()
         pursued = [await bridge.pursue(late) for late in await bridge.overdue(10)]
         return [event for event in pursued if event]
@@ -495,15 +597,18 @@ async def test_whatever_races_one_outcome_stands_and_no_other_is_told(seed: int)
         return [event] if event else []
 
     async def begin() -> list[Event]:
-        return [await world.replica().begin(stored())]
+        event = await world.replica().begin(stored())
+        return [event] if event else []
 
     work = [begin(), begin(), handle(SUCCESS), handle(FAILURE), handle(None), *[pursue_what_is_late() for _ in "abc"]]
     chance.shuffle(work)
     told = [event for events in await asyncio.gather(*work) for event in events]
     # A redelivery at the end, as after a crash, tells what stands.
     standing = await world.bridge.begin(stored())
-    ends = {(event.id, str(event.data)) for event in told if not isinstance(event, AnalysisRequested)}
+    assert standing is not None
+    no_ends = AnalysisRequested | AnalysisWebhookIgnored
+    ends = {(event.id, str(event.data)) for event in told if not isinstance(event, no_ends)}
     assert ends <= {(standing.id, str(standing.data))}
-    outcome = world.analyses.of().outcome
+    outcome = world.analyses.of(JOB_ID).outcome
     assert outcome is not None
     assert of(standing) == (DONE if outcome.result_json is not None else gone(outcome.code or FailureCode.NOT_AUDIO))

@@ -11,9 +11,10 @@ from analyzer_bridge import deadlines
 from analyzer_bridge.analyses import Bridge
 from analyzer_bridge.deadlines import Deadlines
 from contracts.events import AnalysisFailed, AnalysisRequested, Event
+from tests.support.analyses import Analyses
 from tests.support.waiting import until_true
 from tests.unit import stories
-from tests.unit.test_bridge_analyses import Analyses, Server
+from tests.unit.bridge_world import Server
 
 LIMIT_SECONDS = 5.0
 
@@ -59,7 +60,7 @@ async def watching(store: Store, broker: Broker, attempts: int) -> AsyncIterator
     """A bridge with one analysis that is overdue, and its deadlines watched."""
     bridge = Bridge(store, Server(), timeout=timedelta(hours=1), attempts=attempts, version="1")
     await bridge.begin(stories.stored())
-    store.pass_deadline()
+    store.pass_deadline(stories.JOB_ID)
     watch = Deadlines(bridge, store, broker)
     watch.start()
     try:

@@ -1,35 +1,51 @@
-"""What becomes of a stored recording: answered from the cache, asked for, concluded once, asked for again."""
+"""What becomes of a stored recording: answered from the cache, asked for, asked for again, ended once or stopped."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 import structlog
 
 from analyzer_bridge import SERVICE
-from analyzer_bridge.errors import AnalysisChangedError, AnalysisRefusedError, AnalysisServerUnavailableError
+from analyzer_bridge.errors import (
+    AnalysisChangedError,
+    AnalysisNotTakenError,
+    AnalysisRefusedError,
+    AnalysisServerFailedError,
+    AnalysisServerUnavailableError,
+)
 from contracts import events, webhook
 from contracts.events import (
     AnalysisCompleted,
     AnalysisCompletedData,
+    AnalysisDelayed,
+    AnalysisDelayedData,
     AnalysisFailed,
     AnalysisFailedData,
     AnalysisRequested,
     AnalysisRequestedData,
+    AnalysisWebhookIgnored,
+    AnalysisWebhookIgnoredData,
     AnalysisWebhookReceived,
     AudioStored,
     Event,
+    JobCancelled,
+    JobExpired,
+    JobPurged,
+    JobPurgedData,
 )
 from contracts.failures import FailureCode
 
 log = structlog.get_logger()
 
-LEASE = timedelta(seconds=60)
-"""How long one replica has to ask again for an overdue analysis before another may."""
-MAX_LEASES = 60
-"""How often it is tried to ask again: an hour of a server that does not answer, then the analysis is given up."""
+LEASE = timedelta(seconds=30)
+"""How long one replica has to ask again for an overdue analysis before another may; longer than a request takes."""
+PAUSE = timedelta(seconds=5)
+"""How long an overdue analysis waits when the server turned out to be away, unless that asked for more."""
+CLOCKS = timedelta(minutes=5)
+"""How far the clocks of two hosts may be apart, and a recording on its way into storage."""
 
 
 class AnalysisStatus(StrEnum):
@@ -38,20 +54,37 @@ class AnalysisStatus(StrEnum):
     PENDING = "pending"
     COMPLETED = "completed"
     FAILED = "failed"
+    CANCELLED = "cancelled"
+    """Its job ended from outside, cancelled or expired: nothing is asked or published any more."""
+    PURGED = "purged"
+    """The same, and nothing of it is kept but this mark."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an analysis ended: with a result as JSON text, or with the code of its failure."""
+    """How an analysis ended: with a result as JSON text, with the code of its failure, or stopped with neither."""
 
+    status: AnalysisStatus
     result_json: str | None = None
     code: FailureCode | None = None
     cached: bool = False
+    by: str | None = None
+    """What ended it: the id of an event that may come again, or a word."""
 
     @property
-    def status(self) -> AnalysisStatus:
-        """Return the status that goes with this outcome."""
-        return AnalysisStatus.FAILED if self.result_json is None else AnalysisStatus.COMPLETED
+    def stopped(self) -> bool:
+        """Tell whether the analysis ended because its job did, so that there is nothing to publish."""
+        return self.status in {AnalysisStatus.CANCELLED, AnalysisStatus.PURGED}
+
+    @classmethod
+    def completed(cls, result_json: str, by: str, *, cached: bool = False) -> "Outcome":
+        """Make the outcome of an analysis that has a result."""
+        return cls(AnalysisStatus.COMPLETED, result_json=result_json, cached=cached, by=by)
+
+    @classmethod
+    def failed(cls, code: FailureCode, by: str) -> "Outcome":
+        """Make the outcome of an analysis that will have no result."""
+        return cls(AnalysisStatus.FAILED, code=code, by=by)
 
 
 @dataclass(frozen=True)
@@ -65,7 +98,7 @@ class Analysis:
     cache_key: str | None = None
     attempt: int = 1
     deadline: datetime | None = None
-    leases: int = 0
+    """When it is asked for again or given up; None while a message that waits in the broker will ask."""
     outcome: Outcome | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -83,7 +116,10 @@ class Analyses(Protocol):
         """Return the result, as JSON text, of an earlier analysis under this key."""
 
     async def describe(self, analysis: Analysis) -> None:
-        """Set what the analysis is of, and its deadline; its outcome stands."""
+        """Say what an analysis is of whose webhook overtook its recording; not of one that was purged meanwhile."""
+
+    async def reschedule(self, analysis: Analysis, *, attempt: int, deadline: datetime | None) -> bool:
+        """Set attempt and deadline of a pending analysis; False when its deadline is not that of `analysis` now."""
 
     async def conclude(self, job_id: str, outcome: Outcome, *, announced: bool) -> Analysis | None:
         """Record the outcome of a pending analysis and return it; None when none was pending: there is one winner."""
@@ -91,22 +127,25 @@ class Analyses(Protocol):
     async def overdue(self, now: datetime, limit: int) -> list[Analysis]:
         """Return analyses whose deadline has passed, or whose outcome was not announced."""
 
-    async def lease(self, analysis: Analysis, until: datetime) -> bool:
-        """Move the deadline of an overdue analysis and count the lease; False when another replica did."""
-
     async def announced(self, job_id: str) -> None:
         """Note that the outcome was published."""
+
+    async def forget(self, job_id: str) -> None:
+        """Replace whatever is kept of the job by a mark that it was purged; the mark goes after some days."""
 
 
 class AnalysisServer(Protocol):
     """Who does the work."""
+
+    def away_for(self) -> float:
+        """Return for how many seconds it is not to be asked anything; 0 when it may be."""
 
     async def request(self, job_id: str, token_id: str, s3_url: str, attempt: int) -> None:
         """Ask for an analysis."""
 
 
 class Bridge:
-    """Turns audio.stored, webhook calls and passed deadlines into what is to be published; safe to repeat."""
+    """Turns events about a job and passed deadlines into what is to be published; safe to repeat at any point."""
 
     def __init__(
         self, analyses: Analyses, server: AnalysisServer, *, timeout: timedelta, attempts: int, version: str
@@ -117,50 +156,73 @@ class Bridge:
         self._attempts = attempts
         self._version = version
 
-    async def begin(self, event: AudioStored) -> Event:
-        """Have a recording analysed, or answer from the cache; AnalysisServerUnavailableError is worth a retry."""
+    async def begin(self, event: AudioStored) -> Event | None:
+        """Have a recording analysed, or answer from the cache; None when its job was stopped.
+
+        AnalysisNotTakenError is worth a retry.
+        """
         analysis = await self._keep(event)
         if analysis.outcome is not None:
-            return _concluded(analysis, analysis.outcome)
+            return _purged(event) if analysis.outcome.status == AnalysisStatus.PURGED else _told(analysis)
+        deadline = analysis.deadline or datetime.now(UTC) + self._timeout
         try:
-            return await self._ask(analysis, announced=True)
-        except AnalysisServerUnavailableError:
+            told = await self._ask(replace(analysis, deadline=deadline), announced=True)
+        except AnalysisNotTakenError:
             # The message that brought us here will be back; until then no deadline runs.
-            await self._analyses.describe(replace(analysis, deadline=None))
+            if analysis.deadline is not None:
+                await self._analyses.reschedule(analysis, attempt=analysis.attempt, deadline=None)
             raise
+        if analysis.deadline is None:
+            await self._analyses.reschedule(analysis, attempt=analysis.attempt, deadline=deadline)
+        return told
 
     async def finish(self, event: AnalysisWebhookReceived) -> Event | None:
         """Conclude an analysis by a webhook call; None when what it is of is not yet known: `begin` will say."""
         outcome = _outcome(event)
-        analysis = await self._analyses.conclude(event.subject, outcome, announced=True)
-        if analysis is None:
-            analysis = await self._recorded(event, outcome)
-        if analysis.outcome is None or analysis.s3_url is None:
+        analysis = await self._settle(event, outcome)
+        recorded = analysis.outcome or outcome
+        # Without a name it was recorded by an earlier version: perhaps by this very event.
+        if recorded.by not in (None, event.id):
+            log.info("webhook came after the outcome", recorded=recorded.status)
+            return _ignored(event, outcome)
+        return None if analysis.s3_url is None else _told(analysis)
+
+    async def stop(self, event: JobCancelled | JobExpired) -> None:
+        """See to it that nothing more is asked or published about a job; an analysis that has ended stays so."""
+        await self._settle(event, Outcome(AnalysisStatus.CANCELLED, by=event.id))
+
+    async def purged_again(self, event: JobPurged) -> Event | None:
+        """Return the event to be published once more if the recording may have been stored after it was removed."""
+        if event.source == f"/sori/{SERVICE}":
             return None
-        return _concluded(analysis, analysis.outcome)
+        known = await self._analyses.find(event.subject)
+        return _purged(event) if known is not None and known.created_at > event.time - CLOCKS else None
+
+    async def forget(self, event: JobPurged) -> None:
+        """Remove what is kept about a job, but for a mark that keeps what is in flight from bringing it back."""
+        await self._analyses.forget(event.subject)
 
     async def overdue(self, limit: int) -> list[Analysis]:
         """Return analyses that a deadline or an interrupted announcement calls for."""
         return await self._analyses.overdue(datetime.now(UTC), limit)
 
     async def pursue(self, analysis: Analysis) -> Event | None:
-        """Ask again for an overdue analysis, or give it up; None when another replica does, or the server cannot."""
+        """Ask again for an overdue analysis, or give it up; None when another replica does, or the server cannot.
+
+        While the server is away no attempt is used up: the analysis waits for it as long as its job does.
+        """
         if analysis.outcome is not None:
-            return _concluded(analysis, analysis.outcome)
-        if analysis.attempt >= self._attempts or analysis.leases >= MAX_LEASES:
-            outcome = Outcome(code=FailureCode.ANALYSIS_TIMED_OUT)
+            return _told(analysis)
+        if analysis.attempt >= self._attempts:
+            outcome = Outcome.failed(FailureCode.ANALYSIS_TIMED_OUT, by="deadline")
             won = await self._analyses.conclude(analysis.job_id, outcome, announced=False)
-            return None if won is None else _concluded(won, outcome)
-        if not await self._analyses.lease(analysis, datetime.now(UTC) + LEASE):
+            return None if won is None else _told(won)
+        if self._server.away_for() > 0:
             return None
-        again = replace(analysis, deadline=datetime.now(UTC) + self._timeout, attempt=analysis.attempt + 1)
-        try:
-            event = await self._ask(again, announced=False)
-        except AnalysisServerUnavailableError as error:
-            log.warning("analysis not asked for again yet", reason=str(error))
+        leased = replace(analysis, deadline=datetime.now(UTC) + LEASE)
+        if not await self._analyses.reschedule(analysis, attempt=leased.attempt, deadline=leased.deadline):
             return None
-        await self._analyses.describe(again)
-        return event
+        return await self._ask_again(leased)
 
     async def announced(self, event: Event) -> None:
         """Note that an outcome that no message will bring back was published."""
@@ -179,41 +241,42 @@ class Bridge:
             # Only what was really analysed answers others: one document, however often the same bytes come.
             cache_key=key if result is None else None,
             deadline=datetime.now(UTC) + self._timeout,
-            outcome=None if result is None else Outcome(result_json=result, cached=True),
+            outcome=None if result is None else Outcome.completed(result, by="cache", cached=True),
         )
         if await self._analyses.insert(analysis):
             return analysis
-        existing = await self._analyses.find(event.subject) or analysis
+        existing = await self._analyses.find(event.subject)
+        if existing is None:
+            raise AnalysisChangedError(event.subject)
         if existing.s3_url is None:
             existing = replace(analysis, outcome=existing.outcome)
             await self._analyses.describe(existing)
-        elif existing.outcome is None and existing.deadline is None:
-            existing = replace(existing, deadline=analysis.deadline)
-            await self._analyses.describe(existing)
         return existing
 
-    async def _recorded(self, event: AnalysisWebhookReceived, outcome: Outcome) -> Analysis:
-        """Return what stands when a webhook call concluded nothing: an earlier outcome, or this call's own."""
+    async def _settle(self, event: Event, outcome: Outcome) -> Analysis:
+        """Record an outcome, for an analysis that is not known yet too, unless it has one; return what stands."""
+        concluded = await self._analyses.conclude(event.subject, outcome, announced=True)
+        if concluded is not None:
+            return concluded
         early = Analysis(job_id=event.subject, traceparent=event.traceparent, outcome=outcome)
         if await self._analyses.insert(early):
             return early
         recorded = await self._analyses.find(event.subject)
         if recorded is None or recorded.outcome is None:
             raise AnalysisChangedError(event.subject)
-        log.info("webhook came after the outcome", recorded=recorded.outcome.status)
         return recorded
 
-    async def _ask(self, analysis: Analysis, *, announced: bool) -> Event:
+    async def _ask(self, analysis: Analysis, *, announced: bool) -> Event | None:
         """Ask; a refusal is recorded as `announced` when a message would bring us back to it after a crash."""
         token_id, s3_url = analysis.token_id or "", analysis.s3_url or ""
         try:
             await self._server.request(analysis.job_id, token_id, s3_url, analysis.attempt)
         except AnalysisRefusedError as error:
             log.warning("analysis refused", reason=str(error))
-            outcome = Outcome(code=FailureCode.ANALYSIS_REFUSED)
+            outcome = Outcome.failed(FailureCode.ANALYSIS_REFUSED, by="request")
             won = await self._analyses.conclude(analysis.job_id, outcome, announced=announced)
             recorded = won or await self._analyses.find(analysis.job_id)
-            return _concluded(analysis, recorded.outcome if recorded and recorded.outcome else outcome)
+            return None if recorded is None else _told(recorded)
         data = AnalysisRequestedData(
             token_id=token_id,
             s3_url=s3_url,
@@ -224,19 +287,44 @@ class Bridge:
             analysis.job_id, data, source=SERVICE, traceparent=analysis.traceparent, step=str(analysis.attempt)
         )
 
+    async def _ask_again(self, leased: Analysis) -> Event | None:
+        again = replace(leased, attempt=leased.attempt + 1, deadline=datetime.now(UTC) + self._timeout)
+        try:
+            event = await self._ask(again, announced=False)
+        except AnalysisServerUnavailableError as error:
+            log.warning("analysis not asked for again yet", reason=str(error))
+            pause = max(PAUSE, timedelta(seconds=error.retry_after or 0))
+            await self._analyses.reschedule(leased, attempt=leased.attempt, deadline=datetime.now(UTC) + pause)
+            return None
+        except AnalysisServerFailedError as error:
+            log.warning("analysis asked for again in vain", reason=str(error))
+            event = None
+        await self._analyses.reschedule(leased, attempt=again.attempt, deadline=again.deadline)
+        return event
+
+
+def delayed(event: AudioStored) -> Event:
+    """Return what tells listeners that a recording waits for the analysis server."""
+    data = AnalysisDelayedData(token_id=event.data.token_id, s3_url=event.data.s3_url)
+    return AnalysisDelayed.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)
+
 
 def _outcome(event: AnalysisWebhookReceived) -> Outcome:
     if event.data.body is None:
-        return Outcome(code=FailureCode.RESULT_TOO_LARGE)
+        return Outcome.failed(FailureCode.RESULT_TOO_LARGE, by=event.id)
     said = webhook.outcome(event.data.body)
     if isinstance(said, webhook.Success):
-        return Outcome(result_json=events.to_json(said.result))
+        return Outcome.completed(events.to_json(said.result), by=event.id)
     log.warning("analysis failed", code=said.code, detail=said.detail)
-    return Outcome(code=said.code)
+    return Outcome.failed(said.code, by=event.id)
 
 
-def _concluded(analysis: Analysis, outcome: Outcome) -> Event:
+def _told(analysis: Analysis) -> Event | None:
+    """Return the event that tells how an analysis ended; None when it was stopped, or has not ended."""
+    outcome = analysis.outcome
     token_id, s3_url = analysis.token_id or "", analysis.s3_url or ""
+    if outcome is None or outcome.stopped:
+        return None
     if outcome.result_json is None:
         failed = AnalysisFailedData(token_id=token_id, s3_url=s3_url, code=outcome.code or FailureCode.ANALYSIS_FAILED)
         return AnalysisFailed.new(analysis.job_id, failed, source=SERVICE, traceparent=analysis.traceparent)
@@ -247,6 +335,17 @@ def _concluded(analysis: Analysis, outcome: Outcome) -> Event:
         cached=outcome.cached,
     )
     return AnalysisCompleted.new(analysis.job_id, completed, source=SERVICE, traceparent=analysis.traceparent)
+
+
+def _ignored(event: AnalysisWebhookReceived, outcome: Outcome) -> Event:
+    said: Literal["completed", "failed"] = "completed" if outcome.status == AnalysisStatus.COMPLETED else "failed"
+    data = AnalysisWebhookIgnoredData(attempt=event.data.attempt, said=said)
+    return AnalysisWebhookIgnored.new(event.subject, data, source=SERVICE, traceparent=event.traceparent, step=event.id)
+
+
+def _purged(event: AudioStored | JobPurged) -> Event:
+    data = JobPurgedData(token_id=event.data.token_id)
+    return JobPurged.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)
 
 
 def _cache_key(event: AudioStored, version: str) -> str:

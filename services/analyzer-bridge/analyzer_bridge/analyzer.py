@@ -1,16 +1,35 @@
-"""The analysis server, as it is called over HTTP."""
+"""The analysis server, as it is called over HTTP: so many requests at once, and none for a while when it is away."""
 
+import asyncio
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from time import monotonic
 from typing import Self
 
 import httpx
+import structlog
+from circuitbreaker import STATE_HALF_OPEN, CircuitBreaker  # type: ignore[import-untyped] # it ships no types
 
-from analyzer_bridge.errors import AnalysisRefusedError, AnalysisServerUnavailableError
+from analyzer_bridge.errors import AnalysisRefusedError, AnalysisServerFailedError, AnalysisServerUnavailableError
 from analyzer_bridge.settings import Settings
 from contracts import webhook
 
+log = structlog.get_logger()
+
 TIMEOUT = httpx.Timeout(15.0, connect=5.0)
+ANSWER_SECONDS = 20.0
+"""For all of one request: an answer may drip and keep every single read within its time."""
 OPEN_REQUESTS = 32
-_TRY_LATER = {408, 425, 429}
+FAILURES = 5
+"""So many in a row, and the server is taken to be away. Until it has answered again, so many are asked at once."""
+REST_SECONDS = 5.0
+"""How long it is then left alone."""
+LONGEST_REST = 3600.0
+"""The most that a `Retry-After` is believed, seconds."""
+
+_AWAY = {429, 502, 503, 504}
+_TRY_LATER = {408, 425}
 
 
 class AnalysisServer:
@@ -20,12 +39,18 @@ class AnalysisServer:
         self._url = str(settings.target_server_url)
         self._webhook_url = str(settings.webhook_url)
         self._secret = settings.webhook_secret.get_secret_value()
+        self._open = asyncio.Semaphore(OPEN_REQUESTS)
+        # The pool has no limit of its own: httpcore loses the place of a request that is cancelled while it queues.
         self._client = httpx.AsyncClient(
             timeout=TIMEOUT,
-            limits=httpx.Limits(max_connections=OPEN_REQUESTS, max_keepalive_connections=OPEN_REQUESTS),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=OPEN_REQUESTS),
             follow_redirects=False,
             trust_env=False,
         )
+        self._breaker = CircuitBreaker(FAILURES, REST_SECONDS, AnalysisServerUnavailableError)
+        self._rests_until = monotonic()
+        self._away = False
+        self._few = asyncio.Semaphore(FAILURES)
 
     async def __aenter__(self) -> Self:
         return self
@@ -33,19 +58,61 @@ class AnalysisServer:
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
+    def away_for(self) -> float:
+        """Return for how many seconds the server is to be left alone; 0 when it may be asked."""
+        opened = self._breaker.open_remaining if self._breaker.opened else 0
+        return max(opened, self._rests_until - monotonic(), 0.0)
+
     async def request(self, job_id: str, token_id: str, s3_url: str, attempt: int) -> None:
         """Return once the server has taken the recording on.
 
-        AnalysisRefusedError when it never will, AnalysisServerUnavailableError when it cannot now.
+        AnalysisRefusedError when it never will, AnalysisServerFailedError when it could not take this one,
+        AnalysisServerUnavailableError when it can take none now: at once, while it is left alone.
         """
         form = {
             "s3_audio_url": s3_url,
             "webhook_url": webhook.address(self._webhook_url, self._secret, job_id, attempt),
             "video_id": token_id,
         }
+        async with self._open:
+            self._leave_alone_when_away()
+            async with self._few if self._away else nullcontext():
+                self._leave_alone_when_away()
+                await self._ask(form)
+
+    def _leave_alone_when_away(self) -> None:
+        if (seconds := self.away_for()) > 0:
+            raise AnalysisServerUnavailableError("left alone", seconds)
+        if self._breaker.state == STATE_HALF_OPEN:
+            # Not one trial, as is usual, but as many as it takes to open again: the one might always be of a
+            # recording that the server cannot bear, and hold up all the others.
+            self._breaker.reset()
+
+    async def _ask(self, form: dict[str, str]) -> None:
         try:
-            response = await self._client.post(self._url, data=form)
-        except httpx.HTTPError as error:
+            with self._breaker:
+                await self._post(form)
+        except AnalysisServerUnavailableError as error:
+            self._rest(error)
+            raise
+        if self._away:
+            self._away = False
+            log.info("analysis server is back")
+
+    def _rest(self, error: AnalysisServerUnavailableError) -> None:
+        if error.retry_after is not None:
+            self._rests_until = max(self._rests_until, monotonic() + error.retry_after)
+        if self._breaker.opened:
+            error.retry_after = self.away_for()
+            if not self._away:
+                log.warning("analysis server is away", reason=str(error))
+            self._away = True
+
+    async def _post(self, form: dict[str, str]) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                response = await self._client.post(self._url, data=form)
+        except (httpx.HTTPError, TimeoutError) as error:
             raise AnalysisServerUnavailableError(type(error).__name__) from error
         _check(response)
 
@@ -55,7 +122,22 @@ def _check(response: httpx.Response) -> None:
     if response.is_success:
         return
     reason = f"answered {response.status_code}"
+    if response.status_code in _AWAY:
+        raise AnalysisServerUnavailableError(reason, _retry_after(response))
     if response.is_server_error or response.status_code in _TRY_LATER:
-        retry_after = response.headers.get("retry-after", "")
-        raise AnalysisServerUnavailableError(reason, float(retry_after) if retry_after.isdecimal() else None)
+        raise AnalysisServerFailedError(reason, _retry_after(response))
     raise AnalysisRefusedError(reason)
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Return the seconds that the server asks for, in either form (RFC 9110, section 10.2.3); None when it does not."""
+    value = response.headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdecimal():
+        return min(float(value), LONGEST_REST)
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    # A date in the obsolete forms has no zone; HTTP's dates are all GMT (section 5.6.7).
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return min(max((at - datetime.now(UTC)).total_seconds(), 0.0), LONGEST_REST)

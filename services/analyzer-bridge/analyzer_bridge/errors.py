@@ -13,14 +13,26 @@ class AnalysisRefusedError(BridgeError):
     code = "analysis_refused"
 
 
-class AnalysisServerUnavailableError(BridgeError):
-    """The analysis server cannot take a recording now; `retry_after` is the seconds it asked for, if it did."""
+class AnalysisNotTakenError(BridgeError):
+    """The analysis server did not take a recording on, but may yet; `retry_after` is the seconds to wait at least."""
 
-    code = "analysis_server_unavailable"
+    code = "analysis_not_taken"
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+
+
+class AnalysisServerFailedError(AnalysisNotTakenError):
+    """The analysis server is there and failed at this recording; how often it is tried is counted."""
+
+    code = "analysis_server_failed"
+
+
+class AnalysisServerUnavailableError(AnalysisNotTakenError):
+    """The analysis server cannot take any recording now: no fault of this one, so it waits for as long as it takes."""
+
+    code = "analysis_server_unavailable"
 
 
 class AnalysisChangedError(BridgeError):

@@ -14,7 +14,10 @@ from contracts.failures import FailureCode
 
 ANSWER_MS = 5000
 """How long MongoDB may take before a message is tried again, milliseconds."""
+MARK_SECONDS = 7 * 24 * 3600
+"""How long a purged job is remembered: longer than anything about it can be in flight."""
 _PENDING = AnalysisStatus.PENDING.value
+_PURGED = AnalysisStatus.PURGED.value
 _DUPLICATE_KEY = 11000
 
 
@@ -47,6 +50,12 @@ class Analyses:
         await self._analyses.create_index(
             [("created_at", ASCENDING)], name="unannounced", partialFilterExpression={"announced": False}
         )
+        await self._analyses.create_index(
+            [("purged_at", ASCENDING)],
+            name="purged",
+            partialFilterExpression={"status": _PURGED},
+            expireAfterSeconds=MARK_SECONDS,
+        )
 
     async def insert(self, analysis: Analysis) -> bool:
         """Keep a new analysis; False when the job has one."""
@@ -62,9 +71,17 @@ class Analyses:
         return await self._caches.answer(cache_key)
 
     async def describe(self, analysis: Analysis) -> None:
-        """Set what the analysis is of, its attempt and deadline; its outcome stands."""
-        fields = _described(analysis)
-        await self._analyses.update_one({"_id": fields.pop("_id")}, {"$set": fields})
+        """Say what an analysis is of whose webhook overtook its recording; not of one that was purged meanwhile."""
+        fields = {name: getattr(analysis, name) for name in ("traceparent", "token_id", "s3_url", "cache_key")}
+        await self._analyses.update_one({"_id": analysis.job_id, "status": {"$ne": _PURGED}}, {"$set": fields})
+
+    async def reschedule(self, analysis: Analysis, *, attempt: int, deadline: datetime | None) -> bool:
+        """Set attempt and deadline of a pending analysis; False when its deadline is not that of `analysis` now."""
+        changed = await self._analyses.update_one(
+            {"_id": analysis.job_id, "status": _PENDING, "deadline": analysis.deadline},
+            {"$set": {"attempt": attempt, "deadline": deadline}},
+        )
+        return bool(changed.matched_count)
 
     async def conclude(self, job_id: str, outcome: Outcome, *, announced: bool) -> Analysis | None:
         """Record the outcome of a pending analysis and return it; None when none was pending: there is one winner."""
@@ -82,17 +99,14 @@ class Analyses:
         documents = [*await silent.to_list(limit), *await late.to_list(limit)]
         return [_analysis(document) for document in documents]
 
-    async def lease(self, analysis: Analysis, until: datetime) -> bool:
-        """Move the deadline of an overdue analysis and count the lease; False when another replica did."""
-        changed = await self._analyses.update_one(
-            {"_id": analysis.job_id, "status": _PENDING, "deadline": analysis.deadline},
-            {"$set": {"deadline": until}, "$inc": {"leases": 1}},
-        )
-        return bool(changed.modified_count)
-
     async def announced(self, job_id: str) -> None:
         """Note that the outcome was published."""
         await self._analyses.update_one({"_id": job_id}, {"$set": {"announced": True}})
+
+    async def forget(self, job_id: str) -> None:
+        """Replace whatever is kept of the job by a mark that it was purged; the mark goes after MARK_SECONDS."""
+        mark = {"status": _PURGED, "purged_at": datetime.now(UTC)}
+        await self._analyses.replace_one({"_id": job_id}, mark, upsert=True)
 
     async def is_up(self) -> bool:
         """Tell whether a primary answers."""
@@ -104,7 +118,7 @@ class Analyses:
         self._client.close()
 
     async def _insert_all(self, analyses: list[Analysis]) -> list[bool]:
-        documents = [{**_described(analysis), **_outcome_fields(analysis.outcome)} for analysis in analyses]
+        documents = [_document(analysis) for analysis in analyses]
         try:
             await self._analyses.insert_many(documents, ordered=False)
         except BulkWriteError as error:
@@ -121,7 +135,7 @@ class Analyses:
         return [found.get(cache_key) for cache_key in cache_keys]
 
 
-def _described(analysis: Analysis) -> dict[str, Any]:
+def _document(analysis: Analysis) -> dict[str, Any]:
     return {
         "_id": analysis.job_id,
         "traceparent": analysis.traceparent,
@@ -131,26 +145,35 @@ def _described(analysis: Analysis) -> dict[str, Any]:
         "attempt": analysis.attempt,
         "deadline": analysis.deadline,
         "created_at": analysis.created_at,
+        **({"status": _PENDING} if analysis.outcome is None else _outcome_fields(analysis.outcome)),
     }
 
 
-def _outcome_fields(outcome: Outcome | None) -> dict[str, Any]:
-    if outcome is None:
-        return {"status": _PENDING}
+def _outcome_fields(outcome: Outcome) -> dict[str, Any]:
     return {
         "status": outcome.status.value,
         "result_json": outcome.result_json,
         "code": None if outcome.code is None else outcome.code.value,
         "cached": outcome.cached,
+        "concluded_by": outcome.by,
         "concluded_at": datetime.now(UTC),
     }
 
 
 def _analysis(document: dict[str, Any]) -> Analysis:
+    status = AnalysisStatus(document["status"])
+    if status == AnalysisStatus.PURGED:
+        return Analysis(document["_id"], "", outcome=Outcome(status, by="purge"), created_at=document["purged_at"])
     outcome = None
-    if document["status"] != _PENDING:
+    if status != AnalysisStatus.PENDING:
         code = document["code"]
-        outcome = Outcome(document["result_json"], None if code is None else FailureCode(code), document["cached"])
+        outcome = Outcome(
+            status,
+            result_json=document["result_json"],
+            code=None if code is None else FailureCode(code),
+            cached=document["cached"],
+            by=document.get("concluded_by"),
+        )
     return Analysis(
         job_id=document["_id"],
         traceparent=document["traceparent"],
@@ -159,7 +182,6 @@ def _analysis(document: dict[str, Any]) -> Analysis:
         cache_key=document["cache_key"],
         attempt=document["attempt"],
         deadline=document["deadline"],
-        leases=document.get("leases", 0),
         created_at=document["created_at"],
         outcome=outcome,
     )

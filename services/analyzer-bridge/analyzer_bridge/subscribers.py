@@ -10,27 +10,54 @@ from faststream.rabbit import RabbitMessage
 from structlog.contextvars import bound_contextvars
 
 from analyzer_bridge import SERVICE
-from analyzer_bridge.analyses import Bridge
+from analyzer_bridge.analyses import Bridge, delayed
+from analyzer_bridge.errors import AnalysisNotTakenError, AnalysisServerUnavailableError
 from analyzer_bridge.rabbitmq import RabbitMQ
 from contracts import events, topology
-from contracts.events import AnalysisWebhookReceived, AudioStored, Envelope, Event, InvalidEventError
+from contracts.events import (
+    AnalysisWebhookReceived,
+    AudioStored,
+    Envelope,
+    Event,
+    InvalidEventError,
+    JobCancelled,
+    JobExpired,
+    JobPurged,
+)
 
 log = structlog.get_logger()
+
+DELAYED_HEADER = "x-sori-delayed"
+"""Set once listeners have been told that the recording waits for the analysis server."""
+LONGEST_DELAY = len(topology.RETRY_DELAYS)
+"""The attempt from which on a message waits longest."""
 
 
 def subscribe(rabbitmq: RabbitMQ, bridge: Bridge) -> None:
     """Register the analyzer-bridge's subscribers."""
 
+    async def publish(event: Event | None) -> None:
+        if event is not None:
+            await rabbitmq.publish(event)
+
     async def on_audio_stored(event: AudioStored) -> None:
-        await rabbitmq.publish(await bridge.begin(event))
+        await publish(await bridge.begin(event))
 
     async def on_analysis_webhook_received(event: AnalysisWebhookReceived) -> None:
-        concluded = await bridge.finish(event)
-        if concluded is not None:
-            await rabbitmq.publish(concluded)
+        await publish(await bridge.finish(event))
+
+    async def on_job_ended_from_outside(event: JobCancelled | JobExpired) -> None:
+        await bridge.stop(event)
+
+    async def on_job_purged(event: JobPurged) -> None:
+        await publish(await bridge.purged_again(event))
+        await bridge.forget(event)
 
     _subscribe(rabbitmq, topology.BRIDGE_AUDIO_STORED, on_audio_stored)
     _subscribe(rabbitmq, topology.BRIDGE_WEBHOOK_RECEIVED, on_analysis_webhook_received)
+    _subscribe(rabbitmq, topology.BRIDGE_JOB_CANCELLED, on_job_ended_from_outside)
+    _subscribe(rabbitmq, topology.BRIDGE_JOB_EXPIRED, on_job_ended_from_outside)
+    _subscribe(rabbitmq, topology.BRIDGE_JOB_PURGED, on_job_purged)
 
 
 def _subscribe(rabbitmq: RabbitMQ, queue: topology.Queue, handle: Callable[[Any], Awaitable[None]]) -> None:
@@ -57,20 +84,25 @@ def _subscribe(rabbitmq: RabbitMQ, queue: topology.Queue, handle: Callable[[Any]
 async def _try_later(
     rabbitmq: RabbitMQ, queue: topology.Queue, message: RabbitMessage, event: Event, error: Exception
 ) -> None:
-    attempt = _attempt(message)
-    at_least = getattr(error, "retry_after", None) or 0.0
-    delay = topology.retry_delay(attempt, at_least)
+    attempt, at_least = _attempt(message), getattr(error, "retry_after", None) or 0.0
+    # A server that is away uses no tries up: the message waits for it as long as its job does.
+    patient = isinstance(error, AnalysisServerUnavailableError)
+    delay = topology.retry_delay(min(attempt, topology.MAX_ATTEMPTS - 1) if patient else attempt, at_least)
     reason = f"{getattr(error, 'code', type(error).__name__)}: {error}"[:200]
     if delay is None:
         await _set_aside(rabbitmq, queue, message, event, reason)
         return
     now = datetime.now(UTC).isoformat()
     headers = {
-        topology.ATTEMPT_HEADER: attempt + 1,
+        topology.ATTEMPT_HEADER: max(attempt, min(attempt + 1, LONGEST_DELAY)) if patient else attempt + 1,
         topology.FIRST_FAILURE_HEADER: message.headers.get(topology.FIRST_FAILURE_HEADER, now),
         topology.REASON_HEADER: reason,
         "expiration": topology.jittered(delay, at_least),
     }
+    if isinstance(event, AudioStored) and isinstance(error, AnalysisNotTakenError):
+        if DELAYED_HEADER not in message.headers:
+            await rabbitmq.publish(delayed(event))
+        headers[DELAYED_HEADER] = 1
     log.warning("event will be tried again", reason=reason, attempt=attempt, delay_seconds=delay.seconds)
     await rabbitmq.pass_on(message, delay.name, queue.name, headers)
 

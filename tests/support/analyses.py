@@ -1,0 +1,114 @@
+"""The analyzer-bridge's collection in memory: the same conditional changes as the real one's, for unit tests."""
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from analyzer_bridge.analyses import Analysis, AnalysisStatus, Outcome
+
+
+@dataclass
+class Kept:
+    """One document of the collection."""
+
+    analysis: Analysis
+    announced: bool | None = None
+
+    @property
+    def status(self) -> AnalysisStatus:
+        """Where it stands."""
+        return self.analysis.outcome.status if self.analysis.outcome else AnalysisStatus.PENDING
+
+
+class Analyses:
+    """The collection; every call lets others in between, and `writes` counts those that may change something."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Kept] = {}
+        self.writes = 0
+
+    async def insert(self, analysis: Analysis) -> bool:
+        """Keep a new analysis; False when the job has one."""
+        await self._turn(writes=True)
+        if analysis.job_id in self.kept:
+            return False
+        self.kept[analysis.job_id] = Kept(analysis)
+        return True
+
+    async def find(self, job_id: str) -> Analysis | None:
+        """Return the job's analysis."""
+        await self._turn()
+        return self.of(job_id) if job_id in self.kept else None
+
+    async def cached(self, cache_key: str) -> str | None:
+        """Return the result of an earlier analysis under this key."""
+        await self._turn()
+        done = [kept.analysis for kept in self.kept.values() if kept.analysis.cache_key == cache_key]
+        results = [one.outcome.result_json for one in done if one.outcome and one.outcome.result_json is not None]
+        return results[0] if results else None
+
+    async def describe(self, analysis: Analysis) -> None:
+        """Say what an analysis is of."""
+        await self._turn(writes=True)
+        kept = self.kept.get(analysis.job_id)
+        if kept is not None and kept.status != AnalysisStatus.PURGED:
+            kept.analysis = replace(
+                kept.analysis,
+                traceparent=analysis.traceparent,
+                token_id=analysis.token_id,
+                s3_url=analysis.s3_url,
+                cache_key=analysis.cache_key,
+            )
+
+    async def reschedule(self, analysis: Analysis, *, attempt: int, deadline: datetime | None) -> bool:
+        """Set attempt and deadline, if nobody has meanwhile."""
+        await self._turn(writes=True)
+        kept = self.kept.get(analysis.job_id)
+        if kept is None or kept.analysis.outcome is not None or kept.analysis.deadline != analysis.deadline:
+            return False
+        kept.analysis = replace(kept.analysis, attempt=attempt, deadline=deadline)
+        return True
+
+    async def conclude(self, job_id: str, outcome: Outcome, *, announced: bool) -> Analysis | None:
+        """Record the outcome of a pending analysis."""
+        await self._turn(writes=True)
+        kept = self.kept.get(job_id)
+        if kept is None or kept.analysis.outcome is not None:
+            return None
+        kept.analysis, kept.announced = replace(kept.analysis, outcome=outcome), announced
+        return kept.analysis
+
+    async def overdue(self, now: datetime, limit: int) -> list[Analysis]:
+        """Return what is due."""
+        await self._turn()
+        return [kept.analysis for kept in self.kept.values() if _is_due(kept, now)][:limit]
+
+    async def announced(self, job_id: str) -> None:
+        """Note that the outcome was published."""
+        await self._turn(writes=True)
+        self.kept[job_id].announced = True
+
+    async def forget(self, job_id: str) -> None:
+        """Leave a mark only."""
+        await self._turn(writes=True)
+        self.kept[job_id] = Kept(Analysis(job_id, "", outcome=Outcome(AnalysisStatus.PURGED, by="purge")))
+
+    def of(self, job_id: str) -> Analysis:
+        """What is kept of a job now."""
+        return self.kept[job_id].analysis
+
+    def pass_deadline(self, job_id: str) -> Analysis:
+        """Make the time of an analysis come."""
+        kept = self.kept[job_id]
+        assert kept.analysis.deadline is not None
+        kept.analysis = replace(kept.analysis, deadline=datetime.now(UTC) - timedelta(seconds=1))
+        return kept.analysis
+
+    async def _turn(self, *, writes: bool = False) -> None:
+        await asyncio.sleep(0)
+        self.writes += writes
+
+
+def _is_due(kept: Kept, now: datetime) -> bool:
+    deadline = kept.analysis.deadline
+    return kept.announced is False or (kept.analysis.outcome is None and deadline is not None and deadline < now)

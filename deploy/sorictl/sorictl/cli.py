@@ -187,10 +187,10 @@ def discard(
     _require(letters)
     out.print(f"{rendering.counted(len(letters))} would be thrown away for good:")
     out.print(rendering.totals(letters))
-    jobs = {letter.job_id for letter in letters if letter.job_id}
-    if jobs:
-        are = "1 job, if held by one of them, stays" if len(jobs) == 1 else f"Of {len(jobs):,} jobs, those held stay"
-        out.print(f"{are} held until JOB_MAX_AGE fails it, or DELETE /jobs/{{id}} cancels it.")
+    if any(letter.job_id for letter in letters):
+        out.print(
+            "A job that one of them holds stays held until JOB_MAX_AGE fails it, or DELETE /jobs/{id} cancels it."
+        )
     _say_more(more, limit)
     _confirm("Discard?", yes)
     _done("Discarded", letters, DeadLetters.discard)
@@ -292,4 +292,4 @@ def _require(found: Sequence[object]) -> None:
 
 def _say_more(more: bool, limit: int) -> None:
     if more:
-        err.print(f"There are more than these {limit:,}: a larger --limit, or narrower filters, reach the others.")
+        err.print(f"There are more than {limit:,}: a larger --limit, or narrower filters, reach the others.")

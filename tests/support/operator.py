@@ -1,0 +1,53 @@
+"""sorictl as an operator calls it: a program of its own, in a folder without `.env`, its output piped or not."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SORICTL = Path(sys.executable).parent / "sorictl"
+LIMIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The JSON objects that it printed, one on each line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Operator:
+    """Somebody at a terminal who can reach this RabbitMQ."""
+
+    def __init__(self, rabbitmq_url: str, folder: Path) -> None:
+        self._url = rabbitmq_url
+        self._folder = folder
+
+    async def dead_letters(
+        self, *arguments: str, answer: str | None = None, environ: Mapping[str, str] | None = None
+    ) -> Said:
+        """Run `sorictl dead-letters …`; `answer` is typed when it asks, at a pipe when None."""
+        process = await asyncio.create_subprocess_exec(
+            SORICTL,
+            "dead-letters",
+            *arguments,
+            cwd=self._folder,
+            env={**os.environ, "COLUMNS": "80", "RABBITMQ_URL": self._url, **(environ or {})},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        typed = None if answer is None else f"{answer}\n".encode()
+        async with asyncio.timeout(LIMIT_SECONDS):
+            out, err = await process.communicate(typed)
+        return Said(process.returncode or 0, out.decode(), err.decode())

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue, HeadersType
 
 from contracts import events, topology
 from contracts.events import Event
@@ -39,9 +39,11 @@ class Broker:
         exchange = await self._channel.get_exchange(topology.EVENTS_EXCHANGE)
         await exchange.publish(_message(event.encode()), event.type)
 
-    async def put(self, queue: str, body: bytes, message_id: str | None = None) -> None:
+    async def put(
+        self, queue: str, body: bytes, message_id: str | None = None, headers: HeadersType | None = None
+    ) -> None:
         """Put a message straight into a queue."""
-        await self._channel.default_exchange.publish(_message(body, message_id), queue)
+        await self._channel.default_exchange.publish(_message(body, message_id, headers), queue)
 
     async def dead_letter(self, queue: topology.Queue, message_id: str) -> AbstractIncomingMessage:
         """Wait for this message among the queue's dead letters, and take it from there."""
@@ -61,6 +63,20 @@ class Broker:
 
         await until(look, f"an empty queue {queue}")
 
+    async def consumers(self, queue: topology.Queue) -> int:
+        """How many consume from a queue."""
+        declared = await self._channel.declare_queue(queue.name, passive=True)
+        return declared.declaration_result.consumer_count or 0
+
+    async def delete(self, queue: topology.Queue) -> None:
+        """Delete a queue, with whatever is in it and whoever consumes from it."""
+        await self._channel.queue_delete(queue.name)
+
+    async def declare(self, queue: topology.Queue) -> None:
+        """Declare a queue as services do when they start."""
+        declared = await self._channel.declare_queue(queue.name, durable=True, arguments=queue.arguments)
+        await declared.bind(topology.EVENTS_EXCHANGE, queue.routing_key)
+
     @asynccontextmanager
     async def overhearing(self) -> AsyncIterator[Overheard]:
         """Listen to every event until the block ends, without taking it from anyone."""
@@ -75,6 +91,27 @@ class Broker:
         tag = await queue.consume(note, no_ack=True)
         try:
             yield overheard
+        finally:
+            await queue.cancel(tag)
+            await queue.delete(if_unused=False, if_empty=False)
+
+    @asynccontextmanager
+    async def doubling(self) -> AsyncIterator[list[str]]:
+        """Publish every event of the services once more as soon as it is heard; gives the ids of those it did."""
+        doubled: list[str] = []
+        exchange = await self._channel.get_exchange(topology.EVENTS_EXCHANGE)
+        queue = await self._channel.declare_queue(exclusive=True, auto_delete=True)
+        await queue.bind(exchange, "#")
+
+        async def double(message: AbstractIncomingMessage) -> None:
+            # A redelivery makes services publish the same event again: that is not the first copy.
+            if message.message_id and message.message_id not in doubled:
+                doubled.append(message.message_id)
+                await exchange.publish(_message(message.body, message.message_id), message.routing_key or "")
+
+        tag = await queue.consume(double, no_ack=True)
+        try:
+            yield doubled
         finally:
             await queue.cancel(tag)
             await queue.delete(if_unused=False, if_empty=False)
@@ -99,9 +136,10 @@ async def _taken(dead: AbstractQueue, message_id: str) -> AbstractIncomingMessag
     return message
 
 
-def _message(body: bytes, message_id: str | None = None) -> aio_pika.Message:
+def _message(body: bytes, message_id: str | None = None, headers: HeadersType | None = None) -> aio_pika.Message:
     return aio_pika.Message(
         body,
+        headers=headers,
         message_id=message_id,
         content_type=events.CONTENT_TYPE,
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from local_stack.part import Part
 from local_stack.ports import LOOPBACK
@@ -43,6 +42,7 @@ class Proxied:
     """The stack with its proxies, by `<from>><to>`; those of the edge are one for each replica behind it."""
 
     stack: Stack
+    network: Proxies
     proxies: dict[str, list[Proxy]]
     disk: Path | None
     """Where the S3 server's small disk is seen from outside, None when mounting is not allowed."""
@@ -81,7 +81,7 @@ def proxied_stack(analysis_server_url: str) -> Iterator[Proxied]:
         disk = opened.enter_context(_small_disk(stack))
         opened.callback(stack.down)
         stack.up()
-        yield Proxied(stack, ways, disk)
+        yield Proxied(stack, proxies, ways, disk)
 
 
 def _services_through(stack: Stack, proxies: Proxies) -> dict[str, list[Proxy]]:
@@ -96,7 +96,7 @@ def _services_through(stack: Stack, proxies: Proxies) -> dict[str, list[Proxy]]:
             urls["WEBHOOK_URL"] = (WEBHOOK, stack.settings["WEBHOOK_URL"])
         moved = {}
         for setting, (name, url) in urls.items():
-            proxy = proxies.to(name, urlsplit(url).port or 0)
+            proxy = proxies.in_front_of(name, url)
             found[name] = [proxy]
             moved[setting] = proxy.through(url)
         for replica in range(1, REPLICAS + 1):

@@ -66,6 +66,10 @@ class Proxies:
         proxy.open()
         return proxy
 
+    def in_front_of(self, name: str, url: str) -> "Proxy":
+        """Open a proxy in front of what has this address."""
+        return self.to(name, urlsplit(url).port or 0)
+
     def ask(self, question: Coroutine[Any, Any, Answer]) -> Answer:
         """Have this done on the proxies' own loop, from any other thread."""
         return asyncio.run_coroutine_threadsafe(question, self._loop).result(timeout=30)

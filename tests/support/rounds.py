@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.support.front_end import FrontEnd
@@ -40,10 +41,12 @@ class Rounds:
         """Print what is done, and when."""
         print(f"{time.monotonic() - self._began:7.2f} s  {what}", flush=True)
 
-    async def run(self, count: int, limit_seconds: float = END_SECONDS) -> list[Sent]:
+    async def run(
+        self, count: int, limit_seconds: float = END_SECONDS, behaviours: Sequence[str] = BEHAVIOURS
+    ) -> list[Sent]:
         """Send so many jobs at once; returns when each has completed as promised, and says how long that took."""
         began = time.monotonic()
-        sending = [self._carry(BEHAVIOURS[number % len(BEHAVIOURS)], began) for number in range(count)]
+        sending = [self._carry(behaviours[number % len(behaviours)], began) for number in range(count)]
         async with asyncio.timeout(limit_seconds):
             jobs = await asyncio.gather(*sending)
         for job in jobs:
@@ -71,10 +74,10 @@ class Rounds:
         progress = [block.state["progress"] for block in job.heard]
         assert progress == sorted(progress), f"job {job.job_id}: progress went back: {progress}"
         state = await self._sori.state(job.job_id)
-        assert job.heard[-1].state == state
+        assert job.heard[-1].state == state, f"heard {job.heard[-1].state}, read {state}"
         assert state["status"] == "completed", state
         asked = {"video_id": job.token_id, "s3_audio_url": f"s3://sori/audio/{job.job_id}.wav", "score": 87.5}
-        assert state["result"] == asked
+        assert state["result"] == asked, state
         return state
 
     async def _carry(self, behaviour: str, began: float) -> Sent:

@@ -1,0 +1,172 @@
+"""Poison in every queue: set aside with its reason, its job held if it says which that is, and the queue goes on."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from contracts import events, topology
+from contracts.events import Event
+from tests.support.broker import Broker
+from tests.support.events import Story
+from tests.support.rounds import Rounds
+from tests.support.sori import Sori
+
+ENORMOUS_BYTES = 4 * 1024 * 1024
+MOST_BYTES = 64 * 1024 * 1024
+"""Half of what this version of RabbitMQ takes at most."""
+DEEP = 100_000
+BSON_BYTES = 17 * 1024 * 1024
+"""More than MongoDB keeps in a document."""
+LAST_TRY = {topology.ATTEMPT_HEADER: topology.MAX_ATTEMPTS}
+"""A message that has failed so often is not tried again: eight minutes are not waited for."""
+
+QUEUES = pytest.mark.parametrize("queue", topology.QUEUES, ids=lambda queue: queue.name)
+
+
+@pytest.fixture
+async def job_id(rounds: Rounds, proxied_sori: Sori) -> str:
+    """A job that waits for its webhook, and is ended by nobody but the test."""
+    job = await rounds.accepted("never-calls-back")
+    await proxied_sori.reached(job.job_id, 90)
+    return job.job_id
+
+
+def wrong_shapes(queue: topology.Queue, job_id: str) -> Iterator[tuple[str, bytes, bool]]:
+    """Messages that are no event of this queue: what is wrong, the message, whether it says which job it is of."""
+    story = Story(job_id)
+    envelope = json.loads(story.audio_stored().encode())
+    # Two dead letters about one event would be one hold: each has an id of its own.
+    good = {**envelope, "type": queue.event.TYPE, "data": {}}
+    another: Event = story.audio_stored() if queue.event is not events.AudioStored else story.analysis_completed()
+    yield "no JSON", b'{"specversion": "1.0", ', False
+    yield "no text", bytes(range(128, 256)), False
+    yield "nothing at all", b"", False
+    yield "no data", _with_id(good), True
+    yield "a version of the future", _with_id({**good, "type": queue.event.TYPE[:-1] + "9"}), True
+    yield "an event of another queue", _with_id(json.loads(another.encode())), True
+    yield "enormous", _with_id({**good, "data": "x" * ENORMOUS_BYTES}), True
+    yield "nested deeply", b'{"data": ' + b"[" * DEEP + b"]" * DEEP + b"}", False
+
+
+def _with_id(event: dict[str, object]) -> bytes:
+    return json.dumps({**event, "id": str(uuid.uuid4())}).encode()
+
+
+@QUEUES
+async def test_what_is_no_event_of_its_queue_is_set_aside_and_the_queue_goes_on(
+    proxied_broker: Broker, proxied_sori: Sori, rounds: Rounds, queue: topology.Queue, job_id: str
+) -> None:
+    holds = 0
+    async with proxied_broker.overhearing() as overheard:
+        for wrong, body, tells_its_job in wrong_shapes(queue, job_id):
+            rounds.say(f"{queue.name}: {wrong}, {len(body)} bytes")
+            await set_aside(proxied_broker, queue, body)
+            holds += tells_its_job
+        held = await overheard.until(job_id, events.JobHeld, holds)
+    assert len({event.id for event in held}) == holds
+    for event in held:
+        assert isinstance(event, events.JobHeld)
+        assert event.data.queue == queue.name
+        assert event.data.reason
+    await goes_on(proxied_broker, proxied_sori, queue, job_id)
+
+
+async def set_aside(broker: Broker, queue: topology.Queue, body: bytes, **headers: int) -> None:
+    """Put a message into a queue and take it from the dead letters, where it must be as it was, with its reason."""
+    message_id = str(uuid.uuid4())
+    await broker.put(queue.name, body, message_id, dict(headers) or None)
+    dead = await broker.dead_letter(queue, message_id)
+    assert dead.body == body
+    assert dead.headers[topology.REASON_HEADER]
+    assert {topology.FIRST_FAILURE_HEADER, topology.LAST_FAILURE_HEADER, topology.ATTEMPT_HEADER} <= dead.headers.keys()
+    assert str(dead.headers[topology.SERVICE_VERSION_HEADER]).split()[0] == queue.service
+
+
+async def goes_on(broker: Broker, sori: Sori, queue: topology.Queue, job_id: str) -> None:
+    """The job that was held ends as it should, and nothing is left in the queue."""
+    answer = await sori.webhook(job_id, {"status": "success", "result": {"score": 1}})
+    assert answer.status_code == 200
+    assert (await sori.ended(job_id))["result"] == {"score": 1}
+    await broker.until_empty(queue.name)
+    await broker.until_empty(queue.dead_name)
+
+
+def _at_the_end_of_time(event: Event) -> bytes:
+    """An event whose time is a time, but one that cannot be told in UTC."""
+    return json.dumps({**json.loads(event.encode()), "time": "9999-12-31T23:59:59-14:00"}).encode()
+
+
+def _huge_address(event: events.AudioStored) -> bytes:
+    document = json.loads(event.encode())
+    document["data"]["s3_url"] += "x" * BSON_BYTES
+    return json.dumps(document).encode()
+
+
+def _webhook(job_id: str) -> events.AnalysisWebhookReceived:
+    data = events.AnalysisWebhookReceivedData(attempt=1, body={"status": "success", "result": {"x": "x" * BSON_BYTES}})
+    trace = events.continued_trace(None)
+    return events.AnalysisWebhookReceived.new(job_id, data, source="gateway", traceparent=trace, step="poison")
+
+
+def _unreadable_key(story: Story) -> bytes:
+    document = json.loads(story.upload_received().encode())
+    document["data"]["inbox_key"] = "inbox/" + "x" * 2000
+    return json.dumps(document).encode()
+
+
+_CRASHING: dict[topology.Queue, Callable[[Story], bytes]] = {
+    topology.UPLOADER_UPLOAD_RECEIVED: _unreadable_key,
+    topology.BRIDGE_AUDIO_STORED: lambda story: _huge_address(story.audio_stored()),
+    topology.BRIDGE_WEBHOOK_RECEIVED: lambda story: _webhook(story.job_id).encode(),
+    **{
+        queue: lambda story, make=make: _at_the_end_of_time(make(story))  # type: ignore[misc] # mypy cannot infer a lambda with a default
+        for queue in topology.NOTIFIER_QUEUES
+        for kind, make in {
+            events.UploadReceived: Story.upload_received,
+            events.AudioStored: Story.audio_stored,
+            events.AnalysisRequested: Story.analysis_requested,
+            events.AnalysisCompleted: Story.analysis_completed,
+            events.AnalysisFailed: Story.analysis_failed,
+        }.items()
+        if queue.event is kind
+    },
+}
+"""Valid events that the handlers of these queues fail at, whenever they are tried."""
+
+
+@pytest.mark.parametrize("queue", _CRASHING, ids=lambda queue: queue.name)
+async def test_an_event_that_its_handler_always_fails_at_is_set_aside_after_its_last_try(
+    proxied_broker: Broker, proxied_sori: Sori, rounds: Rounds, queue: topology.Queue
+) -> None:
+    """Others that are in hand at the same time, and in the same batch, complete."""
+    # The bridge must not know the job yet: of one that it knows it keeps what it had.
+    known = queue.service == "notifier"
+    job = await rounds.accepted("never-calls-back")
+    if known:
+        await proxied_sori.reached(job.job_id, 90)
+    story = Story(job.job_id if known else str(uuid.uuid4()), job.token_id)
+    body = _CRASHING[queue](story)
+    rounds.say(f"{queue.name}: {len(body)} bytes that pass the schema, among 5 jobs")
+    async with proxied_broker.overhearing() as overheard:
+        others = asyncio.create_task(rounds.run(5))
+        await set_aside(proxied_broker, queue, body, **LAST_TRY)
+        (held, *_) = await overheard.until(story.job_id, events.JobHeld)
+        await others
+    assert isinstance(held, events.JobHeld)
+    rounds.say(f"set aside: {held.data.reason}")
+    assert held.data.event_type == queue.event.TYPE
+    await proxied_sori.reached(job.job_id, 90)
+    await goes_on(proxied_broker, proxied_sori, queue, job.job_id)
+
+
+@pytest.mark.full
+async def test_a_message_as_large_as_the_broker_takes_is_set_aside_whole(
+    proxied_broker: Broker, rounds: Rounds
+) -> None:
+    for queue in (topology.UPLOADER_UPLOAD_RECEIVED, topology.BRIDGE_AUDIO_STORED, topology.NOTIFIER_QUEUES[0]):
+        rounds.say(f"{queue.name}: {MOST_BYTES} bytes")
+        await set_aside(proxied_broker, queue, b" " * MOST_BYTES)
+    await rounds.run(3)

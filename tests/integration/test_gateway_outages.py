@@ -1,0 +1,156 @@
+"""Uploads and other calls while a back end of the gateway is away, or hangs: refused at once, or safe."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from local_stack.stack import Stack
+from tests.contract.service_process import BACK_ENDS, SERVICES, ServiceProcess
+from tests.support.answers import assert_problem
+from tests.support.proxy import Proxies, Proxy
+from tests.support.raw_http import BOUNDARY, part, raw_connection
+from tests.support.sori import RECORDING, Sori, new_token
+from tests.support.waiting import until
+
+(GATEWAY,) = (service for service in SERVICES if service.name == "gateway")
+AT_ONCE_SECONDS = 1.5
+HOW = ("refuse", "swallow")
+"""What an outage is like: connections are reset and refused, or they are taken and nothing comes back."""
+
+
+class Outages:
+    """A gateway of its own, each of whose back ends is behind a proxy."""
+
+    def __init__(self, process: ServiceProcess, proxies: dict[str, Proxy], sori: Sori) -> None:
+        self.process = process
+        self.proxies = proxies
+        self.sori = sori
+
+    async def ready(self) -> None:
+        """Make the network good, and wait until the gateway says that all is up."""
+        for proxy in self.proxies.values():
+            proxy.heal()
+
+        async def up() -> bool:
+            answer = await self.process.health(self.sori.client)
+            return answer is not None and answer.status_code == 200
+
+        await until(up, "a gateway that is ready", limit_seconds=60)
+
+
+@pytest.fixture(scope="module")
+async def outages(stack: Stack, sori: Sori, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Outages]:
+    log: Path = tmp_path_factory.mktemp("gateway") / "log"
+    async with AsyncExitStack() as opened:
+        proxies = opened.enter_context(Proxies.running())
+        ways: dict[str, Proxy] = {}
+        settings = dict(stack.settings)
+        for name, setting in BACK_ENDS.items():
+            ways[name] = proxies.to(name, urlsplit(settings[setting]).port or 0)
+            settings[setting] = ways[name].through(settings[setting])
+        process = await opened.enter_async_context(ServiceProcess.running(GATEWAY, settings, log))
+        for door in process.doors.values():
+            await door.open()
+        away = Outages(process, ways, Sori(sori.client, process.url, settings["WEBHOOK_SECRET"]))
+        await away.ready()
+        yield away
+
+
+async def timed(answer: Awaitable[Any]) -> tuple[Any, float]:
+    """What came, and after how many seconds."""
+    began = time.monotonic()
+    came = await answer
+    return came, time.monotonic() - began
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("name", ["s3", "mongodb"])
+async def test_an_upload_is_refused_at_once_and_before_it_is_read(outages: Outages, name: str, how: str) -> None:
+    getattr(outages.proxies[name], how)()
+    try:
+        for given in ({}, {"Idempotency-Key": str(uuid.uuid4())}):
+            async with raw_connection(outages.sori.url) as upload:
+                # Not a byte of the body is sent.
+                await upload.begin_upload(new_token(), {"Content-Length": "100000", **given})
+                answer, seconds = await timed(upload.answer())
+            assert_problem(answer, 503, "unavailable")
+            assert int(answer.headers["retry-after"]) >= 1
+            assert seconds < AT_ONCE_SECONDS
+        together = await asyncio.gather(*(timed(outages.sori.upload()) for _ in range(20)))
+        assert {answer.status_code for answer, _ in together} == {503}
+        assert max(seconds for _, seconds in together) < AT_ONCE_SECONDS
+    finally:
+        await outages.ready()
+    answer = await outages.sori.upload()
+    assert answer.status_code == 202
+    assert (await outages.sori.ended(answer.json()["job_id"]))["status"] == "completed"
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_without_rabbitmq_uploads_are_accepted_and_all_else_is_refused_at_once(
+    outages: Outages, sori: Sori, how: str
+) -> None:
+    old = (await sori.completed())["job_id"]
+    waiting = await sori.job(token_id=new_token("never-calls-back"))
+    await sori.reached(waiting, 90)
+    getattr(outages.proxies["rabbitmq"], how)()
+    try:
+
+        async def noticed() -> bool:
+            answer = await outages.process.health(sori.client)
+            return answer is not None and answer.json()["checks"]["rabbitmq"] == "down"
+
+        await until(noticed, "the outage is noticed", limit_seconds=60)
+        url = outages.sori.url
+        for call in (
+            sori.client.delete(f"{url}/jobs/{waiting}"),
+            sori.client.delete(f"{url}/jobs/{old}?purge=true"),
+            sori.client.post(f"{url}/jobs/{old}/retry"),
+            outages.sori.webhook(waiting, {"status": "success", "result": {}}),
+        ):
+            answer, seconds = await timed(call)
+            assert_problem(answer, 503, "unavailable")
+            assert int(answer.headers["retry-after"]) >= 1
+            assert seconds < AT_ONCE_SECONDS
+        accepted, seconds = await timed(outages.sori.upload())
+        assert accepted.status_code == 202
+        assert seconds < AT_ONCE_SECONDS
+    finally:
+        await outages.ready()
+    # Published by the relay of any gateway; meanwhile it could be read.
+    assert (await sori.ended(accepted.json()["job_id"], limit_seconds=60))["status"] == "completed"
+    assert (await sori.state(waiting))["status"] == "processing"
+    assert (await sori.client.delete(f"{url}/jobs/{waiting}")).status_code == 202
+
+
+async def test_an_outage_in_the_middle_of_an_upload_makes_no_job_that_is_lost(outages: Outages) -> None:
+    token_id = new_token()
+    body = part(RECORDING) + f"--{BOUNDARY}--\r\n".encode()
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    async with raw_connection(outages.sori.url) as upload:
+        await upload.begin_upload(token_id, {"Content-Length": str(len(body)), **key})
+        await upload.send(body[:3000])
+
+        async def under_way() -> bool:
+            return (await outages.sori.upload(b"other", token_id, headers=key)).status_code == 409
+
+        await until(under_way, "the upload under way")
+        outages.proxies["mongodb"].refuse()
+        await upload.send(body[3000:])
+        assert_problem(await upload.answer(), 503, "unavailable")
+    await outages.ready()
+
+    async def accepted() -> httpx.Response | None:
+        answer = await outages.sori.upload(RECORDING, token_id, headers=key)
+        return answer if answer.status_code == 202 else None
+
+    answer = await until(accepted, "the same upload again", limit_seconds=40)
+    assert (await outages.sori.ended(answer.json()["job_id"]))["status"] == "completed"

@@ -25,12 +25,8 @@ class Jobs:
     def __init__(self, *standing: StandingJob) -> None:
         self.standing = list(standing)
         self.error: Exception | None = None
-        self.prepared = 0
         self.asked: list[datetime] = []
         self.looked = asyncio.Event()
-
-    async def prepare(self) -> None:
-        self.prepared += 1
 
     async def standing_since(self, moment: datetime) -> Sequence[StandingJob]:
         self.asked.append(moment)
@@ -162,7 +158,6 @@ async def test_age_counts_back_from_now() -> None:
     service = Service()
     await service.look()
     assert service.jobs.asked == [NOW - MAX_AGE]
-    assert service.jobs.prepared == 1
 
 
 async def test_a_look_that_failed_is_followed_by_others_until_it_is_stopped() -> None:

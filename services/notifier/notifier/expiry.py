@@ -32,9 +32,6 @@ class StandingJob:
 class Jobs(Protocol):
     """The job documents."""
 
-    async def prepare(self) -> None:
-        """Make sure that the question below is cheap."""
-
     async def standing_since(self, moment: datetime) -> Sequence[StandingJob]:
         """Return some of the unfinished jobs that have not changed since `moment`, the oldest first.
 
@@ -89,7 +86,6 @@ class Expiry:
         before, self._seen = self._seen, set()
         if not await self._broker.consumes():
             raise ConnectionError("nothing moves jobs now")
-        await self._jobs.prepare()
         standing = await self._jobs.standing_since(now - self._max_age)
         for job in standing:
             if (job.job_id, job.revision) in before:

@@ -17,7 +17,6 @@ ANSWER_MS = 5000
 """How long MongoDB may take before a message is tried again, milliseconds."""
 STANDING_JOBS = 1000
 """Jobs that one look for those that stand still brings."""
-_PROCESSING = {"view.status": Status.PROCESSING.value}
 
 
 class Jobs:
@@ -49,18 +48,15 @@ class Jobs:
         """Delete the job's document; done when there is none."""
         await self._jobs.delete_one({"_id": job_id})
 
-    async def prepare(self) -> None:
-        """Create the index that the question below needs; it is written twice in a job's life, at its two ends."""
-        await self._jobs.create_index(
-            [("created_at", ASCENDING)], name="processing", partialFilterExpression=_PROCESSING
-        )
-
     async def standing_since(self, moment: datetime) -> Sequence[StandingJob]:
         """Return the oldest of the unfinished jobs that have not changed since `moment` and have an empty outbox."""
-        # By created_at, which never changes and is no later: an index on updated_at would be written at each change.
+        # created_at is no later, and the gateway's lists have an index on status and created_at: none of its own, which
+        # every change of every job would have to write.
         older = {"created_at": {"$lt": moment}, "view.updated_at": {"$lt": moment}, "outbox": None}
         fields = {"token_id": 1, "traceparent": 1, "revision": 1, "view.stage": 1}
-        cursor = self._jobs.find({**_PROCESSING, **older}, fields).sort("created_at", ASCENDING)
+        cursor = self._jobs.find({"view.status": Status.PROCESSING.value, **older}, fields).sort(
+            "created_at", ASCENDING
+        )
         return [
             StandingJob(
                 job_id=found["_id"],

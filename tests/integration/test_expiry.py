@@ -1,0 +1,107 @@
+"""Giving up jobs that nothing moves: which those are, found by an index, and how they end."""
+
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from contracts.events import Event, JobExpired
+from contracts.job import Job, apply, changed
+from local_stack.stack import Stack
+from notifier.expiry import Expiry
+from notifier.store import Jobs
+from tests.support.broker import Broker
+from tests.support.events import Story
+from tests.support.sori import Sori
+
+DAY = timedelta(days=1)
+OLD = timedelta(days=3)
+
+
+class Consuming:
+    """The broker as a notifier has it that is at work."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def consumes(self) -> bool:
+        return True
+
+    async def publish(self, event: JobExpired) -> None:
+        await self._broker.publish(event)
+
+
+@pytest.fixture
+async def store(stack: Stack) -> AsyncIterator[Jobs]:
+    """The notifier's own way to the stack's jobs."""
+    opened = Jobs(stack.settings["MONGODB_URL"])
+    yield opened
+    opened.close()
+
+
+async def kept(jobs: Any, age: timedelta, *, published: bool = True, then: str = "") -> str:
+    """A job of this age with all that happened to it then; its recording is nowhere."""
+    story = Story(str(uuid.uuid4()))
+    received = story.upload_received(age=age)
+    job = Job.received(received, None)
+    happened: list[Event] = [received] if published else []
+    if then == "held":
+        happened.append(story.job_held("uploader.upload-received", received))
+    elif then:
+        happened.append(getattr(story, then)())
+    for event in happened:
+        change = apply(job, event.model_copy(update={"time": received.time}))
+        assert change is not None
+        job = changed(job, change)
+    await jobs.insert_one(job.model_dump(by_alias=True))
+    return story.job_id
+
+
+async def test_what_stands_still_is_given_up_and_nothing_else(
+    store: Jobs, jobs: Any, broker: Broker, sori: Sori
+) -> None:
+    still = await kept(jobs, OLD)
+    held = await kept(jobs, OLD, then="held")
+    young = await kept(jobs, timedelta(hours=1))
+    ended = await kept(jobs, OLD, then="analysis_failed")
+    unpublished = await kept(jobs, OLD, published=False)
+    expiry = Expiry(store, Consuming(broker), DAY)
+    try:
+        await expiry.look(datetime.now(UTC))
+        assert {job.job_id for job in await store.standing_since(datetime.now(UTC) - DAY)} >= {still, held}
+        await expiry.look(datetime.now(UTC))
+        ends = {job_id: await sori.ended(job_id) for job_id in (still, held)}
+        assert {job_id: (end["status"], end["error"]["code"]) for job_id, end in ends.items()} == {
+            still: ("failed", "no_progress"),
+            held: ("failed", "held_too_long"),
+        }
+        assert ends[still]["progress"] == 40
+        standing = {job.job_id for job in await store.standing_since(datetime.now(UTC) - DAY)}
+        assert not standing & {still, held, young, ended, unpublished}
+        assert (await sori.state(young))["status"] == "processing"
+        assert (await sori.state(ended))["error"]["code"] == "analysis_timed_out"
+    finally:
+        await jobs.delete_many({"_id": {"$in": [still, held, young, ended, unpublished]}})
+
+
+async def test_a_job_that_changed_lately_does_not_stand_still_however_old_it_is(store: Jobs, jobs: Any) -> None:
+    job_id = await kept(jobs, OLD)
+    try:
+        await jobs.update_one({"_id": job_id}, {"$set": {"view.updated_at": datetime.now(UTC)}})
+        assert job_id not in {job.job_id for job in await store.standing_since(datetime.now(UTC) - DAY)}
+    finally:
+        await jobs.delete_one({"_id": job_id})
+
+
+async def test_the_look_uses_the_index_of_the_gateways_lists(store: Jobs, jobs: Any) -> None:
+    async def uses() -> int:
+        used = {}
+        async for index in await jobs.aggregate([{"$indexStats": {}}]):
+            used[index["name"]] = int(index["accesses"]["ops"])
+        return used["status"]
+
+    before = await uses()
+    await store.standing_since(datetime.now(UTC) - DAY)
+    assert await uses() > before

@@ -18,6 +18,7 @@ class Inbox:
     def __init__(self, objects: dict[str, datetime]) -> None:
         self.objects = dict(objects)
         self.aborted = asyncio.Event()
+        self.looks = 0
         self.asked: list[datetime] = []
 
     async def older_than(self, moment: datetime) -> AsyncIterator[list[str]]:
@@ -32,18 +33,27 @@ class Inbox:
 
     async def abort_unfinished(self, moment: datetime) -> int:
         assert moment == self.asked[-1]
-        self.aborted.set()
+        self.looks += 1
+        if self.looks == 2:
+            self.aborted.set()
         return 1
 
 
 class Jobs:
-    """Which jobs have not ended; unreachable as often as told."""
+    """Which jobs have not ended; unreachable as often as told. `late` is inserted after the first question."""
 
-    def __init__(self, *unfinished: str, failures: int = 0) -> None:
+    def __init__(self, *unfinished: str, failures: int = 0, late: str | None = None) -> None:
         self._unfinished = set(unfinished)
         self._failures = failures
+        self._late = late
 
     async def unfinished(self, job_ids: list[str]) -> set[str]:
+        found = await self._found(job_ids)
+        if self._late is not None:
+            self._unfinished.add(self._late)
+        return found
+
+    async def _found(self, job_ids: list[str]) -> set[str]:
         if self._failures:
             self._failures -= 1
             raise ConnectionError("down")
@@ -76,6 +86,12 @@ async def test_each_of_several_objects_of_one_job_stays_as_long_as_it() -> None:
         assert set(inbox.objects) == {"inbox/a.0011", "inbox/a.ffee"}
 
 
+async def test_an_object_whose_job_is_just_being_inserted_stays() -> None:
+    inbox = Inbox({"inbox/a": OLD, "inbox/b": OLD})
+    async with sweeping(inbox, Jobs(late="a")):
+        assert set(inbox.objects) == {"inbox/a"}
+
+
 async def test_age_counts_back_from_now() -> None:
     inbox = Inbox({})
     before = datetime.now(UTC)
@@ -87,7 +103,7 @@ async def test_nothing_goes_while_nobody_can_say_which_jobs_are_unfinished() -> 
     inbox = Inbox({"inbox/a": OLD, "inbox/b": OLD})
     async with sweeping(inbox, Jobs("a", failures=3)):
         assert set(inbox.objects) == {"inbox/a"}
-    assert len(inbox.asked) >= 4
+    assert len(inbox.asked) >= 5
 
 
 async def test_a_sweeper_that_was_stopped_looks_no_more() -> None:

@@ -41,6 +41,7 @@ class Sweeper:
         self._inbox = inbox
         self._jobs = jobs
         self._max_age = max_age
+        self._left: set[str] = set()
         self._sweeping: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -62,12 +63,21 @@ class Sweeper:
                 log.warning("sweeper waits", reason=type(error).__name__)
 
     async def _sweep(self, moment: datetime) -> None:
+        """Remove what no job needed at the look before this one either.
+
+        An object can be older than it is new: S3 dates a multipart upload from its beginning, and some servers a copy
+        like its original. Its job may be about to be inserted, which takes less time than is between two looks.
+        """
+        left: set[str] = set()
         removed = 0
         async for keys in self._inbox.older_than(moment):
             unfinished = await self._jobs.unfinished(list({_job_id(key) for key in keys}))
-            left = [key for key in keys if _job_id(key) not in unfinished]
-            await self._inbox.remove_all(left)
-            removed += len(left)
+            needless = {key for key in keys if _job_id(key) not in unfinished}
+            again = sorted(needless & self._left)
+            await self._inbox.remove_all(again)
+            removed += len(again)
+            left |= needless
+        self._left = left
         aborted = await self._inbox.abort_unfinished(moment)
         if removed or aborted:
             log.info("inbox swept", removed=removed, aborted_uploads=aborted)

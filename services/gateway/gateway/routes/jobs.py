@@ -108,7 +108,7 @@ def removal_routes(jobs: Jobs, rabbitmq: RabbitMQ, back_ends: Availability) -> A
         api.JOBS_PATH + "/{job_id}",
         status_code=202,
         summary="Cancel a job, or purge it",
-        responses=api.problem_answers(problems.JOB_NOT_FOUND, problems.UNAVAILABLE),
+        responses=api.problem_answers(problems.JOB_NOT_FOUND, problems.REQUEST_INVALID, problems.UNAVAILABLE),
     )
     async def remove_job(
         job_id: JobId,

@@ -27,6 +27,8 @@ from sorictl.letter import Message
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
+GIVEN_BACK_AT_ONCE = 32
+"""RabbitMQ keeps the order of so many, which it holds in a small Erlang map; that of a larger one is arbitrary."""
 
 
 class TakenMessage:
@@ -66,7 +68,7 @@ class RabbitMQ:
         finally:
             # When the connection is lost, the broker gives them back.
             with suppress(AMQPError, ChannelInvalidStateError, ConnectionError):
-                await _give_back(channel, held)
+                await _give_back(channel, queue.dead_name, held)
 
     async def put_back(self, queue: topology.Queue, message: Message, headers: Mapping[str, Any]) -> None:
         """Return once the message lies safely in its queue; BrokerError when the broker does not take it."""
@@ -111,11 +113,13 @@ async def _taken(channel: AbstractChannel, name: str, held: set[int]) -> AsyncIt
         yield TakenMessage(incoming, held)
 
 
-async def _give_back(channel: AbstractChannel, held: set[int]) -> None:
-    """One after another: what is given back at once, or by closing the channel alone, comes back in any order."""
+async def _give_back(channel: AbstractChannel, name: str, held: set[int]) -> None:
+    """Give back in small lots, each once the one before has had its answer: larger ones come back in any order."""
     underlay = await channel.get_underlay_channel()
-    for tag in sorted(held):
-        await underlay.basic_nack(tag, requeue=True)
+    tags = sorted(held)
+    for last_of_lot in (*tags[GIVEN_BACK_AT_ONCE - 1 :: GIVEN_BACK_AT_ONCE], *tags[-1:]):
+        await underlay.basic_nack(last_of_lot, multiple=True, requeue=True)
+        await underlay.queue_declare(name, passive=True, timeout=ANSWER_SECONDS)
     await channel.close()
 
 

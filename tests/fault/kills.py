@@ -18,9 +18,9 @@ from tests.support.log_lines import LogLines
 BACK_ENDS = ("analysis-server", "rabbitmq", "mongod", "s3")
 REPLICAS = 2
 WORK = {"event handled", "job-accepted"}
-"""Log lines by which one sees that a part is at work on what follows an upload."""
-LATER_PARTS = {"analyzer-bridge", "notifier", "analysis-server"}
-"""Those that one sees at work by their log; the others have work as soon as an upload is accepted."""
+"""Log lines by which one sees that a part is at work."""
+SEEN_BY = {"analyzer-bridge": "uploader", "notifier": "notifier", "analysis-server": "analysis-server"}
+"""Whose log tells that a part has work in hand now; the parts left out have it when an upload is accepted."""
 BUSY_SECONDS = 20.0
 """How long work is waited for: after RabbitMQ was killed the services need a while to come back to it."""
 LOOK_EVERY_SECONDS = 0.004
@@ -85,8 +85,7 @@ class Kills:
         """End a part in the midst of its work on the burst; returns when it is ready again."""
         pids = self._stack.pids(part)
         await self._until_busy(part, burst, self._rng.randint(1, 2))
-        replicas = [name for name in self._stack.parts if service_of(name) == service_of(part)]
-        logs = [LogLines(self._stack.log(name)) for name in replicas]
+        logs = self._logs(service_of(part))
         loop = asyncio.get_running_loop()
         under_way = sum(not user.heard for user in burst)
         kill = Kill(part, pids, datetime.now(UTC), loop.time(), burst, under_way, logs)
@@ -105,9 +104,7 @@ class Kills:
         request that was open at the moment of the kill got no answer. A back end works for whatever job is under way.
         """
         if kill.service in BACK_ENDS:
-            kill.proof = (
-                f"{kill.under_way} jobs of the last {len(kill.burst)} were under way" if kill.under_way else None
-            )
+            kill.proof = f"{kill.under_way} new jobs were under way" if kill.under_way else None
         elif kill.service == "gateway":
             cut = sum(began <= kill.clock <= ended for began, ended in self._front_end.broken)
             kill.proof = f"{cut} uploads were cut off" if cut else None
@@ -124,13 +121,18 @@ class Kills:
     async def _until_busy(self, part: str, burst: Sequence[User], signs: int) -> None:
         """Return when there were so many signs that the part has work in hand, or when no more will come."""
         loop = asyncio.get_running_loop()
-        limit, log, seen = loop.time() + BUSY_SECONDS, LogLines(self._stack.log(part)), 0
+        limit, seen = loop.time() + BUSY_SECONDS, 0
+        logs = self._logs(SEEN_BY.get(service_of(part)))
         while seen < signs and loop.time() < limit and not all(user.heard for user in burst):
             await asyncio.sleep(LOOK_EVERY_SECONDS)
-            if service_of(part) in LATER_PARTS:
-                seen += sum(line.get("event") in WORK for line in log.new())
+            if logs:
+                seen += sum(line.get("event") in WORK for log in logs for line in log.new())
             else:
                 seen = sum(user.job_id is not None for user in burst)
+
+    def _logs(self, service: str | None) -> list[LogLines]:
+        """What every replica of a service says from now on."""
+        return [LogLines(self._stack.log(part)) for part in self._stack.parts if service_of(part) == service]
 
 
 def service_of(part: str) -> str:

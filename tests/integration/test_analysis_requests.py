@@ -2,11 +2,13 @@
 
 import asyncio
 from datetime import datetime, timedelta
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from contracts.events import AnalysisCompleted, AnalysisFailed
+from contracts.events import AnalysisCompleted, AnalysisFailed, AnalysisWebhookIgnored
+from contracts.job import DELAYED_MESSAGE
 from local_stack.stack import Stack
 from tests.conftest import ANALYSIS_TIMEOUT_SECONDS
 from tests.support.analysis_server import AnalysisServer
@@ -15,6 +17,7 @@ from tests.support.broker import Broker
 from tests.support.recordings import wav
 from tests.support.sori import Sori, new_token
 from tests.support.unanswered import Unanswered
+from tests.support.waiting import until
 
 
 async def test_the_analysis_is_asked_for_with_the_contracts_fields(
@@ -37,6 +40,7 @@ async def test_the_analysis_is_asked_for_with_the_contracts_fields(
     [
         ("http-500-once", 2),
         ("http-503-retry-after", 2),
+        ("http-429-retry-date", 2),
         ("drops-connection-once", 2),
         ("not-json-answer", 1),
         ("webhook-before-answer", 1),
@@ -53,11 +57,14 @@ async def test_a_job_completes_although_the_analysis_server_is_troublesome(
     assert state["result"] == asked[-1].result()
 
 
-async def test_a_server_that_asks_for_time_is_given_it(sori: Sori, analysis_server: AnalysisServer) -> None:
-    token_id = new_token("http-503-retry-after")
+@pytest.mark.parametrize(("behaviour", "seconds"), [("http-503-retry-after", 1), ("http-429-retry-date", 3)])
+async def test_a_server_that_asks_for_time_is_given_it(
+    sori: Sori, analysis_server: AnalysisServer, behaviour: str, seconds: float
+) -> None:
+    token_id = new_token(behaviour)
     await sori.completed(token_id=token_id)
     first, second = await analysis_server.requests_for(token_id)
-    assert second.at - first.at >= 1
+    assert second.at - first.at >= seconds
 
 
 async def test_a_refused_request_fails_the_job_at_once(sori: Sori, analysis_server: AnalysisServer) -> None:
@@ -81,7 +88,8 @@ async def test_a_job_waits_for_a_server_that_is_down(
     # With growing delay.
     assert third.at - first.at > 1
     state = await sori.state(job_id)
-    assert (state["status"], state["stage"], state["progress"]) == ("processing", "requesting", 70)
+    assert (state["status"], state["stage"], state["progress"]) == ("processing", "waiting", 70)
+    assert state["message"] == DELAYED_MESSAGE
 
 
 async def test_an_analysis_that_is_never_answered_is_asked_for_again_and_then_given_up(
@@ -100,16 +108,22 @@ async def test_an_analysis_that_is_never_answered_is_asked_for_again_and_then_gi
 
 
 async def test_a_webhook_after_the_analysis_was_given_up_changes_nothing(
-    sori: Sori, broker: Broker, unanswered: Unanswered
+    sori: Sori, broker: Broker, jobs: Any, unanswered: Unanswered
 ) -> None:
     before = await sori.state(unanswered.job_id)
     async with broker.overhearing() as overheard:
         for attempt in (1, 2):
             answer = await sori.webhook(unanswered.job_id, {"status": "success", "result": {}}, attempt)
             assert answer.status_code == 200
-        # The recorded outcome is told again, and no other.
-        await overheard.until(unanswered.job_id, AnalysisFailed, 2)
+        ignored = await overheard.until(unanswered.job_id, AnalysisWebhookIgnored, 2)
         assert not overheard.of(unanswered.job_id, AnalysisCompleted)
+        assert not overheard.of(unanswered.job_id, AnalysisFailed)
+
+    async def kept() -> bool:
+        job = await jobs.find_one({"_id": unanswered.job_id})
+        return {event.id for event in ignored} <= {entry["event_id"] for entry in job["history"]}
+
+    await until(kept, "both calls in the job's history")
     assert await sori.state(unanswered.job_id) == before
 
 

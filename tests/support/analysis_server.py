@@ -2,8 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Self, TypeVar
 
 from aiohttp import web
@@ -58,6 +58,29 @@ class AnalysisServer:
     async def webhook_of(self, request: ReceivedRequest, count: int = 1, limit_seconds: float = 30.0) -> WebhookCall:
         """The `count`-th webhook call of this request once it is over; TimeoutError after the limit."""
         return await self._ask(self._server.webhook_of(request, count, limit_seconds))
+
+    @asynccontextmanager
+    async def away(self, status: int) -> AsyncIterator[None]:
+        """Refuse every request with this status (0: by closing its connection) until the block ends."""
+        await self._be_away(status)
+        try:
+            yield
+        finally:
+            await self._be_away(None)
+
+    async def asked(self) -> int:
+        """How many requests have come so far, whatever they were for."""
+
+        async def counted() -> int:
+            return len(self._server.requests)
+
+        return await self._ask(counted())
+
+    async def _be_away(self, status: int | None) -> None:
+        async def set_away() -> None:
+            self._server.away = status
+
+        await self._ask(set_away())
 
     async def connections_for(self, token_id: str) -> set[object]:
         """The connections, told apart by the caller's port, that requests for this token came over."""

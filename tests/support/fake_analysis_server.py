@@ -4,16 +4,19 @@ A request is answered at once with this server's own job id; the webhook follows
 else happens is chosen per request by the token id (`video_id`): one of `BEHAVIOURS`, alone or followed by
 `--` and anything (`http-400--7`), so that each test can have a token of its own. Any other token gets the
 normal course. A normal result repeats what was asked (`video_id`, `s3_audio_url`), so that a result can be
-told to have come to the right job.
+told to have come to the right job. While `away` is set, every request is refused with that status; 0 closes
+its connection.
 
 In a test: `async with FakeAnalysisServer() as server: ... server.url ... await server.request_for(token)`.
 As a process: `python -m tests.support.fake_analysis_server`, with HOST, PORT, DELAY_SECONDS and
-SLOW_SECONDS in the environment; `GET /requests` tells what it received, `DELETE /requests` forgets it.
+SLOW_SECONDS in the environment; `GET /requests` tells what it received, `DELETE /requests` forgets it;
+`PUT /away/503` and `DELETE /away` set and clear `away`.
 """
 
 import asyncio
 import io
 import json
+import math
 import os
 import signal
 import time
@@ -21,6 +24,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from email.utils import formatdate
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
@@ -41,6 +45,7 @@ BEHAVIOURS: dict[str, str] = {
     "http-500": "500, always",
     "http-500-once": "500 the first time, then the normal course",
     "http-503-retry-after": "503 with `Retry-After: 1` the first time, then the normal course",
+    "http-429-retry-date": "429 whose `Retry-After` is a date 3 s ahead the first time, then the normal course",
     "drops-connection": "the connection is closed without an answer, always",
     "drops-connection-once": "the same, the first time only",
     "not-json-answer": "200 whose body is no JSON, then the normal webhook",
@@ -56,7 +61,7 @@ BEHAVIOURS: dict[str, str] = {
 HUGE_RESULT_BYTES = 1024 * 1024
 FAILURE = "the recording could not be scored"
 
-_FIRST_TIME_STATUS = {"http-500-once": 500, "http-503-retry-after": 503}
+_FIRST_TIME_STATUS = {"http-500-once": 500, "http-503-retry-after": 503, "http-429-retry-date": 429}
 _EVERY_TIME_STATUS = {"http-400": 400, "http-500": 500}
 _RECORDS_KEPT = 10_000
 
@@ -120,6 +125,7 @@ class FakeAnalysisServer:
         self.requests: deque[ReceivedRequest] = deque(maxlen=_RECORDS_KEPT)
         self.delay_seconds = delay_seconds
         self.slow_seconds = slow_seconds
+        self.away: int | None = None
         self._host = host
         self._port = port
         self._attempts: dict[str, int] = {}
@@ -142,6 +148,8 @@ class FakeAnalysisServer:
         app.router.add_post("/analyze-voice", self._analyze)
         app.router.add_get("/requests", self._list_requests)
         app.router.add_delete("/requests", self._forget_requests)
+        app.router.add_put("/away/{status}", self._go_away)
+        app.router.add_delete("/away", self._come_back)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._port).start()
@@ -234,16 +242,18 @@ class FakeAnalysisServer:
 
     async def _refusal(self, http_request: web.Request, request: ReceivedRequest) -> web.Response | None:
         name, first = request.behaviour, request.attempt == 1
+        if self.away:
+            return web.json_response({"detail": "away"}, status=self.away)
         if name == "never-answers":
             await asyncio.Event().wait()
-        if name == "drops-connection" or (name == "drops-connection-once" and first):
+        if self.away == 0 or name == "drops-connection" or (name == "drops-connection-once" and first):
             if http_request.transport is not None:
                 http_request.transport.abort()
             return web.Response(status=500)
         status = _EVERY_TIME_STATUS.get(name) or (_FIRST_TIME_STATUS.get(name) if first else None)
         if status is None:
             return None
-        headers = {"Retry-After": "1"} if status == 503 else None
+        headers = {503: {"Retry-After": "1"}, 429: {"Retry-After": _http_date(3)}}.get(status)
         return web.json_response({"detail": "asked to refuse"}, status=status, headers=headers)
 
     def _call_later(self, request: ReceivedRequest) -> None:
@@ -262,9 +272,22 @@ class FakeAnalysisServer:
         found = [request for request in self.requests if wanted in (None, request.token_id)]
         return web.json_response([asdict(request) | {"job_id": request.job_id} for request in found])
 
+    async def _go_away(self, http_request: web.Request) -> web.Response:
+        self.away = int(http_request.match_info["status"])
+        return web.json_response({"away": self.away})
+
+    async def _come_back(self, _: web.Request) -> web.Response:
+        self.away = None
+        return web.json_response({"away": None})
+
     async def _forget_requests(self, _: web.Request) -> web.Response:
         self.forget()
         return web.json_response({"forgotten": True})
+
+
+def _http_date(seconds_ahead: int) -> str:
+    """A date in HTTP's form, which has no fractions of a second: never earlier than so many seconds ahead."""
+    return formatdate(math.ceil(time.time()) + seconds_ahead, usegmt=True)
 
 
 def _json(body: object) -> bytes:

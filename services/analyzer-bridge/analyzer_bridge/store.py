@@ -48,7 +48,7 @@ class Analyses:
             [("deadline", ASCENDING)], name="deadlines", partialFilterExpression={"status": _PENDING}
         )
         await self._analyses.create_index(
-            [("created_at", ASCENDING)], name="unannounced", partialFilterExpression={"announced": False}
+            [("announced", ASCENDING)], name="not_announced", partialFilterExpression={"announced": False}
         )
         await self._analyses.create_index(
             [("purged_at", ASCENDING)],

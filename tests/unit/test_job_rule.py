@@ -28,7 +28,9 @@ ENDING = [name for name in COURSES if name != "begun"]
 def courses(draw: st.DrawFn, names: Sequence[str] = tuple(COURSES)) -> Arrivals:
     """All that happened to one job, with any dead letters and what was done about them, in the order it happened."""
     course = COURSES[draw(st.sampled_from(names))]
-    asides = (stories.delayed(), stories.webhook_ignored(), *HOLDS, *stories.RESUMES, *stories.HOLDS_AGAIN)
+    asides = (stories.webhook_ignored(), *HOLDS, *stories.RESUMES, *stories.HOLDS_AGAIN)
+    if any(isinstance(event, events.AudioStored) for event in course):
+        asides = (stories.delayed(), *asides)
     joining = draw(st.lists(st.sampled_from(asides), unique_by=lambda event: event.id, max_size=4))
     had = {event.id for event in course}
     return (*course, *(event for event in joining if event.id not in had))

@@ -1,6 +1,7 @@
 """Uploads and other calls while a back end of the gateway is away, or hangs: refused at once, or safe."""
 
 import asyncio
+import hashlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable
@@ -45,10 +46,19 @@ class Outages:
 
         await until(up, "a gateway that is ready", limit_seconds=60)
 
+    async def answering(self, status: int) -> httpx.Response:
+        """Wait until an upload is answered with this."""
 
-@pytest.fixture(scope="module")
-async def outages(stack: Stack, sori: Sori, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Outages]:
-    log: Path = tmp_path_factory.mktemp("gateway") / "log"
+        async def look() -> httpx.Response | None:
+            answer = await self.sori.upload()
+            return answer if answer.status_code == status else None
+
+        return await until(look, f"an upload that gets {status}")
+
+
+@pytest.fixture
+async def outages(stack: Stack, sori: Sori, tmp_path: Path) -> AsyncIterator[Outages]:
+    """A gateway whose back ends are all up."""
     async with AsyncExitStack() as opened:
         proxies = opened.enter_context(Proxies.running())
         ways: dict[str, Proxy] = {}
@@ -56,7 +66,7 @@ async def outages(stack: Stack, sori: Sori, tmp_path_factory: pytest.TempPathFac
         for name, setting in BACK_ENDS.items():
             ways[name] = proxies.to(name, urlsplit(settings[setting]).port or 0)
             settings[setting] = ways[name].through(settings[setting])
-        process = await opened.enter_async_context(ServiceProcess.running(GATEWAY, settings, log))
+        process = await opened.enter_async_context(ServiceProcess.running(GATEWAY, settings, tmp_path / "log"))
         for door in process.doors.values():
             await door.open()
         away = Outages(process, ways, Sori(sori.client, process.url, settings["WEBHOOK_SECRET"]))
@@ -76,6 +86,8 @@ async def timed(answer: Awaitable[Any]) -> tuple[Any, float]:
 async def test_an_upload_is_refused_at_once_and_before_it_is_read(outages: Outages, name: str, how: str) -> None:
     getattr(outages.proxies[name], how)()
     try:
+        # What was seen to work a second ago is not asked: the first upload may have to find out by itself.
+        await outages.answering(503)
         for given in ({}, {"Idempotency-Key": str(uuid.uuid4())}):
             async with raw_connection(outages.sori.url) as upload:
                 # Not a byte of the body is sent.
@@ -89,8 +101,7 @@ async def test_an_upload_is_refused_at_once_and_before_it_is_read(outages: Outag
         assert max(seconds for _, seconds in together) < AT_ONCE_SECONDS
     finally:
         await outages.ready()
-    answer = await outages.sori.upload()
-    assert answer.status_code == 202
+    answer = await outages.answering(202)
     assert (await outages.sori.ended(answer.json()["job_id"]))["status"] == "completed"
 
 
@@ -131,16 +142,17 @@ async def test_without_rabbitmq_uploads_are_accepted_and_all_else_is_refused_at_
     assert (await sori.client.delete(f"{url}/jobs/{waiting}")).status_code == 202
 
 
-async def test_an_outage_in_the_middle_of_an_upload_makes_no_job_that_is_lost(outages: Outages) -> None:
+async def test_an_outage_in_the_middle_of_an_upload_makes_no_job_that_is_lost(outages: Outages, jobs: Any) -> None:
     token_id = new_token()
     body = part(RECORDING) + f"--{BOUNDARY}--\r\n".encode()
     key = {"Idempotency-Key": str(uuid.uuid4())}
+    hashed = hashlib.sha256(key["Idempotency-Key"].encode()).hexdigest()
     async with raw_connection(outages.sori.url) as upload:
         await upload.begin_upload(token_id, {"Content-Length": str(len(body)), **key})
         await upload.send(body[:3000])
 
         async def under_way() -> bool:
-            return (await outages.sori.upload(b"other", token_id, headers=key)).status_code == 409
+            return bool(await jobs.database["idempotency_keys"].count_documents({"_id": hashed}))
 
         await until(under_way, "the upload under way")
         outages.proxies["mongodb"].refuse()

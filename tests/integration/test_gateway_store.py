@@ -71,7 +71,7 @@ def indexes(plan: Any) -> set[str]:
     return own | {name for part in plan.values() for name in indexes(part)}
 
 
-PLACE = Place(MOMENT, str(uuid.uuid4()))
+PLACE = Place(MOMENT + timedelta(milliseconds=100), str(uuid.uuid4()))
 QUESTIONS = [
     (Wanted(), None, {"status"}),
     (Wanted(), PLACE, {"status"}),
@@ -79,7 +79,7 @@ QUESTIONS = [
     (Wanted(status=Status.FAILED), None, {"status"}),
     (Wanted(status=Status.PROCESSING, created_before=MOMENT), PLACE, {"status"}),
     (Wanted(token_id="token-1"), None, {"token"}),
-    (Wanted(token_id="token-1", status=Status.COMPLETED, created_after=MOMENT), PLACE, {"token"}),
+    (Wanted(token_id="token-1", status=Status.PROCESSING, created_after=MOMENT), PLACE, {"token"}),
 ]
 
 
@@ -111,7 +111,7 @@ async def test_the_other_questions_are_read_from_indexes_too(jobs: Jobs, client:
         )
     ]
     assert len(summaries) == 3
-    assert all(summary.startswith("IXSCAN") for summary in summaries), summaries
+    assert all(summary.startswith(("IXSCAN", "COUNT_SCAN")) for summary in summaries), summaries
 
 
 def at(number: int) -> datetime:

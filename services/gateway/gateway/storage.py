@@ -87,7 +87,9 @@ class Storage:
                 head = await self._call("head_object", Key=key)
         except AudioGoneError:
             return None
-        return StoredAudio(key, head["ContentLength"], head["ContentType"], head["ETag"])
+        return StoredAudio(
+            key, head["ContentLength"], head.get("ContentType", "application/octet-stream"), head["ETag"]
+        )
 
     async def read(self, audio: StoredAudio, asked: str) -> AsyncGenerator[bytes, None]:
         """Return the bytes of a Range; AudioGoneError when the recording is no longer there."""

@@ -5,6 +5,7 @@ import json
 import re
 import uuid
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ async def test_a_message_that_the_broker_set_aside_by_itself_goes_back_and_can_b
     assert (await operator.dead_letters("replay", "--job", story.job_id, "--yes")).status == 0
     # The analysis server's first answer is 500: the message waits in a retry queue on its way.
     assert (await sori.ended(story.job_id))["status"] == "completed"
-    await queue.delete(if_empty=False)
+    await queue.delete(if_unused=False, if_empty=False)
 
 
 async def test_what_is_discarded_is_gone_and_the_rest_stays(operator: Operator, broker: Broker, mark: str) -> None:
@@ -196,14 +197,16 @@ async def test_two_operators_who_replay_the_same_lose_nothing_and_repeat_nothing
 async def test_of_many_some_are_dealt_with_and_all_keep_their_order(
     operator: Operator, broker: Broker, mark: str
 ) -> None:
-    await lay_aside(broker, QUIET, mark, 1500)
+    await lay_aside(broker, QUIET, mark, 1200)
     first = await operator.dead_letters("list", "--json", "--reason", mark)
     assert [letter["id"][-5:] for letter in first.lines()] == [f"{number:05}" for number in range(1000)]
     assert "There are more than 1,000" in first.err
     said = await operator.dead_letters("discard", "--reason", mark, "--limit", "200", "--yes")
     assert said.status == 0, said
-    left = await listed(operator, "--reason", mark, "--limit", "5000")
-    assert [letter["id"][-5:] for letter in left] == [f"{number:05}" for number in range(200, 1500)]
+    left = [letter["id"] for letter in await listed(operator, "--reason", mark, "--limit", "5000")]
+    assert len(set(left)) == len(left) == 1000
+    # What was looked at lies behind the rest now: the circle is the same, begun elsewhere.
+    assert sum(after < before for before, after in pairwise(left)) <= 1
     assert (await operator.dead_letters("discard", "--reason", mark, "--limit", "5000", "--yes")).status == 0
 
 

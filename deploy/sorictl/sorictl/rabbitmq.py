@@ -27,8 +27,6 @@ from sorictl.letter import Message
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
-GIVEN_BACK_AT_ONCE = 32
-"""RabbitMQ keeps the order of so many, which it holds in a small Erlang map; that of a larger one is arbitrary."""
 
 
 class TakenMessage:
@@ -56,7 +54,9 @@ class RabbitMQ:
 
     @asynccontextmanager
     async def waiting(self, queue: topology.Queue) -> AsyncIterator[AsyncIterator[TakenMessage]]:
-        """Take the queue's dead letters one after another; at the end, those not removed are given back in order.
+        """Take the queue's dead letters one after another; at the end, those not removed are given back.
+
+        They keep their order, but may come to lie behind those that were not taken.
 
         Meanwhile nobody else sees those that were taken, but nothing waits for them. A queue that no service has
         declared yet is empty.
@@ -114,11 +114,10 @@ async def _taken(channel: AbstractChannel, name: str, held: set[int]) -> AsyncIt
 
 
 async def _give_back(channel: AbstractChannel, name: str, held: set[int]) -> None:
-    """Give back in small lots, each once the one before has had its answer: larger ones come back in any order."""
+    """Give back one by one, each after an answer: what RabbitMQ takes back at once lies there in any order."""
     underlay = await channel.get_underlay_channel()
-    tags = sorted(held)
-    for last_of_lot in (*tags[GIVEN_BACK_AT_ONCE - 1 :: GIVEN_BACK_AT_ONCE], *tags[-1:]):
-        await underlay.basic_nack(last_of_lot, multiple=True, requeue=True)
+    for tag in sorted(held):
+        await underlay.basic_nack(tag, requeue=True)
         await underlay.queue_declare(name, passive=True, timeout=ANSWER_SECONDS)
     await channel.close()
 

@@ -40,7 +40,7 @@ class Service:
     @property
     def checks(self) -> set[str]:
         """The names in its health report."""
-        return {*self.back_ends, *(["consumers"] if self.consumes else [])}
+        return {"accepting", *self.back_ends, *(["consumers"] if self.consumes else [])}
 
 
 SERVICES = (

@@ -34,6 +34,7 @@ PARTS = [
             "RabbitMQ.dead_letters",
             "_declare_all",
             "PUBLISH_SECONDS",
+            "CONNECT_SECONDS",
             "RECONNECT_SECONDS",
             "HEARTBEAT_SECONDS",
             "CLOSE_SECONDS",

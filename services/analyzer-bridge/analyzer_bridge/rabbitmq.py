@@ -20,6 +20,8 @@ from contracts.events import CONTENT_TYPE, Event
 log = structlog.get_logger()
 
 PUBLISH_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
+"""For one attempt: a network that swallows everything must not hold it for ever."""
 RECONNECT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 15
 CLOSE_SECONDS = 4.0
@@ -37,6 +39,7 @@ class RabbitMQ:
             default_channel=Channel(prefetch_count=prefetch, on_return_raises=True),
             codec=_Raw(),
             apply_types=False,
+            timeout=CONNECT_SECONDS,
             reconnect_interval=RECONNECT_SECONDS,
             graceful_timeout=NO_LIMIT_SECONDS,
             logger=None,
@@ -99,8 +102,11 @@ class RabbitMQ:
         )
 
     async def is_up(self) -> bool:
-        """Tell whether the broker answers."""
-        return self._connection is not None and await self._broker.ping(timeout=1.0)
+        """Tell whether the broker answers: a channel is opened, since an open connection alone proves nothing."""
+        if self._connection is None:
+            return False
+        async with self._connection.channel():
+            return True
 
     async def consumes(self) -> bool:
         """Tell whether this process, by its own word and the broker's, takes messages from every queue of its service.

@@ -18,6 +18,8 @@ log = structlog.get_logger()
 
 EVENTS = RabbitExchange(topology.EVENTS_EXCHANGE, declare=False)
 PUBLISH_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
+"""For one attempt: a network that swallows everything must not hold it for ever."""
 RECONNECT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 15
 CLOSE_SECONDS = 4.0
@@ -32,6 +34,7 @@ class RabbitMQ:
             url + heartbeat,
             default_channel=Channel(on_return_raises=True),
             apply_types=False,
+            timeout=CONNECT_SECONDS,
             reconnect_interval=RECONNECT_SECONDS,
             logger=None,
         )
@@ -83,8 +86,11 @@ class RabbitMQ:
         return counts
 
     async def is_up(self) -> bool:
-        """Tell whether the broker answers."""
-        return self._connection is not None and await self._broker.ping(timeout=1.0)
+        """Tell whether the broker answers: a channel is opened, since an open connection alone proves nothing."""
+        if self._connection is None:
+            return False
+        async with self._connection.channel():
+            return True
 
     async def _connect(self) -> None:
         attempts = AsyncRetrying(

@@ -65,7 +65,7 @@ FULL = Form(jobs=500, services=10, back_ends=10)
 @pytest.mark.parametrize(
     "form",
     [
-        pytest.param(SHORT, id="100-jobs", marks=[pytest.mark.short, pytest.mark.timeout(420)]),
+        pytest.param(SHORT, id="100-jobs", marks=[pytest.mark.short, pytest.mark.timeout(900)]),
         pytest.param(FULL, id="500-jobs", marks=[pytest.mark.full, pytest.mark.timeout(2700)]),
     ],
 )
@@ -73,8 +73,10 @@ async def test_nothing_is_lost_and_nothing_happens_twice_whatever_is_killed(form
     with running_stack(SETTINGS) as stack, kept_on_failure(stack, f"kills-{form.jobs}-jobs-seed-{seed}"):
         async with _front_end(stack) as front_end:
             kills, crowd = Kills(stack, front_end, random.Random(seed), form.wanted), Crowd(front_end)
-            await _kill_while_they_send(kills, crowd, form)
-            await crowd.end(END_SECONDS)
+            try:
+                await _kill_while_they_send(kills, crowd, form)
+            finally:
+                await crowd.end(END_SECONDS)
             complaints = crowd.complaints(await _states(stack, crowd)) + await _leftovers(stack, crowd)
         _report(kills, crowd, complaints)
         assert not complaints, f"{len(complaints)} complaints, the first: {complaints[0]}"

@@ -150,6 +150,7 @@ async def test_a_purged_job_leaves_only_a_mark_that_nothing_changes(analyses: An
         assert not await analyses.insert(analysis)
         await analyses.describe(analysis)
         assert not await analyses.reschedule(analysis, attempt=2, deadline=None)
+        await analyses.announced(analysis.job_id)
         assert await analyses.conclude(analysis.job_id, DONE, announced=False) is None
         assert await found(analyses, analysis.job_id) == mark
 
@@ -160,6 +161,9 @@ async def test_a_mark_holds_nothing_of_the_job_and_goes_by_itself(stack: Stack, 
     analysis = new(DONE, cache_key=uuid4().hex)
     await real.insert(analysis)
     await real.forget(analysis.job_id)
+    # What was under way when it was purged.
+    await real.describe(analysis)
+    await real.announced(analysis.job_id)
     real.close()
     mark = await collection.find_one({"_id": analysis.job_id})
     assert mark.keys() == {"_id", "status", "purged_at"}

@@ -86,7 +86,8 @@ class Analyses:
     async def announced(self, job_id: str) -> None:
         """Note that the outcome was published."""
         await self._turn(writes=True)
-        self.kept[job_id].announced = True
+        if self.kept[job_id].announced is False:
+            self.kept[job_id].announced = True
 
     async def forget(self, job_id: str) -> None:
         """Leave a mark only."""

@@ -180,8 +180,9 @@ async def test_failures_between_which_it_answers_are_no_absence(remote: Remote) 
     assert remote.asked == 3 * FAILURES
 
 
+@pytest.mark.parametrize("answer", [200, 400, 500])
 async def test_after_its_rest_a_few_ask_until_it_answers_and_then_everybody(
-    remote: Remote, monkeypatch: pytest.MonkeyPatch
+    remote: Remote, monkeypatch: pytest.MonkeyPatch, answer: int
 ) -> None:
     monkeypatch.setattr(analyzer, "REST_SECONDS", 0.05)
     remote.status = 0
@@ -189,19 +190,17 @@ async def test_after_its_rest_a_few_ask_until_it_answers_and_then_everybody(
         await refusals(server, FAILURES)
         await until_true(lambda: server.away_for() == 0, "the end of its rest")
         remote.going.clear()
-        remote.status, remote.asked, remote.most = 200, 0, 0
-        async with asyncio.TaskGroup() as group:
-            for _ in range(OPEN_REQUESTS):
-                group.create_task(ask(server))
-            await until_true(lambda: remote.open == FAILURES, "the first few")
-            remote.going.set()
+        remote.status, remote.asked, remote.most = answer, 0, 0
+        first = [asyncio.create_task(refusals(server, 1)) for _ in range(OPEN_REQUESTS)]
+        await until_true(lambda: remote.open == FAILURES, "the first few")
+        remote.going.set()
+        await asyncio.gather(*first)
         assert remote.most == FAILURES
         remote.going.clear()
-        async with asyncio.TaskGroup() as group:
-            for _ in range(OPEN_REQUESTS):
-                group.create_task(ask(server))
-            await until_true(lambda: remote.open == OPEN_REQUESTS, "everybody")
-            remote.going.set()
+        then = [asyncio.create_task(refusals(server, 1)) for _ in range(OPEN_REQUESTS)]
+        await until_true(lambda: remote.open == OPEN_REQUESTS, "everybody")
+        remote.going.set()
+        await asyncio.gather(*then)
 
 
 async def test_after_its_rest_it_is_left_alone_again_when_it_is_still_away(

@@ -91,13 +91,14 @@ class AnalysisServer:
     async def _ask(self, form: dict[str, str]) -> None:
         try:
             with self._breaker:
-                await self._post(form)
+                response = await self._post(form)
         except AnalysisServerUnavailableError as error:
             self._rest(error)
             raise
         if self._away:
             self._away = False
             log.info("analysis server is back")
+        _check(response)
 
     def _rest(self, error: AnalysisServerUnavailableError) -> None:
         if error.retry_after is not None:
@@ -108,13 +109,15 @@ class AnalysisServer:
                 log.warning("analysis server is away", reason=str(error))
             self._away = True
 
-    async def _post(self, form: dict[str, str]) -> None:
+    async def _post(self, form: dict[str, str]) -> httpx.Response:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 response = await self._client.post(self._url, data=form)
         except (httpx.HTTPError, TimeoutError) as error:
             raise AnalysisServerUnavailableError(type(error).__name__) from error
-        _check(response)
+        if response.status_code in _AWAY:
+            raise AnalysisServerUnavailableError(f"answered {response.status_code}", _retry_after(response))
+        return response
 
 
 def _check(response: httpx.Response) -> None:
@@ -122,8 +125,6 @@ def _check(response: httpx.Response) -> None:
     if response.is_success:
         return
     reason = f"answered {response.status_code}"
-    if response.status_code in _AWAY:
-        raise AnalysisServerUnavailableError(reason, _retry_after(response))
     if response.is_server_error or response.status_code in _TRY_LATER:
         raise AnalysisServerFailedError(reason, _retry_after(response))
     raise AnalysisRefusedError(reason)

@@ -101,7 +101,7 @@ class Analyses:
 
     async def announced(self, job_id: str) -> None:
         """Note that the outcome was published."""
-        await self._analyses.update_one({"_id": job_id}, {"$set": {"announced": True}})
+        await self._analyses.update_one({"_id": job_id, "announced": False}, {"$set": {"announced": True}})
 
     async def forget(self, job_id: str) -> None:
         """Replace whatever is kept of the job by a mark that it was purged; the mark goes after MARK_SECONDS."""

@@ -96,27 +96,9 @@ class Kills:
         return kill
 
     def judge(self, kill: Kill) -> None:
-        """Find the proof that the victim had something in hand.
-
-        Of a service that takes messages: the broker gave a message about a job of this very burst to somebody a second
-        time. The burst began after all earlier victims were ready again, so it can only be this victim that had the
-        message and had not acknowledged it. A gateway takes no messages: it had an upload in hand when a client's
-        request that was open at the moment of the kill got no answer. A back end works for whatever job is under way.
-        """
-        if kill.service in BACK_ENDS:
-            kill.proof = f"{kill.under_way} new jobs were under way" if kill.under_way else None
-        elif kill.service == "gateway":
-            cut = sum(began <= kill.clock <= ended for began, ended in self._front_end.broken)
-            kill.proof = f"{cut} uploads were cut off" if cut else None
-        elif self._after_rabbitmq(kill):
-            kill.proof = None  # what is delivered again may be what the broker's own end has left
-        else:
-            again = _redelivered(kill)
-            kill.proof = f"{again} messages were delivered again" if again else None
-
-    def _after_rabbitmq(self, kill: Kill) -> bool:
-        before = self.done[: self.done.index(kill)]
-        return bool(before) and before[-1].service == "rabbitmq"
+        """Find out whether the victim had something in hand, once there was time for it to show."""
+        place = self.done.index(kill)
+        kill.proof = proof(kill, self.done[place - 1] if place else None, self._front_end.broken)
 
     async def _until_busy(self, part: str, burst: Sequence[User], signs: int) -> None:
         """Return when there were so many signs that the part has work in hand, or when no more will come."""
@@ -133,6 +115,26 @@ class Kills:
     def _logs(self, service: str | None) -> list[LogLines]:
         """What every replica of a service says from now on."""
         return [LogLines(self._stack.log(part)) for part in self._stack.parts if service_of(part) == service]
+
+
+def proof(kill: Kill, before: Kill | None, broken: Sequence[tuple[float, float]]) -> str | None:
+    """What proves that the victim had something in hand; None when nothing does.
+
+    Of a service that takes messages: the broker gave a message about a job of this very burst to somebody a second
+    time. The burst began after all earlier victims were ready again, so it can only be this victim that had the
+    message and had not acknowledged it. After RabbitMQ's own end, `before`, it might be that which has left it: no
+    proof then. A gateway takes no messages: it had an upload in hand when a client's request that was open at the
+    moment of the kill got no answer; `broken` are those requests. A back end works for whatever job is under way.
+    """
+    if kill.service in BACK_ENDS:
+        return f"{kill.under_way} new jobs were under way" if kill.under_way else None
+    if kill.service == "gateway":
+        cut = sum(began <= kill.clock <= ended for began, ended in broken)
+        return f"{cut} uploads were cut off" if cut else None
+    if before is not None and before.service == "rabbitmq":
+        return None
+    again = _redelivered(kill)
+    return f"{again} messages were delivered again" if again else None
 
 
 def service_of(part: str) -> str:

@@ -62,13 +62,29 @@ async def test_those_that_hang_are_given_up_together_within_the_limit(monkeypatc
 
 
 @pytest.mark.parametrize("answer", [True, False])
-async def test_many_requests_share_one_question(answer: bool) -> None:
+async def test_requests_that_come_together_share_one_question(answer: bool) -> None:
     back_end = BackEnd(answer)
     asked = of(s3=back_end)
     outcomes = await asyncio.gather(*(asked.require("s3") for _ in range(50)), return_exceptions=True)
-    outcomes += await asyncio.gather(*(asked.require("s3") for _ in range(50)), return_exceptions=True)
     assert back_end.asked == 1
-    assert [outcome is None for outcome in outcomes] == [answer] * 100
+    assert [outcome is None for outcome in outcomes] == [answer] * 50
+
+
+async def test_an_answer_counts_for_a_while() -> None:
+    back_end = BackEnd()
+    asked = of(s3=back_end)
+    for _ in range(50):
+        await asked.require("s3")
+    assert back_end.asked == 1
+
+
+async def test_an_outage_that_is_over_is_over_for_the_next_request() -> None:
+    back_end = BackEnd(answer=False)
+    asked = of(s3=back_end)
+    with pytest.raises(BackEndError):
+        await asked.require("s3")
+    back_end.answer = True
+    await asked.require("s3")
 
 
 async def test_what_was_known_is_asked_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ Check = Callable[[], Awaitable[bool]]
 CHECK_SECONDS = 1.0
 """How long a back end may take to answer; one that hangs is as good as down."""
 REMEMBERED_SECONDS = 1.0
+"""How long an answer counts. That there was none is not remembered: the next request may find the outage over."""
 
 
 class Availability:
@@ -58,6 +59,7 @@ class _BackEnd:
         except Exception:  # noqa: BLE001 - whatever a driver raises means that it is down
             up = False
         self._asking = None
-        if up or time.monotonic() >= self._known_until:  # work that was done meanwhile says more than a slow check
-            self._up = up
-            self._known_until = time.monotonic() + REMEMBERED_SECONDS
+        if up:
+            self.seen()
+        elif time.monotonic() >= self._known_until:  # work that was done meanwhile says more than a slow check
+            self._up = False

@@ -7,7 +7,7 @@ from typing import Any
 
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, WriteConcern
+from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, WriteConcern, timeout
 from pymongo.errors import BulkWriteError, PyMongoError
 from pymongo.read_concern import ReadConcern
 
@@ -20,6 +20,8 @@ from gateway.submissions import Recording
 
 ANSWER_MS = 5000
 """How long MongoDB may take before a request is refused, milliseconds."""
+ASKING_SECONDS = 1.0
+"""How long it may take to say that it is up."""
 KEY_SECONDS = 24 * 3600
 """How long an idempotency key is kept."""
 LEASE_MS = 30_000
@@ -122,7 +124,9 @@ class Jobs:
 
     async def is_up(self) -> bool:
         """Tell whether a primary answers."""
-        await self._client.admin.command("ping")
+        # Each question takes a thread of the driver's until it is answered or given up.
+        with timeout(ASKING_SECONDS):
+            await self._client.admin.command("ping")
         return True
 
     async def _find(self, job_id: str, projection: dict[str, int]) -> Job | None:

@@ -63,6 +63,7 @@ def webhook_routes(settings: Settings, jobs: Jobs, rabbitmq: RabbitMQ, back_ends
             raise ProblemError(problems.JOB_NOT_FOUND, close=True)
         body = await _webhook_body(request, settings.max_result_bytes)
         await rabbitmq.publish(webhook_event(job_id, int(attempt), body, traceparent))
+        back_ends.seen("RabbitMQ", "MongoDB")
         if body is None:
             raise ProblemError(problems.RESULT_TOO_LARGE, close=True)
         return WebhookReceipt(job_id=job_id)

@@ -35,6 +35,7 @@ PARTS = [
             "_declare_all",
             "PUBLISH_SECONDS",
             "CONNECT_SECONDS",
+            "SET_UP_SECONDS",
             "RECONNECT_SECONDS",
             "HEARTBEAT_SECONDS",
             "CLOSE_SECONDS",

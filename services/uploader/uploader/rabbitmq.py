@@ -21,9 +21,11 @@ log = structlog.get_logger()
 
 PUBLISH_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
-"""For one attempt: a network that swallows everything must not hold it for ever."""
+SET_UP_SECONDS = 60.0
+"""For connecting, declaring and consuming: a network that swallows everything must not hold an attempt for ever."""
 RECONNECT_SECONDS = 1.0
-HEARTBEAT_SECONDS = 15
+HEARTBEAT_SECONDS = 5
+"""A connection that swallows everything is noticed by the broker after twice this, by us after some four times."""
 CLOSE_SECONDS = 4.0
 NO_LIMIT_SECONDS = 600.0
 """FastStream waits for work in hand only when given a time; the limits are those of `drain` and `stop`."""
@@ -155,11 +157,15 @@ class RabbitMQ:
         )
         async for attempt in attempts:
             with attempt:
-                connection = await self._broker.connect()
-                await _declare_all(connection)
-                await self._broker.start()
-                self._connection = connection
+                async with asyncio.timeout(SET_UP_SECONDS):
+                    self._connection = await self._set_up()
         log.info("rabbitmq connected", queues=[queue.name for queue in self._queues])
+
+    async def _set_up(self) -> AbstractRobustConnection:
+        connection = await self._broker.connect()
+        await _declare_all(connection)
+        await self._broker.start()
+        return connection
 
 
 async def _cancel_consumer(subscriber: RabbitSubscriber) -> None:

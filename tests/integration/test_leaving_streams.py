@@ -1,16 +1,20 @@
-"""Notifiers that go: their listeners are sent elsewhere, not all at once, and hear everything once."""
+"""Notifiers that go, or are not ready yet: their listeners are told when to come back, and hear everything once."""
 
 import asyncio
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
 from local_stack.stack import Stack
+from tests.contract.service_process import SERVICES, ServiceProcess
 from tests.integration.test_stopping import GRACE_SECONDS, stop_and_await
+from tests.support.answers import assert_problem
 from tests.support.sori import Sori, new_token
 from tests.support.sse import Block, followed, heard, listening
 from tests.support.stacks import kill_and_await
+from tests.support.waiting import until
 
 LISTENERS = 40
 
@@ -66,3 +70,26 @@ async def test_pages_outlive_all_notifiers(stack: Stack, sori: Sori) -> None:
     for messages in await asyncio.gather(*pages):
         assert [int(message.id or 0) for message in messages] == list(range(1, len(messages) + 1))
         assert messages[-1].state["status"] == "completed"
+
+
+async def test_a_page_waits_for_a_notifier_that_waits_for_its_back_ends(
+    stack: Stack, client: httpx.AsyncClient, sori: Sori, tmp_path: Path
+) -> None:
+    job_id = (await sori.completed())["job_id"]
+    (notifier,) = [service for service in SERVICES if service.name == "notifier"]
+    async with ServiceProcess.running(notifier, stack.settings, tmp_path / "log") as process:
+        await until(lambda: process.health(client, "/health/live"), "a live notifier")
+        url = f"{process.url}/tokens/analysis-progress/{job_id}"
+        async with listening(client, url) as stream:
+            assert await stream.to_end() == []
+        assert stream.response.status_code == 200
+        (told,) = stream.blocks
+        assert 2500 <= int(told.retry or 0) <= 7500
+        answer = await client.get(url, headers={"Accept": "*/*", "Accept-Language": "en"})
+        assert_problem(answer, 503, "unavailable", "en")
+        page = asyncio.create_task(followed(client, url))
+        for door in process.doors.values():
+            await door.open()
+        messages = await page
+    assert [int(message.id or 0) for message in messages] == list(range(1, len(messages) + 1))
+    assert messages[-1].state["status"] == "completed"

@@ -69,7 +69,8 @@ class Crowd:
         for task, user in self._waits.items():
             wrong: str | None
             if task.cancelled():
-                wrong = f"never heard the end; heard {[(block.id, block.state['stage']) for block in user.heard]}"
+                state = states.get(user.job_id or "", {})
+                wrong = f"never heard the end; it stands at {state.get('stage')}, {state.get('progress')} %"
             elif (error := task.exception()) is not None:
                 wrong = f"{type(error).__name__}: {error}"
             else:
@@ -94,10 +95,11 @@ def _user(number: int) -> User:
 
 def _wrong(user: User, state: State) -> str | None:
     """What is wrong with what a user heard to the end, or with the job as it stands."""
-    return _wrong_story(user.heard) or _wrong_end(user, user.heard[-1].state, state)
+    return wrong_story(user.heard) or wrong_end(user, user.heard[-1].state, state)
 
 
-def _wrong_story(heard: list[Block]) -> str | None:
+def wrong_story(heard: list[Block]) -> str | None:
+    """What is wrong with what a listener heard: each id once and in order, progress never falls, one end at the end."""
     ids = [int(block.id or 0) for block in heard]
     progress = [block.state["progress"] for block in heard]
     ends = [block.id for block in heard if block.state["status"] != "processing"]
@@ -110,7 +112,8 @@ def _wrong_story(heard: list[Block]) -> str | None:
     return None
 
 
-def _wrong_end(user: User, end: State, state: State) -> str | None:
+def wrong_end(user: User, end: State, state: State) -> str | None:
+    """What is wrong with the end that a listener heard, or with `state`, the job as it stands."""
     if end["status"] != "completed":
         return f"it ended as {end['status']}, {end.get('error')}"
     if end != state:

@@ -1,14 +1,18 @@
-"""The kill run's own rule: which kills count."""
+"""The kill run's own rules: which kills count, and what is wrong with what users heard and got."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.fault.crowd import User
+from tests.fault.crowd import User, expected, wrong_end, wrong_story
 from tests.fault.kills import Kill, proof
 from tests.support.log_lines import LogLines
+from tests.support.recordings import wav
+from tests.support.sse import Block
 
 CLOCK = 100.0
 
@@ -74,3 +78,64 @@ def test_a_line_that_is_half_written_is_read_when_it_is_whole(log: Path) -> None
     assert lines.new() == []
     say(log, text[10:])
     assert [found["job_id"] for found in lines.new()] == ["mine"]
+
+
+def heard(*told: tuple[int, int, str]) -> list[Block]:
+    """Messages of these ids, progress and statuses."""
+    return [Block(str(id_), data=json.dumps({"progress": progress, "status": s})) for id_, progress, s in told]
+
+
+START, END = (1, 10, "processing"), (2, 100, "completed")
+
+
+def test_a_story_in_order_with_one_end_is_right() -> None:
+    assert wrong_story(heard(START, END)) is None
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        (START, START, END),
+        (START, (3, 100, "completed")),
+        (START, END, END),
+        (START, END, (3, 100, "completed")),
+        ((1, 40, "processing"), (2, 10, "processing"), (3, 100, "completed")),
+        ((1, 100, "completed"), (2, 100, "processing")),
+        (START,),
+    ],
+    ids=["twice", "a gap", "the end twice", "two ends", "progress falls", "on after the end", "no end"],
+)
+def test_a_story_that_is_not_is_noticed(told: tuple[tuple[int, int, str], ...]) -> None:
+    assert wrong_story(heard(*told))
+
+
+RECORDING = wav(0.6, seed=1)
+
+
+def ended(recording: bytes = RECORDING) -> dict[str, Any]:
+    result = expected(recording)
+    return {"status": "completed", "token_id": "mine", "s3_url": "s3://sori/audio/job.wav", "result": result}
+
+
+def test_the_result_of_the_users_own_recording_is_right() -> None:
+    assert wrong_end(User(0, "mine", 0.6, RECORDING, "job"), ended(), ended()) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda end: end | {"status": "failed"},
+        lambda end: end | {"token_id": "another"},
+        lambda end: end | {"s3_url": "s3://sori/audio/another.wav"},
+        lambda end: end | {"result": ended(wav(0.601, seed=1))["result"]},
+        lambda end: end | {"result": ended(wav(0.6, seed=2))["result"]},
+    ],
+    ids=["failed", "another token", "another's audio", "another length", "another sound"],
+)
+def test_an_end_that_is_not_the_users_own_is_noticed(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    end = change(ended())
+    assert wrong_end(User(0, "mine", 0.6, RECORDING, "job"), end, end)
+
+
+def test_an_end_that_is_read_otherwise_than_it_was_heard_is_noticed() -> None:
+    assert wrong_end(User(0, "mine", 0.6, RECORDING, "job"), ended(), ended() | {"result": {}})

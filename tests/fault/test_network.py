@@ -38,10 +38,10 @@ PAIRS = [
 ]
 between_pairs = pytest.mark.parametrize("pairs", PAIRS)
 JOBS = 5
-CUTS = 4
+CUTS = 3
 CUT_WITHIN_BYTES = 3000
 """Each connection breaks somewhere in its first messages, in the middle of one more often than not."""
-LATENCY_SECONDS = 0.15
+LATENCY_SECONDS = 0.1
 DRIP_BYTES = 256
 
 

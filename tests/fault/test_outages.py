@@ -22,6 +22,10 @@ OUTAGE_SECONDS = 5.0
 BACK_SECONDS = 30.0
 LARGE_BYTES = 12 * 1024 * 1024
 OUTAGES = [pytest.param((name,), id=name) for name in BACK_ENDS] + [pytest.param(tuple(BACK_ENDS), id="everything")]
+LONG_OUTAGES = [
+    *(pytest.param((name,), id=name, marks=pytest.mark.full) for name in BACK_ENDS),
+    pytest.param(tuple(BACK_ENDS), id="everything"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +37,9 @@ async def the_network_is_good_again(proxied: Proxied, client: httpx.AsyncClient)
     await all_ready(proxied, client)
 
 
-@pytest.mark.parametrize("back_end", BACK_ENDS)
+@pytest.mark.parametrize(
+    "back_end", ["rabbitmq", *(pytest.param(name, marks=pytest.mark.full) for name in ("mongodb", "s3"))]
+)
 async def test_a_back_end_that_is_killed_and_comes_back_ends_no_service(
     proxied: Proxied, client: httpx.AsyncClient, rounds: Rounds, back_end: str
 ) -> None:
@@ -52,7 +58,7 @@ async def test_a_back_end_that_is_killed_and_comes_back_ends_no_service(
     assert proxied.service_pids() == before
 
 
-@pytest.mark.parametrize("away", OUTAGES)
+@pytest.mark.parametrize("away", LONG_OUTAGES)
 async def test_jobs_that_are_under_way_in_an_outage_complete(
     proxied: Proxied, rounds: Rounds, away: Collection[str]
 ) -> None:
@@ -67,7 +73,9 @@ async def test_jobs_that_are_under_way_in_an_outage_complete(
     await rounds.check(first)
 
 
-@pytest.mark.parametrize("size", [pytest.param(13_000, id="small"), pytest.param(LARGE_BYTES, id="in parts")])
+@pytest.mark.parametrize(
+    "size", [pytest.param(13_000, id="small"), pytest.param(LARGE_BYTES, id="in parts", marks=pytest.mark.full)]
+)
 @pytest.mark.parametrize("away", OUTAGES)
 async def test_an_upload_in_an_outage_is_refused_at_once_or_finishes_later(
     proxied: Proxied, proxied_sori: Sori, proxied_bucket: Bucket, *, rounds: Rounds, away: Collection[str], size: int
@@ -128,7 +136,12 @@ async def test_an_upload_while_a_back_end_says_nothing_at_all_is_answered_in_bou
 
 
 @pytest.mark.parametrize(
-    "queue", [topology.UPLOADER_UPLOAD_RECEIVED, topology.BRIDGE_AUDIO_STORED], ids=lambda q: q.name
+    "queue",
+    [
+        pytest.param(topology.UPLOADER_UPLOAD_RECEIVED, id="uploader"),
+        pytest.param(topology.BRIDGE_AUDIO_STORED, id="analyzer-bridge", marks=pytest.mark.full),
+        pytest.param(topology.NOTIFIER_QUEUES[0], id="notifier", marks=pytest.mark.full),
+    ],
 )
 async def test_a_replica_is_ready_only_while_it_consumes(
     proxied: Proxied, proxied_broker: Broker, client: httpx.AsyncClient, *, rounds: Rounds, queue: topology.Queue

@@ -20,7 +20,10 @@ from tests.support.rounds import Rounds
 from tests.support.waiting import until
 
 EVERYTHING = tuple(BACK_ENDS)
-AWAY = [pytest.param((name,), id=name) for name in BACK_ENDS] + [pytest.param(EVERYTHING, id="everything")]
+AWAY = [
+    *(pytest.param((name,), id=name, marks=pytest.mark.full) for name in BACK_ENDS),
+    pytest.param(EVERYTHING, id="everything"),
+]
 SAID_SECONDS = 30.0
 SILENT_SECONDS = 60.0
 """How long a service that began to talk to a back end which never answered may need once that is there."""

@@ -59,10 +59,11 @@ class Kill:
 class Kills:
     """Chooses the victims, ends them and keeps the account."""
 
-    def __init__(self, stack: Stack, front_end: FrontEnd, rng: random.Random, wanted: Mapping[str, int]) -> None:
+    def __init__(self, stack: Stack, front_end: FrontEnd, seed: int, wanted: Mapping[str, int]) -> None:
         self._stack = stack
         self._front_end = front_end
-        self._rng = rng
+        self._seed = seed
+        self._rng = random.Random(seed)
         self._wanted = wanted
         self.done: list[Kill] = []
 
@@ -78,7 +79,10 @@ class Kills:
 
     def choose(self) -> str:
         """The next victim: any of those that are still wanted, and any of all when none is."""
-        service = self._rng.choice(sorted(self.lacking) or sorted(self._wanted))
+        # New for each kill, so that one that did not count this time changes little of what comes after it.
+        self._rng = random.Random(f"{self._seed}/{len(self.done)}")
+        services = self._rng.sample(sorted(self._wanted), len(self._wanted))
+        service = next((name for name in services if name in self.lacking), services[0])
         return f"{service}-{self._rng.randint(1, REPLICAS)}" if service in topology.SERVICES else service
 
     async def kill(self, part: str, burst: Sequence[User]) -> Kill:

@@ -1,7 +1,6 @@
 """Whatever is killed, and whenever: every job that was promised completes, once, with its own result."""
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
@@ -72,7 +71,7 @@ FULL = Form(jobs=500, services=10, back_ends=10)
 async def test_nothing_is_lost_and_nothing_happens_twice_whatever_is_killed(form: Form, seed: int) -> None:
     with running_stack(SETTINGS) as stack, kept_on_failure(stack, f"kills-{form.jobs}-jobs-seed-{seed}"):
         async with _front_end(stack) as front_end:
-            kills, crowd = Kills(stack, front_end, random.Random(seed), form.wanted), Crowd(front_end)
+            kills, crowd = Kills(stack, front_end, seed, form.wanted), Crowd(front_end)
             try:
                 await _kill_while_they_send(kills, crowd, form)
             finally:

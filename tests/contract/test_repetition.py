@@ -52,6 +52,7 @@ PARTS = [
             "RabbitMQ.publish",
             "RabbitMQ.pass_on",
             "RabbitMQ._send",
+            "RabbitMQ._connect",
             "_cancel_consumer",
             "_consumes",
             "_Raw",

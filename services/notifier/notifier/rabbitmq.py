@@ -178,15 +178,20 @@ class RabbitMQ:
         async for attempt in attempts:
             with attempt:
                 async with asyncio.timeout(SET_UP_SECONDS):
-                    self._connection = await self._set_up()
+                    await self._set_up()
         log.info("rabbitmq connected", queues=[queue.name for queue in self._queues])
 
-    async def _set_up(self) -> AbstractRobustConnection:
+    async def _set_up(self) -> None:
         connection = await self._broker.connect()
         await _declare_all(connection)
         await self._connect_fan_out(connection)
+        # Messages come while the others still start: their handlers must be able to publish, and FastStream drops,
+        # unacknowledged and for good, what is delivered to a subscriber that does not yet say that it runs.
+        self._connection = connection
+        for subscriber in self._subscribers:
+            await _cancel_consumer(subscriber)  # of an attempt that failed half-way
+            subscriber.running = True
         await self._broker.start()
-        return connection
 
     async def _connect_fan_out(self, connection: AbstractRobustConnection) -> None:
         channel = await connection.channel(publisher_confirms=False)

@@ -161,4 +161,4 @@ async def test_a_browser_that_asks_first_is_let_in_by_a_listed_origin_only(
 async def test_health_says_what_is_up(stack: Stack, client: httpx.AsyncClient) -> None:
     answer = await client.get(f"{stack.url}/health")
     assert answer.status_code == 200
-    assert answer.json()["checks"] == {"rabbitmq": "up", "mongodb": "up", "s3": "up"}
+    assert answer.json()["checks"] == {"accepting": "up", "rabbitmq": "up", "mongodb": "up", "s3": "up"}

@@ -21,7 +21,7 @@ SMALL_BYTES = 40_000
 IN_PARTS_BYTES = 12 * 1024 * 1024
 ROOM_BYTES = 8 * 1024 * 1024
 """Enough for one part of the larger recording, not for all of it."""
-BLOCK_BYTES = 64 * 1024
+BLOCK_BYTES = 1024 * 1024
 REFUSED_SECONDS = 5.0
 
 

@@ -20,7 +20,7 @@ from tests.support.waiting import until
 AT_ONCE_SECONDS = 2.0
 OUTAGE_SECONDS = 5.0
 BACK_SECONDS = 30.0
-LARGE_BYTES = 12 * 1024 * 1024
+LARGE_BYTES = 6 * 1024 * 1024
 OUTAGES = [pytest.param((name,), id=name) for name in BACK_ENDS] + [pytest.param(tuple(BACK_ENDS), id="everything")]
 LONG_OUTAGES = [
     *(pytest.param((name,), id=name, marks=pytest.mark.full) for name in BACK_ENDS),

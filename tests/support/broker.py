@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aio_pika
+import aiormq
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue, HeadersType
 
 from contracts import events, topology
@@ -58,15 +59,13 @@ class Broker:
         """Wait until no message waits in a queue."""
 
         async def look() -> bool:
-            declared = await self._channel.declare_queue(queue, passive=True)
-            return declared.declaration_result.message_count == 0
+            return (await self._counts(queue)).message_count == 0
 
         await until(look, f"an empty queue {queue}")
 
     async def consumers(self, queue: topology.Queue) -> int:
         """How many consume from a queue."""
-        declared = await self._channel.declare_queue(queue.name, passive=True)
-        return declared.declaration_result.consumer_count or 0
+        return (await self._counts(queue.name)).consumer_count or 0
 
     async def delete(self, queue: topology.Queue) -> None:
         """Delete a queue, with whatever is in it and whoever consumes from it."""
@@ -76,6 +75,11 @@ class Broker:
         """Declare a queue as services do when they start."""
         declared = await self._channel.declare_queue(queue.name, durable=True, arguments=queue.arguments)
         await declared.bind(topology.EVENTS_EXCHANGE, queue.routing_key)
+
+    async def _counts(self, queue: str) -> aiormq.spec.Queue.DeclareOk:
+        # A robust channel declares a queue that it knows no second time, and tells the counts of the first.
+        known = await self._channel.declare_queue(queue, passive=True)
+        return await known.declare()
 
     @asynccontextmanager
     async def overhearing(self) -> AsyncIterator[Overheard]:

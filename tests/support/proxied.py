@@ -17,7 +17,7 @@ from tests.support.stack_guard import guarded
 from tests.support.stacks import UP_SECONDS, claimed_ports
 
 REPLICAS = 2
-DISK_BYTES = 48 * 1024 * 1024
+DISK_BYTES = 192 * 1024 * 1024
 SETTINGS = {
     # Servers call once: what a cut takes from a webhook comes back by asking again.
     "ANALYSIS_TIMEOUT": "5",

@@ -117,7 +117,10 @@ def wrong_end(user: User, end: State, state: State) -> str | None:
     if end["status"] != "completed":
         return f"it ended as {end['status']}, {end.get('error')}"
     if end != state:
-        return f"what is read is not what was heard: {state}"
+        differ = {
+            name: (end.get(name), state.get(name)) for name in end.keys() | state if end.get(name) != state.get(name)
+        }
+        return f"what was heard is not what is read: {differ}"
     if state["token_id"] != user.token_id or not state["s3_url"].endswith(f"/audio/{user.job_id}.wav"):
         return f"it is of another recording: {state['token_id']}, {state['s3_url']}"
     if state["result"] != expected(user.recording) or state["result"]["duration_s"] != user.duration_s:

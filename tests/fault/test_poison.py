@@ -95,8 +95,8 @@ async def goes_on(broker: Broker, sori: Sori, queue: topology.Queue, job_id: str
 
 
 def _at_the_end_of_time(event: Event) -> bytes:
-    """An event whose time is a time, but one that cannot be told in UTC."""
-    return json.dumps({**json.loads(event.encode()), "time": "9999-12-31T23:59:59-14:00"}).encode()
+    """An event whose time is a time, but one that cannot be told in UTC; with an id that the job has not had."""
+    return _with_id({**json.loads(event.encode()), "time": "9999-12-31T23:59:59-14:00"})
 
 
 def _huge_address(event: events.AudioStored) -> bytes:
@@ -111,14 +111,14 @@ def _webhook(job_id: str) -> events.AnalysisWebhookReceived:
     return events.AnalysisWebhookReceived.new(job_id, data, source="gateway", traceparent=trace, step="poison")
 
 
-def _unreadable_key(story: Story) -> bytes:
+def _no_key(story: Story) -> bytes:
     document = json.loads(story.upload_received().encode())
-    document["data"]["inbox_key"] = "inbox/" + "x" * 2000
+    document["data"]["inbox_key"] = ""
     return json.dumps(document).encode()
 
 
 _CRASHING: dict[topology.Queue, Callable[[Story], bytes]] = {
-    topology.UPLOADER_UPLOAD_RECEIVED: _unreadable_key,
+    topology.UPLOADER_UPLOAD_RECEIVED: _no_key,
     topology.BRIDGE_AUDIO_STORED: lambda story: _huge_address(story.audio_stored()),
     topology.BRIDGE_WEBHOOK_RECEIVED: lambda story: _webhook(story.job_id).encode(),
     **{

@@ -5,6 +5,7 @@ import json
 import random
 import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from contracts.events import Event, JobProgressed, UploadReceived
 from contracts.job import Job
 from tests.support.broker import Broker
 from tests.support.bucket import Bucket
+from tests.support.events import Story
 from tests.support.front_end import FrontEnd
 from tests.support.proxied import REPLICAS, Proxied
 from tests.support.recordings import wav
@@ -24,6 +26,7 @@ from tests.support.waiting import until
 NOTIFIER_QUEUES = {queue.event.TYPE: queue for queue in topology.NOTIFIER_QUEUES}
 ENDINGS = ("normal", "slow", "fail", "http-400", "webhook-before-answer", "calls-twice", "http-503-retry-after")
 """Ways that a job can take, by how the analysis server behaves; and one more, whose recording is no audio."""
+COPIED = 60
 CLONES = 4
 """Of each job, each told in an order of its own."""
 
@@ -53,6 +56,26 @@ async def test_every_event_delivered_twice_changes_nothing(
         await rounds.check(job)
     await proxied_bucket.until_inbox_is_empty()
     each_replica_worked(rounds, proxied, before, "notifier", "analyzer-bridge")
+
+
+async def test_a_listener_hears_the_copy_of_an_event_that_is_kept(
+    proxied_broker: Broker, proxied_sori: Sori, proxied_jobs: Any, rounds: Rounds
+) -> None:
+    """What is said again is said at another time: of two copies in two replicas' hands, one is kept."""
+    listener = FrontEnd(proxied_sori.client, proxied_sori.url)
+    stories = [Story(str(uuid.uuid4())) for _ in range(COPIED)]
+    received = [Job.received(story.upload_received(), None) for story in stories]
+    await proxied_jobs.insert_many([job.model_dump(by_alias=True, exclude={"outbox"}) for job in received])
+    listening = [asyncio.create_task(listener.follow(story.job_id)) for story in stories]
+    for story in stories:
+        completed = story.analysis_completed()
+        later = completed.model_copy(update={"time": completed.time + timedelta(seconds=1)})
+        for copy in rounds.random.sample([completed, later], 2):
+            await proxied_broker.put("notifier.analysis-completed", copy.encode())
+    for story, heard in zip(stories, await asyncio.gather(*listening), strict=True):
+        assert [int(block.id or 0) for block in heard] == [1, 2]
+        assert heard[-1].state == await proxied_sori.state(story.job_id)
+    rounds.say(f"{COPIED} jobs were told of their end twice, at two times")
 
 
 async def test_a_webhook_before_the_requests_own_answer_never_makes_progress_fall(

@@ -32,6 +32,7 @@ class Weather:
 
 
 DRIP_SECONDS = 0.01
+END_SECONDS = 10.0
 FAIR = Weather()
 
 
@@ -82,7 +83,6 @@ class Proxy:
         self.name = name
         self.weather = FAIR
         self.accepted = 0
-        self.carried_bytes = 0
         self.cuts = 0
         self._proxies = proxies
         self._target = target
@@ -265,7 +265,6 @@ class _Connection:
                 return
             writer.write(piece)
             await writer.drain()
-            proxy.carried_bytes += len(piece)
             if proxy.weather.drip_bytes:
                 await asyncio.sleep(DRIP_SECONDS)
 
@@ -283,8 +282,6 @@ def _bound(port: int) -> socket.socket:
 
 
 async def _all_tasks_done() -> None:
-    """Wait for what still carries; what is half-open has been reset by now."""
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    """Wait for what still carries: all has been reset by now."""
+    if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(tasks, timeout=END_SECONDS)

@@ -89,6 +89,16 @@ async def test_an_outage_of_the_broker_is_not_the_users_business() -> None:
     assert broker.published == []
 
 
+async def test_what_failed_to_be_published_is_looked_for_at_once() -> None:
+    """Not only once it is as old as what a crash leaves."""
+    broker, event = Broker(failures=1), stories.received()
+    jobs = Jobs()
+    async with relaying(jobs, broker) as running:
+        await until_true(lambda: jobs.looks > 0, "a look")
+        running.publish_soon(event)
+        await until_true(lambda: jobs.asked[-1][0] <= timedelta(seconds=1), "a look for what is young")
+
+
 async def test_what_a_crash_left_is_relayed() -> None:
     broker, event = Broker(), stories.received()
     jobs = Jobs(event.encode())

@@ -1,6 +1,7 @@
 """Publishes upload.received: at once when its job is safe, and again when a crash or an outage left it unpublished."""
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -12,8 +13,12 @@ from contracts.events import Event, InvalidEventError
 log = structlog.get_logger()
 
 RELAY_SECONDS = 5.0
+AFTER_FAILURE_SECONDS = 1.0
+"""Between looks while this process has just failed to publish something itself."""
 LEFT_BEHIND = timedelta(seconds=15)
 """The age at which an outbox mark means that something was left; the notifier clears it within a second."""
+KNOWN_TO_BE_LEFT = timedelta(seconds=1)
+"""The same while it has: what was accepted in an outage of the broker goes out as soon as that is over."""
 RELAY_EVENTS = 500
 MAX_RESTING = 5000
 """Relayed events whose marks still stand; with so many the notifier is away, and more would only pile up."""
@@ -46,6 +51,7 @@ class Outbox:
         # Relayed, and not to be relayed again before: as long again as the event has waited so far. A mark that stays
         # means that the notifier is behind, and each repeat makes work for everybody else.
         self._resting: dict[str, datetime] = {}
+        self._hurry_until = 0.0
         self._relay: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -69,6 +75,7 @@ class Outbox:
         try:
             await self._publisher.publish(event)
         except Exception as error:  # noqa: BLE001 - whatever it is, the mark in the job stands and the relay goes on
+            self._hurry_until = time.monotonic() + LEFT_BEHIND.total_seconds()
             log.warning("event left in the outbox", job_id=event.subject, reason=type(error).__name__)
 
     async def _run_relay(self) -> None:
@@ -78,18 +85,22 @@ class Outbox:
                 if not prepared:
                     await self._jobs.prepare()
                     prepared = True
-                await self._relay_once()
+                await self._relay_once(KNOWN_TO_BE_LEFT if self._hurries else LEFT_BEHIND)
             except Exception as error:  # noqa: BLE001 - an outage: the next round tries again
                 log.warning("relay waits", reason=type(error).__name__)
-            await asyncio.sleep(RELAY_SECONDS)
+            await asyncio.sleep(AFTER_FAILURE_SECONDS if self._hurries else RELAY_SECONDS)
 
-    async def _relay_once(self) -> None:
+    @property
+    def _hurries(self) -> bool:
+        return time.monotonic() < self._hurry_until
+
+    async def _relay_once(self, older_than: timedelta) -> None:
         now = datetime.now(UTC)
         self._resting = {job_id: until for job_id, until in self._resting.items() if until > now}
         limit = min(RELAY_EVENTS, MAX_RESTING - len(self._resting))
         if limit <= 0:
             return
-        for body in await self._jobs.unpublished(LEFT_BEHIND, list(self._resting), limit):
+        for body in await self._jobs.unpublished(older_than, list(self._resting), limit):
             try:
                 event = events.decode(body)
             except InvalidEventError as error:

@@ -20,6 +20,8 @@ from gateway.submissions import Recording
 
 ANSWER_MS = 5000
 """How long MongoDB may take before a request is refused, milliseconds."""
+PRIMARY_MS = 1500
+"""How long a primary is looked for; one that is not there by then is away."""
 ASKING_SECONDS = 1.0
 """How long it may take to say that it is up."""
 KEY_SECONDS = 24 * 3600
@@ -35,7 +37,7 @@ _ENDED = [status.value for status in Status if is_terminal(status)]
 
 def connected(url: str) -> Any:
     """Return a client of this database server, to be closed at the end; it connects by itself."""
-    return AsyncIOMotorClient(url, serverSelectionTimeoutMS=ANSWER_MS, timeoutMS=ANSWER_MS, connectTimeoutMS=ANSWER_MS)
+    return AsyncIOMotorClient(url, serverSelectionTimeoutMS=PRIMARY_MS, timeoutMS=ANSWER_MS, connectTimeoutMS=ANSWER_MS)
 
 
 def _collection(client: Any, name: str) -> Any:

@@ -33,7 +33,7 @@ def create_app(settings: Settings) -> ASGIApp:
     """Return the service as an ASGI application that works while its lifespan runs."""
     jobs = Jobs(str(settings.mongodb_url))
     hub = Hub(jobs)
-    rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH, on_reconnected=hub.refresh)
+    rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH, on_connected=hub.refresh)
     subscribe(rabbitmq, Progress(jobs), hub)
     expiry = Expiry(jobs, rabbitmq, timedelta(seconds=settings.job_max_age))
 

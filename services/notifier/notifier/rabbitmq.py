@@ -35,7 +35,7 @@ NO_LIMIT_SECONDS = 600.0
 class RabbitMQ:
     """This process's connection; robust: what was declared and consumed is restored after an outage."""
 
-    def __init__(self, url: str, *, prefetch: int, on_reconnected: Callable[[], None]) -> None:
+    def __init__(self, url: str, *, prefetch: int, on_connected: Callable[[], None]) -> None:
         heartbeat = f"{'&' if '?' in url else '?'}heartbeat={HEARTBEAT_SECONDS}"
         self._broker = RabbitBroker(
             url + heartbeat,
@@ -45,7 +45,7 @@ class RabbitMQ:
             timeout=CONNECT_SECONDS,
             reconnect_interval=RECONNECT_SECONDS,
             graceful_timeout=NO_LIMIT_SECONDS,
-            on_reconnected=[lambda *_: on_reconnected()],
+            on_reconnected=[lambda *_: on_connected()],
             logger=None,
         )
         self._connection: AbstractRobustConnection | None = None
@@ -55,6 +55,7 @@ class RabbitMQ:
         self._fan_out: AbstractExchange | None = None
         self._fan_out_queue = f"notifier.progress.{uuid4()}"
         self._deliver_fan_out: Callable[[str, bytes], None] | None = None
+        self._on_connected = on_connected
 
     def subscribe(self, queue: topology.Queue, deliver: Callable[[RabbitMessage], Awaitable[None]]) -> None:
         """Hand every message of `queue` to `deliver`: acknowledged when it returns, given back when it raises."""
@@ -204,6 +205,8 @@ class RabbitMQ:
                 self._deliver_fan_out(message.routing_key or "", message.body)
 
         await queue.consume(on_message, no_ack=True)
+        # Streams may have been opened before: what was told until now, they have not heard.
+        self._on_connected()
 
 
 async def _cancel_consumer(subscriber: RabbitSubscriber) -> None:

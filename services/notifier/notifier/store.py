@@ -95,9 +95,15 @@ class Jobs:
 
 
 def _stands(history: list[dict[str, Any]], change: Change) -> bool:
-    """Tell whether the change was made as it was meant; another replica may have applied its event elsewhere."""
-    made = (change.entry.event_id, change.entry.revision)
-    return any((entry["event_id"], entry["revision"]) == made for entry in history)
+    """Tell whether the change was made as it was meant.
+
+    Another replica may have applied its event elsewhere, or another copy of it: a repeat has the same id, and a time of
+    its own, which MongoDB keeps to the millisecond.
+    """
+    entry = change.entry
+    time = entry.time.replace(microsecond=entry.time.microsecond // 1000 * 1000)
+    made = (entry.event_id, entry.revision, time)
+    return any((line["event_id"], line["revision"], line["time"]) == made for line in history)
 
 
 def _conditional_update(job: Job, change: Change) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -54,7 +54,7 @@ class NoticedWithin:
 
 
 NOTICED_WITHIN = {
-    "services and RabbitMQ": NoticedWithin(150, "heartbeats of 15 s: three missed by a service, two by the broker"),
+    "services and RabbitMQ": NoticedWithin(90, "heartbeats of 5 s, and what is then tried again"),
     "services and MongoDB": NoticedWithin(60, "5 s for each operation, then a retry"),
     "services and S3": NoticedWithin(90, "30 s to read an answer, then a retry"),
     "bridge and analysis server": NoticedWithin(60, "15 s for an answer, then a retry"),

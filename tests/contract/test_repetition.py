@@ -36,6 +36,8 @@ PARTS = [
             "PUBLISH_SECONDS",
             "CONNECT_SECONDS",
             "SET_UP_SECONDS",
+            "ANSWER_SECONDS",
+            "_bounded",
             "RECONNECT_SECONDS",
             "HEARTBEAT_SECONDS",
             "CLOSE_SECONDS",

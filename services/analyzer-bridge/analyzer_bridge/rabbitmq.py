@@ -1,8 +1,8 @@
 """RabbitMQ: the connection, the topology, and publishing with confirmation."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from contracts.events import CONTENT_TYPE, Event
 log = structlog.get_logger()
 
 PUBLISH_SECONDS = 10.0
+ANSWER_SECONDS = 5.0
 CONNECT_SECONDS = 5.0
 SET_UP_SECONDS = 60.0
 """For connecting, declaring and consuming: a network that swallows everything must not hold an attempt for ever."""
@@ -71,14 +72,14 @@ class RabbitMQ:
             await asyncio.wait([self._connecting])
         # Whatever the broker says: when it is away, nothing comes in, and what is in hand is given back.
         with suppress(Exception):
-            async with asyncio.timeout(seconds):
+            async with _bounded(seconds):
                 await asyncio.gather(*map(_cancel_consumer, self._subscribers))
                 await asyncio.gather(*(subscriber.stop() for subscriber in self._subscribers))
 
     async def stop(self) -> None:
         """Disconnect; the broker gives what is still in hand to another replica."""
         with suppress(Exception):
-            async with asyncio.timeout(CLOSE_SECONDS):
+            async with _bounded(CLOSE_SECONDS):
                 await self._broker.stop()
 
     async def publish(self, event: Event) -> None:
@@ -107,7 +108,7 @@ class RabbitMQ:
         """Tell whether the broker answers: a channel is opened, since an open connection alone proves nothing."""
         if self._connection is None:
             return False
-        async with self._connection.channel():
+        async with _bounded(ANSWER_SECONDS), self._connection.channel():
             return True
 
     async def consumes(self) -> bool:
@@ -117,9 +118,9 @@ class RabbitMQ:
         """
         if self._connection is None:
             return False
-        if not all([await _consumes(subscriber) for subscriber in self._subscribers]):
-            return False
-        async with self._connection.channel() as channel:
+        async with _bounded(ANSWER_SECONDS), self._connection.channel() as channel:
+            if not all([await _consumes(subscriber) for subscriber in self._subscribers]):
+                return False
             for queue in self._queues:
                 found = await channel.declare_queue(queue.name, passive=True)
                 if not found.declaration_result.consumer_count:
@@ -131,7 +132,7 @@ class RabbitMQ:
         if self._connection is None:
             raise ConnectionError("RabbitMQ is not connected yet")
         counts = {}
-        async with self._connection.channel() as channel:
+        async with _bounded(ANSWER_SECONDS), self._connection.channel() as channel:
             for queue in self._queues:
                 found = await channel.declare_queue(queue.dead_name, passive=True)
                 counts[queue.name] = found.declaration_result.message_count or 0
@@ -141,13 +142,10 @@ class RabbitMQ:
         message = Message(body, delivery_mode=DeliveryMode.PERSISTENT, timestamp=datetime.now(UTC), **properties)
         if self._connection is None:
             raise ConnectionError("RabbitMQ is not connected yet")
-        await self._broker.publish(
-            message,
-            exchange=RabbitExchange(exchange, declare=False),
-            routing_key=routing_key,
-            mandatory=True,
-            timeout=PUBLISH_SECONDS,
-        )
+        async with _bounded(PUBLISH_SECONDS):
+            await self._broker.publish(
+                message, exchange=RabbitExchange(exchange, declare=False), routing_key=routing_key, mandatory=True
+            )
 
     async def _connect(self) -> None:
         attempts = AsyncRetrying(
@@ -157,7 +155,7 @@ class RabbitMQ:
         )
         async for attempt in attempts:
             with attempt:
-                async with asyncio.timeout(SET_UP_SECONDS):
+                async with _bounded(SET_UP_SECONDS):
                     await self._set_up()
         log.info("rabbitmq connected", queues=[queue.name for queue in self._queues])
 
@@ -198,6 +196,19 @@ class _Raw:
 
     async def encode(self, msg: Any, serializer: object = None) -> tuple[bytes, str | None]:  # noqa: ARG002 - protocol
         return bytes(msg), CONTENT_TYPE
+
+
+@asynccontextmanager
+async def _bounded(seconds: float) -> AsyncIterator[None]:
+    """Give the driver so long. When its connection dies it cancels who waits for an answer: to us that is an error."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():  # we were meant
+            raise
+        raise ConnectionError("the connection to RabbitMQ was lost") from error
 
 
 def _say_waiting(state: RetryCallState) -> None:

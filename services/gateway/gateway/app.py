@@ -1,5 +1,6 @@
 """Connects the gateway's parts."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -8,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts import api
 from contracts.problems import Problem
@@ -30,6 +31,9 @@ from gateway.storage import Storage
 from gateway.store import Claims, Jobs, connected
 from gateway.submissions import Submissions
 from gateway.sweeper import Sweeper
+
+LAST_ANSWERS_SECONDS = 1.0
+"""How long a gateway that was told to stop goes on answering, so that the edge learns of it on each connection."""
 
 
 def create_app(settings: Settings) -> ASGIApp:
@@ -59,6 +63,7 @@ def create_api(settings: Settings) -> FastAPI:
     async def drain(_: float) -> None:
         await sweeper.stop()
         await retention.stop()
+        await asyncio.sleep(LAST_ANSWERS_SECONDS)
 
     stopping = Stopping(drain, settings.shutdown_grace)
 
@@ -99,6 +104,7 @@ def create_api(settings: Settings) -> FastAPI:
     }
     app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters))
     handle_errors(app)
+    app.add_middleware(_LastAnswers, stopping=stopping)
     _complete_document(app)
     return app
 
@@ -121,6 +127,22 @@ def _complete_document(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend its document
+
+
+class _LastAnswers:
+    """Ends the edge's connections with an answer on each: one that is closed while it rests may meet a request."""
+
+    def __init__(self, app: ASGIApp, stopping: Stopping) -> None:
+        self._app = app
+        self._stopping = stopping
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_last(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._stopping.has_begun:
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
+
+        await self._app(scope, receive, send_last if scope["type"] == "http" else send)
 
 
 class _WithoutTrailingSlash:

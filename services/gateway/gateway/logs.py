@@ -38,5 +38,6 @@ def configure(service: str, level: str) -> None:
     # Libraries speak up only when something is wrong; requests and reconnections are told by us.
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, logging.getLevelName(level)), force=True)
     logging.captureWarnings(capture=True)
-    # It reports each failed attempt as an error; `rabbitmq` says once in a while that it waits.
-    logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)
+    # They report each failed attempt, and each channel of a lost connection, as errors; `rabbitmq` says that it waits.
+    for noisy in ("aiormq.connection", "aio_pika.robust_connection", "aio_pika.tools"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)

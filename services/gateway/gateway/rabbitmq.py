@@ -1,7 +1,8 @@
 """RabbitMQ: the connection, the topology, and publishing with confirmation."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 import structlog
@@ -18,6 +19,7 @@ log = structlog.get_logger()
 
 EVENTS = RabbitExchange(topology.EVENTS_EXCHANGE, declare=False)
 PUBLISH_SECONDS = 10.0
+ANSWER_SECONDS = 5.0
 CONNECT_SECONDS = 5.0
 SET_UP_SECONDS = 60.0
 """For connecting, declaring and consuming: a network that swallows everything must not hold an attempt for ever."""
@@ -55,7 +57,7 @@ class RabbitMQ:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
         with suppress(Exception):
-            async with asyncio.timeout(CLOSE_SECONDS):
+            async with _bounded(CLOSE_SECONDS):
                 await self._broker.stop()
 
     async def publish(self, event: Event) -> None:
@@ -70,9 +72,8 @@ class RabbitMQ:
             content_type=CONTENT_TYPE,
         )
         try:
-            await self._broker.publish(
-                message, exchange=EVENTS, routing_key=event.type, mandatory=True, timeout=PUBLISH_SECONDS
-            )
+            async with _bounded(PUBLISH_SECONDS):
+                await self._broker.publish(message, exchange=EVENTS, routing_key=event.type, mandatory=True)
         except Exception as error:
             raise BackEndError("RabbitMQ") from error
 
@@ -81,7 +82,7 @@ class RabbitMQ:
         if self._connection is None:
             raise ConnectionError("RabbitMQ is not connected yet")
         counts = {}
-        async with self._connection.channel() as channel:
+        async with _bounded(ANSWER_SECONDS), self._connection.channel() as channel:
             for queue in self._queues:
                 found = await channel.declare_queue(queue.dead_name, passive=True)
                 counts[queue.name] = found.declaration_result.message_count or 0
@@ -91,7 +92,7 @@ class RabbitMQ:
         """Tell whether the broker answers: a channel is opened, since an open connection alone proves nothing."""
         if self._connection is None:
             return False
-        async with self._connection.channel():
+        async with _bounded(ANSWER_SECONDS), self._connection.channel():
             return True
 
     async def _connect(self) -> None:
@@ -102,7 +103,7 @@ class RabbitMQ:
         )
         async for attempt in attempts:
             with attempt:
-                async with asyncio.timeout(SET_UP_SECONDS):
+                async with _bounded(SET_UP_SECONDS):
                     self._connection = await self._set_up()
         log.info("rabbitmq connected")
 
@@ -111,6 +112,19 @@ class RabbitMQ:
         await _declare_all(connection)
         await self._broker.start()
         return connection
+
+
+@asynccontextmanager
+async def _bounded(seconds: float) -> AsyncIterator[None]:
+    """Give the driver so long. When its connection dies it cancels who waits for an answer: to us that is an error."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():  # we were meant
+            raise
+        raise ConnectionError("the connection to RabbitMQ was lost") from error
 
 
 def _say_waiting(state: RetryCallState) -> None:

@@ -1,4 +1,4 @@
-"""Stopping well: what begins the moment that the process is told to stop, beside what the server does then."""
+"""Stopping well: what is done between the signal to stop and the closing of the doors."""
 
 import asyncio
 import signal
@@ -7,17 +7,24 @@ from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Any
 
-SHARE_FOR_WORK = 0.75
-"""Of SHUTDOWN_GRACE, for work in hand to end; the rest is for closing what is then left."""
+import structlog
+
+log = structlog.get_logger()
+
+SHARE_FOR_WORK = 0.4
+"""Of SHUTDOWN_GRACE, for work in hand to end; connections then have as long, and the rest is for closing."""
 
 
 class Stopping:
-    """Readiness is off from the signal on. `begin` is given the seconds that it may take."""
+    """Readiness is off from the signal on, and `begin` is done, in the seconds that it is given; then the doors close.
+
+    Until they do, what comes is served as ever: whoever sends it does not know yet.
+    """
 
     def __init__(self, begin: Callable[[float], Awaitable[None]], grace_seconds: float) -> None:
         self._begin = begin
-        self._grace_seconds = grace_seconds
-        self._begun: asyncio.Future[None] | None = None
+        self._seconds = grace_seconds * SHARE_FOR_WORK
+        self._begun: asyncio.Task[None] | None = None
 
     def watch(self) -> None:
         """Begin at SIGTERM or SIGINT; to be called in the event loop, after the server has set its own handlers."""
@@ -25,24 +32,40 @@ class Stopping:
             return
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            server = signal.getsignal(number)
+            server: Any = signal.getsignal(number)
 
-            def on_signal(received: int, frame: FrameType | None, server: Any = server) -> None:
-                loop.call_soon_threadsafe(self._start)
-                if callable(server):
-                    server(received, frame)
+            def on_signal(received: int, frame: FrameType | None, close_doors: Any = server) -> None:
+                loop.call_soon_threadsafe(self._on_signal, lambda: close_doors(received, frame))
 
             signal.signal(number, on_signal)
 
+    @property
+    def has_begun(self) -> bool:
+        """Tell whether the process was told to stop."""
+        return self._begun is not None
+
     async def is_accepting(self) -> bool:
         """Tell whether new work is welcome."""
-        return self._begun is None
+        return not self.has_begun
 
     async def finish(self) -> None:
         """Return when what began has ended; without a signal it begins now."""
-        await self._start()
+        await asyncio.wait([self._start()])
 
-    def _start(self) -> asyncio.Future[None]:
+    def _on_signal(self, close_doors: Callable[[], None]) -> None:
+        if self._begun is not None:  # the second signal is from somebody who is in a hurry
+            close_doors()
+        else:
+            self._start().add_done_callback(lambda _: close_doors())
+
+    def _start(self) -> asyncio.Task[None]:
         if self._begun is None:
-            self._begun = asyncio.ensure_future(self._begin(self._grace_seconds * SHARE_FOR_WORK))
+            self._begun = asyncio.create_task(self._bounded())
         return self._begun
+
+    async def _bounded(self) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._begin(self._seconds)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the process is to end
+            log.warning("work in hand did not end", reason=type(error).__name__)

@@ -32,6 +32,7 @@ from gateway.store import Claims, Jobs, connected
 from gateway.submissions import Submissions
 from gateway.sweeper import Sweeper
 
+FIRST_CONNECTION_SECONDS = 3.0
 LAST_ANSWERS_SECONDS = 1.0
 """How long a gateway that was told to stop goes on answering, so that the edge learns of it on each connection."""
 
@@ -71,6 +72,8 @@ def create_api(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with storage:
             rabbitmq.start()
+            # An analysis server calls its webhook once: better not to open the doors before it can be taken in.
+            await rabbitmq.first_connected(FIRST_CONNECTION_SECONDS)
             outbox.start()
             sweeper.start()
             retention.start()

@@ -51,6 +51,11 @@ class RabbitMQ:
         """Begin to connect, for as long as it takes; publishing fails until then."""
         self._connecting = asyncio.create_task(self._connect())
 
+    async def first_connected(self, seconds: float) -> None:
+        """Return once the broker was reached for the first time, or after so long."""
+        if self._connecting is not None:
+            await asyncio.wait([self._connecting], timeout=seconds)
+
     async def stop(self) -> None:
         """Disconnect."""
         if self._connecting is not None:

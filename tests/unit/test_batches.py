@@ -91,3 +91,18 @@ async def test_somebody_who_no_longer_waits_does_not_harm_the_others(batches: As
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert (outcomes[0], type(outcomes[1]), outcomes[2]) == (1, asyncio.CancelledError, 9)
     assert await batches.answer(5) == 25
+
+
+async def test_what_the_driver_cancels_fails_and_holds_up_nothing(
+    batches: Asking, squares: Squares, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a connection dies under a batch: the questions after it are asked all the same."""
+
+    async def lose_the_connection(_: list[int]) -> list[int]:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(batches, "_ask", lose_the_connection)
+    with pytest.raises(ConnectionError):
+        await batches.answer(1)
+    monkeypatch.setattr(batches, "_ask", squares.ask)
+    assert await batches.answer(2) == 4

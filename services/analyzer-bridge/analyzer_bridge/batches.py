@@ -32,10 +32,12 @@ class Batches(Generic[Item, Answer]):
             batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
             try:
                 answers = await self._ask([item for item, _ in batch])
-            except Exception as error:  # noqa: BLE001 - each of those who asked is told
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - each of those who asked is told
+                # A driver may cancel what waits on a lost connection; nobody else cancels this task.
+                told = error if isinstance(error, Exception) else ConnectionError("the connection was lost")
                 for _, future in batch:
                     if not future.done():
-                        future.set_exception(error)
+                        future.set_exception(told)
             else:
                 for (_, future), answer in zip(batch, answers, strict=True):
                     if not future.done():

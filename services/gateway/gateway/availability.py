@@ -56,7 +56,7 @@ class _BackEnd:
         try:
             async with asyncio.timeout(CHECK_SECONDS):
                 up = await self._check()
-        except Exception:  # noqa: BLE001 - whatever a driver raises means that it is down
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - whatever a driver raises, or cancels: it is down
             up = False
         self._asking = None
         if up:

@@ -28,7 +28,8 @@ def key() -> str:
 async def upload(
     sori: Sori, given: str, token_id: str, recording: bytes = RECORDING, language: str = "ko"
 ) -> httpx.Response:
-    headers = {"Idempotency-Key": given, "Accept-Language": LANGUAGES[language]}
+    # A connection each: after an answer that came before the body was read, nginx may close one that was to be kept.
+    headers = {"Idempotency-Key": given, "Accept-Language": LANGUAGES[language], "Connection": "close"}
     return await sori.upload(recording, token_id, headers=headers)
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from analyzer_bridge import deadlines
 from analyzer_bridge.analyses import Bridge
-from analyzer_bridge.deadlines import Deadlines
+from analyzer_bridge.deadlines import AFTER_OUTAGE_SECONDS, Deadlines
+from contracts import topology
 from contracts.events import AnalysisFailed, AnalysisRequested, Event
 from tests.support.analyses import Analyses
 from tests.support.waiting import until_true
@@ -37,10 +38,18 @@ class Store(Analyses):
 class Broker:
     """A broker that is down as often as told; `took` is set with each event that is safe."""
 
-    def __init__(self, failures: int = 0) -> None:
+    def __init__(self, failures: int = 0, *, consuming: bool | Exception = True) -> None:
         self.published: list[Event] = []
         self.took = asyncio.Event()
+        self.consuming = consuming
+        self.asked = 0
         self._failures = failures
+
+    async def consumes(self) -> bool:
+        self.asked += 1
+        if isinstance(self.consuming, Exception):
+            raise self.consuming
+        return self.consuming
 
     async def publish(self, event: Event) -> None:
         if self._failures:
@@ -53,10 +62,12 @@ class Broker:
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deadlines, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(deadlines, "AFTER_START_SECONDS", 0.0)
+    monkeypatch.setattr(deadlines, "AFTER_OUTAGE_SECONDS", 0.001)
 
 
 @asynccontextmanager
-async def watching(store: Store, broker: Broker, attempts: int) -> AsyncIterator[Bridge]:
+async def overdue(store: Store, broker: Broker, attempts: int) -> AsyncIterator[Bridge]:
     """A bridge with one analysis that is overdue, and its deadlines watched."""
     bridge = Bridge(store, Server(), timeout=timedelta(hours=1), attempts=attempts, version="1")
     await bridge.begin(stories.stored())
@@ -64,11 +75,23 @@ async def watching(store: Store, broker: Broker, attempts: int) -> AsyncIterator
     watch = Deadlines(bridge, store, broker)
     watch.start()
     try:
-        async with asyncio.timeout(LIMIT_SECONDS):
-            await broker.took.wait()
         yield bridge
     finally:
         await watch.stop()
+
+
+@asynccontextmanager
+async def watching(store: Store, broker: Broker, attempts: int) -> AsyncIterator[Bridge]:
+    """The same, once it has been pursued."""
+    async with overdue(store, broker, attempts) as bridge:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await broker.took.wait()
+        yield bridge
+
+
+async def more_looks(broker: Broker, count: int = 20) -> None:
+    asked = broker.asked
+    await until_true(lambda: broker.asked >= asked + count, "some more looks that ask whether it consumes")
 
 
 async def settled(store: Store) -> None:
@@ -101,3 +124,69 @@ async def test_outages_only_delay_it(of_store: int, of_broker: int) -> None:
         published = {event.id for event in broker.published}
     assert len(published) == 1
     assert isinstance(broker.published[0], AnalysisFailed)
+
+
+async def test_nothing_is_given_up_just_after_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The webhook may have come while no bridge was there to take it."""
+    monkeypatch.setattr(deadlines, "AFTER_START_SECONDS", 3600.0)
+    broker = Broker()
+    async with overdue(Store(), broker, attempts=1):
+        await more_looks(broker)
+        assert broker.published == []
+
+
+@pytest.mark.parametrize("consuming", [False, ConnectionError("down")])
+async def test_nothing_is_given_up_while_this_process_does_not_consume(consuming: bool | Exception) -> None:
+    broker = Broker(consuming=consuming)
+    async with overdue(Store(), broker, attempts=1):
+        await more_looks(broker)
+        assert broker.published == []
+        broker.consuming = True
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await broker.took.wait()
+
+
+async def test_nothing_is_given_up_before_what_waited_through_an_outage_of_the_broker_has_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(deadlines, "AFTER_OUTAGE_SECONDS", 3600.0)
+    broker = Broker(consuming=False)
+    async with overdue(Store(), broker, attempts=1):
+        await more_looks(broker)
+        broker.consuming = True
+        await more_looks(broker)
+        assert broker.published == []
+
+
+async def test_nothing_is_given_up_before_what_waited_through_an_outage_of_mongodb_has_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its webhook lies in a retry queue, for up to the longest delay."""
+    monkeypatch.setattr(deadlines, "AFTER_OUTAGE_SECONDS", 3600.0)
+    broker = Broker()
+    async with overdue(Store(failures=1), broker, attempts=1):
+        await more_looks(broker)
+        assert broker.published == []
+
+
+async def test_that_a_process_which_starts_does_not_consume_yet_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "AFTER_START_SECONDS", 0.5)
+    monkeypatch.setattr(deadlines, "AFTER_OUTAGE_SECONDS", 3600.0)
+    broker = Broker(consuming=False)
+    async with overdue(Store(), broker, attempts=1):
+        await more_looks(broker, 3)
+        broker.consuming = True
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await broker.took.wait()
+
+
+async def test_it_is_asked_for_again_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "AFTER_START_SECONDS", 3600.0)
+    store, broker = Store(), Broker(consuming=ConnectionError("down"))
+    async with watching(store, broker, attempts=2):
+        assert [type(event) for event in broker.published] == [AnalysisRequested]
+    assert broker.asked == 0, "nobody wants to give anything up"
+
+
+def test_what_waits_for_the_longest_retry_delay_comes_before_anything_is_given_up() -> None:
+    assert topology.RETRY_DELAYS[-1].seconds < AFTER_OUTAGE_SECONDS

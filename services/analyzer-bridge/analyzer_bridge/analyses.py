@@ -206,6 +206,10 @@ class Bridge:
         """Return analyses that a deadline or an interrupted announcement calls for."""
         return await self._analyses.overdue(datetime.now(UTC), limit)
 
+    def gives_up(self, analysis: Analysis) -> bool:
+        """Tell whether to pursue the overdue analysis is to give it up, since it was asked for often enough."""
+        return analysis.outcome is None and analysis.attempt >= self._attempts
+
     async def pursue(self, analysis: Analysis) -> Event | None:
         """Ask again for an overdue analysis, or give it up; None when another replica does, or the server cannot.
 
@@ -213,7 +217,7 @@ class Bridge:
         """
         if analysis.outcome is not None:
             return _told(analysis)
-        if analysis.attempt >= self._attempts:
+        if self.gives_up(analysis):
             outcome = Outcome.failed(FailureCode.ANALYSIS_TIMED_OUT, by="deadline")
             won = await self._analyses.conclude(analysis.job_id, outcome, announced=False)
             return None if won is None else _told(won)

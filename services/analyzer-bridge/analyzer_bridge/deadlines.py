@@ -1,12 +1,15 @@
 """Watches the deadlines of analyses: they lie in MongoDB, so they outlive a crash, and any replica may act on them."""
 
 import asyncio
+from collections.abc import Iterable
+from time import monotonic
 from typing import Protocol
 
 import structlog
 from structlog.contextvars import bound_contextvars
 
 from analyzer_bridge.analyses import Analysis, Bridge
+from contracts import topology
 from contracts.events import Event
 
 log = structlog.get_logger()
@@ -15,10 +18,17 @@ LOOK_SECONDS = 1.0
 LOOK_ANALYSES = 100
 AT_ONCE = 16
 """Overdue analyses pursued at once: one that hangs holds up none of the others."""
+AFTER_START_SECONDS = 5.0
+"""How long a process that starts gives nothing up: what waits in the broker comes first."""
+AFTER_OUTAGE_SECONDS = topology.RETRY_DELAYS[-1].seconds + 15.0
+"""The same after an outage: a webhook call that could not be handled then may wait for the longest retry delay."""
 
 
-class Publisher(Protocol):
-    """The broker."""
+class Broker(Protocol):
+    """Where webhook calls wait, and what becomes of analyses is published."""
+
+    async def consumes(self) -> bool:
+        """Tell whether this process takes in what the broker has for it."""
 
     async def publish(self, event: Event) -> None:
         """Return once the event is safe."""
@@ -32,17 +42,25 @@ class Store(Protocol):
 
 
 class Deadlines:
-    """Asks again for overdue analyses, or gives them up, one look each second."""
+    """Asks again for overdue analyses, or gives them up, one look each second.
 
-    def __init__(self, bridge: Bridge, store: Store, publisher: Publisher) -> None:
+    A webhook call that was answered may still wait in the broker when the last deadline passes, and giving up would
+    throw its result away. So that is done only while this process consumes, and has done so for some time. What is not
+    given up now is found again by the next look.
+    """
+
+    def __init__(self, bridge: Bridge, store: Store, broker: Broker) -> None:
         self._bridge = bridge
         self._store = store
-        self._publisher = publisher
+        self._broker = broker
         self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._starts_until = 0.0
+        self._keeps_until = 0.0
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to watch."""
+        self._starts_until = self._keeps_until = monotonic() + AFTER_START_SECONDS
         self._watching = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
@@ -58,17 +76,38 @@ class Deadlines:
                 if not prepared:
                     await self._store.prepare()
                     prepared = True
-                overdue = await self._bridge.overdue(LOOK_ANALYSES)
-                await asyncio.gather(*(self._pursue(analysis) for analysis in overdue))
+                await self._look()
             except Exception as error:  # noqa: BLE001 - an outage: the next look tries again
+                self._keeps_until = monotonic() + AFTER_OUTAGE_SECONDS
                 log.warning("deadlines wait", reason=type(error).__name__)
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def _look(self) -> None:
+        overdue = await self._bridge.overdue(LOOK_ANALYSES)
+        hopeless = [analysis for analysis in overdue if self._bridge.gives_up(analysis)]
+        others = [analysis for analysis in overdue if not self._bridge.gives_up(analysis)]
+        await asyncio.gather(self._pursue_all(others), self._give_up(hopeless))
+
+    async def _give_up(self, hopeless: list[Analysis]) -> None:
+        if hopeless and await self._may_give_up():
+            await self._pursue_all(hopeless)
+
+    async def _may_give_up(self) -> bool:
+        if not await self._broker.consumes():
+            now = monotonic()
+            # It takes a moment until a process that starts consumes: that is no outage.
+            wait = AFTER_START_SECONDS if now < self._starts_until else AFTER_OUTAGE_SECONDS
+            self._keeps_until = max(self._keeps_until, now + wait)
+        return monotonic() >= self._keeps_until
+
+    async def _pursue_all(self, analyses: Iterable[Analysis]) -> None:
+        await asyncio.gather(*(self._pursue(analysis) for analysis in analyses))
 
     async def _pursue(self, analysis: Analysis) -> None:
         async with self._at_once:
             with bound_contextvars(job_id=analysis.job_id, trace_id=analysis.traceparent[3:35]):
                 event = await self._bridge.pursue(analysis)
                 if event is not None:
-                    await self._publisher.publish(event)
+                    await self._broker.publish(event)
                     await self._bridge.announced(event)
                     log.info("overdue analysis pursued", type=event.type, attempt=analysis.attempt)

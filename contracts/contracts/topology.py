@@ -16,6 +16,8 @@ PROGRESS_EXCHANGE = "sori.progress"
 """Durable fan-out exchange for job.progressed; each notifier replica has an exclusive queue on it."""
 
 ATTEMPT_HEADER = "x-sori-attempt"
+WAITS_HEADER = "x-sori-waits"
+"""How often the message has waited for something that was away, which is not counted as a try."""
 FIRST_FAILURE_HEADER = "x-sori-first-failure"
 LAST_FAILURE_HEADER = "x-sori-last-failure"
 REASON_HEADER = "x-sori-reason"
@@ -24,35 +26,47 @@ REPLAYS_HEADER = "x-sori-replays"
 """How often an operator has put the message back into its queue."""
 
 MAX_ATTEMPTS = 12
-"""How often a message is tried before it becomes a dead letter; with RETRY_DELAYS about eight minutes."""
+"""How often a message is tried before it becomes a dead letter: some four to seven minutes."""
+MAX_WAITS = 1500
+"""How often a message waits for something that is away before it becomes a dead letter all the same: about a day."""
 CRASHES_BEFORE_DEAD_LETTER = 50
 """How often a message may be redelivered without an outcome, as when it kills its subscriber."""
+DELIVERIES_HEADER = "x-delivery-count"
+"""How often a quorum queue has delivered the message before."""
 
 
 @dataclass(frozen=True)
 class RetryDelay:
     """A queue in which messages wait before they go back to the queue they came from."""
 
-    seconds: int
+    milliseconds: int
+
+    @property
+    def seconds(self) -> float:
+        """The same in seconds."""
+        return self.milliseconds / 1000
 
     @property
     def name(self) -> str:
         """Name of the waiting queue, and of the fan-out exchange in front of it."""
-        return f"sori.retry.{self.seconds}s"
+        return f"sori.retry.{self.milliseconds}ms"
 
     @property
     def arguments(self) -> dict[str, Any]:
         """Queue arguments. The exchange in front keeps the routing key: the name of the queue to go back to."""
         return {
             "x-queue-type": "quorum",
-            "x-message-ttl": self.seconds * 1000,
+            "x-message-ttl": self.milliseconds,
             "x-dead-letter-exchange": "",
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",
         }
 
 
-RETRY_DELAYS = tuple(RetryDelay(seconds) for seconds in (1, 2, 5, 15, 60))
+_RETRY_STEPS = tuple(tuple(RetryDelay(seconds * share) for share in (500, 750, 1000)) for seconds in (1, 2, 5, 15, 60))
+"""Each step's jitter is a choice of queues: a queue expires messages at its head only, so that a time for each message
+would make all wait for the one that came first."""
+RETRY_DELAYS = tuple(sorted({delay for step in _RETRY_STEPS for delay in step}, key=lambda delay: delay.milliseconds))
 
 
 @dataclass(frozen=True)
@@ -153,15 +167,19 @@ def held_step(queue: str, event_id: str, replays: int) -> str:
 def retry_delay(attempt: int, at_least: float = 0.0) -> RetryDelay | None:
     """Return where a message waits whose `attempt`-th try (from 1) failed, or None when it has had its last.
 
-    `at_least` is the seconds that whoever could not serve it asked for; the longest delay bounds it.
+    `at_least` is the seconds that whoever could not serve it asked for; the longest delay bounds it. What failed
+    together is sent to different queues, and so returns apart.
     """
-    if attempt >= MAX_ATTEMPTS:
-        return None
-    growing = RETRY_DELAYS[min(attempt, len(RETRY_DELAYS)) - 1 :]
-    return next((delay for delay in growing if delay.seconds >= at_least), RETRY_DELAYS[-1])
+    return None if attempt >= MAX_ATTEMPTS else _delay(attempt, at_least)
 
 
-def jittered(delay: RetryDelay, at_least: float = 0.0) -> float:
-    """Return the seconds to wait: half of the delay to all of it, so that what failed together returns apart."""
-    shortest = min(max(delay.seconds / 2, at_least), delay.seconds)
-    return random.uniform(shortest, delay.seconds)  # noqa: S311 - jitter, not a secret
+def patient_delay(waits: int, at_least: float = 0.0) -> RetryDelay | None:
+    """Return where a message waits for something that is away, which it has done `waits` times before."""
+    return None if waits >= MAX_WAITS else _delay(waits + 1, at_least)
+
+
+def _delay(attempt: int, at_least: float) -> RetryDelay:
+    for step in _RETRY_STEPS[min(attempt, len(_RETRY_STEPS)) - 1 :]:
+        if long_enough := [delay for delay in step if delay.seconds >= at_least]:
+            return random.choice(long_enough)  # noqa: S311 - jitter, not a secret
+    return RETRY_DELAYS[-1]

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 
 from analyzer_bridge.analyzer import FAILURES, REST_SECONDS
+from contracts import topology
 from contracts.events import (
     AnalysisDelayed,
     AnalysisRequested,
@@ -31,6 +32,8 @@ from tests.support.waiting import until, until_true
 
 JOBS = 24
 REPLICAS = 2
+SHORT_OF_THE_LONGEST = 30
+"""Seconds; where messages wait longest, those of other tests may wait for a server that never comes."""
 
 
 async def waiting(sori: Sori, job_id: str) -> dict[str, Any]:
@@ -145,8 +148,9 @@ async def test_a_job_that_ends_while_it_waits_is_not_asked_for_when_the_server_i
             await broker.publish(other.audio_stored())
             await overheard.until(other.job_id, AnalysisDelayed)
         await overheard.until(other.job_id, AnalysisRequested)
-        for delay in ("1s", "2s", "5s", "15s"):
-            await broker.until_empty(f"sori.retry.{delay}")
+        for delay in topology.RETRY_DELAYS:
+            if delay.seconds < SHORT_OF_THE_LONGEST:
+                await broker.until_empty(delay.name)
         await broker.until_empty("analyzer-bridge.audio-stored")
         assert not overheard.of(job_id, AnalysisRequested)
     assert len(await analysis_server.requests_for(token_id)) == asked

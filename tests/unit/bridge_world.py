@@ -129,9 +129,9 @@ class Broker:
 
     async def pass_on(self, message: Message, exchange: str, routing_key: str, headers: dict[str, Any]) -> None:
         self._step()
-        expiration = headers.pop("expiration", 0.0)
         passed = Message(message.queue, message.body, headers={**message.headers, **headers})
-        passed.waits = [*message.waits, (exchange, expiration)]
+        seconds = next((delay.seconds for delay in topology.RETRY_DELAYS if delay.name == exchange), 0.0)
+        passed.waits = [*message.waits, (exchange, seconds)]
         if routing_key.endswith(".dead"):
             self.dead.append(passed)
         else:

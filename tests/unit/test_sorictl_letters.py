@@ -30,7 +30,7 @@ BY_A_SERVICE = {
     topology.LAST_FAILURE_HEADER: LAST.isoformat(),
     topology.SERVICE_VERSION_HEADER: "analyzer-bridge 0.1.0",
 }
-WAITED = {"queue": "sori.retry.1s", "reason": "expired", "count": 3, "time": FIRST}
+WAITED = {"queue": "sori.retry.1000ms", "reason": "expired", "count": 3, "time": FIRST}
 KILLER = {"queue": QUEUE.name, "reason": "delivery_limit", "count": 1, "time": LAST, "exchange": ""}
 
 

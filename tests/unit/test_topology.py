@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts import events, topology
-from contracts.topology import MAX_ATTEMPTS, QUEUES, RETRY_DELAYS, Queue, RetryDelay, jittered, retry_delay
+from contracts.topology import (
+    MAX_ATTEMPTS,
+    MAX_WAITS,
+    QUEUES,
+    RETRY_DELAYS,
+    Queue,
+    RetryDelay,
+    patient_delay,
+    retry_delay,
+)
 
 NOT_BROADCAST = {events.JobProgressed}
 """Goes through the fan-out exchange, to a queue of each replica's own."""
@@ -82,14 +91,21 @@ def test_every_service_that_subscribes_can_say_that_it_held_a_job() -> None:
         assert events.JobHeld in topology.PUBLISHES[queue.service]
 
 
-def test_retries_wait_longer_each_time_and_then_end() -> None:
-    waits = [retry_delay(attempt) for attempt in range(1, MAX_ATTEMPTS + 1)]
-    seconds = [delay.seconds for delay in waits[:-1] if delay]
-    assert len(seconds) == MAX_ATTEMPTS - 1
-    assert waits[-1] is None
-    assert seconds == sorted(seconds)
-    assert (seconds[0], seconds[-1]) == (1, 60)
-    assert sum(seconds) < 600
+LONGEST = {1: 1.0, 2: 2.0, 3: 5.0, 4: 15.0}
+"""Seconds, by attempt; a minute from the fifth on."""
+
+
+@given(st.integers(1, MAX_ATTEMPTS - 1))
+def test_retries_wait_longer_each_time(attempt: int) -> None:
+    delay = retry_delay(attempt)
+    assert delay in RETRY_DELAYS
+    longest = LONGEST.get(attempt, 60.0)
+    assert longest / 2 <= delay.seconds <= longest
+
+
+def test_all_tries_take_some_minutes() -> None:
+    total = sum(LONGEST.get(attempt, 60.0) for attempt in range(1, MAX_ATTEMPTS))
+    assert 200 < total / 2 < total < 8 * 60
 
 
 @given(st.integers(MAX_ATTEMPTS, 10**9), st.floats(0, 10**6))
@@ -97,25 +113,30 @@ def test_no_message_is_tried_for_ever(attempt: int, at_least: float) -> None:
     assert retry_delay(attempt, at_least) is None
 
 
+@given(st.integers(0, MAX_WAITS - 1))
+def test_what_waits_for_something_that_is_away_waits_as_long_each_time(waits: int) -> None:
+    delay = patient_delay(waits)
+    assert delay is not None
+    longest = LONGEST.get(waits + 1, 60.0)
+    assert longest / 2 <= delay.seconds <= longest
+
+
+def test_nothing_waits_for_ever() -> None:
+    assert patient_delay(MAX_WAITS) is None
+    assert 12 * 3600 < MAX_WAITS * 30 < MAX_WAITS * 60 < 48 * 3600, "about a day"
+
+
 @given(st.integers(1, MAX_ATTEMPTS - 1), st.floats(0, 10**6))
 def test_who_asks_for_a_pause_gets_it_as_far_as_the_longest_delay(attempt: int, at_least: float) -> None:
-    delay = retry_delay(attempt, at_least)
-    usual = retry_delay(attempt)
-    assert delay is not None
-    assert usual is not None
-    assert delay.seconds >= min(at_least, 60)
-    assert delay.seconds >= usual.seconds
-    assert delay in RETRY_DELAYS
-
-
-@given(st.sampled_from(RETRY_DELAYS), st.floats(0, 10**6))
-def test_a_wait_is_between_half_of_the_delay_and_all_of_it(delay: RetryDelay, at_least: float) -> None:
-    wait = jittered(delay, at_least)
-    assert delay.seconds / 2 <= wait <= delay.seconds
-    assert wait >= min(at_least, delay.seconds)
+    for delay in (retry_delay(attempt, at_least), patient_delay(attempt - 1, at_least)):
+        assert delay in RETRY_DELAYS
+        assert delay.seconds >= min(at_least, 60)
+        assert delay.seconds >= LONGEST.get(attempt, 60.0) / 2
 
 
 def test_what_failed_together_returns_apart() -> None:
-    waits = {round(jittered(RETRY_DELAYS[-1]), 3) for _ in range(200)}
-    assert len(waits) > 150
+    """By several queues: one alone would let go of each message only after the one before it."""
+    waits = {delay.seconds for delay in (retry_delay(MAX_ATTEMPTS - 1) for _ in range(200)) if delay}
+    assert len(waits) >= 3
     assert max(waits) - min(waits) > 15
+    assert all("x-message-ttl" in delay.arguments for delay in RETRY_DELAYS)

@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from tests.unit import stories
 from tests.unit.services import SERVICES
 from uploader import storage as storage_module
-from uploader.errors import DeletionError, ObjectMissingError
+from uploader.errors import AwayError, DeletionError, ObjectMissingError
 from uploader.storage import MEMORY_BYTES, Storage
 from uploader.uploads import StoredRecording
 
@@ -96,19 +96,28 @@ async def test_an_object_that_is_not_there_is_missing(code: str) -> None:
 
 @pytest.mark.parametrize(
     ("code", "status"),
-    [("InternalError", 500), ("InsufficientStorage", 507), ("SlowDown", 503), ("NoSuchBucket", 404)],
+    [("InternalError", 500), ("InsufficientStorage", 507), ("SlowDown", 503)],
 )
-async def test_any_other_refusal_of_the_store_is_for_another_try(code: str, status: int) -> None:
+async def test_a_store_that_is_full_or_broken_is_waited_for(code: str, status: int) -> None:
     away = storage(S3(get_object=refusal(code, status), copy_object=refusal(code, status)))
-    with pytest.raises(ClientError):
+    with pytest.raises(AwayError):
         await away.fetch("inbox/a")
-    with pytest.raises(ClientError):
+    with pytest.raises(AwayError):
         await away.keep("inbox/a", "audio/a.wav", RECORDING)
+
+
+@pytest.mark.parametrize(("code", "status"), [("NoSuchBucket", 404), ("AccessDenied", 403)])
+async def test_any_other_refusal_of_the_store_is_for_another_try(code: str, status: int) -> None:
+    wrong = storage(S3(get_object=refusal(code, status), copy_object=refusal(code, status)))
+    with pytest.raises(ClientError):
+        await wrong.fetch("inbox/a")
+    with pytest.raises(ClientError):
+        await wrong.keep("inbox/a", "audio/a.wav", RECORDING)
 
 
 async def test_an_answer_that_breaks_off_is_no_recording() -> None:
     body = Body(b"x" * (2 * MEMORY_BYTES), ConnectionResetError())
-    with pytest.raises(ConnectionResetError):
+    with pytest.raises(AwayError):
         await storage(S3(get_object={"ContentLength": 2 * MEMORY_BYTES, "Body": body})).fetch("inbox/a")
 
 
@@ -126,7 +135,7 @@ async def test_a_fetch_that_fails_lets_go_of_its_temporary_file(monkeypatch: pyt
     with NamedTemporaryFile() as temporary:
         monkeypatch.setattr(storage_module, "TemporaryFile", lambda: temporary.file)
         body = Body(b"x" * (2 * MEMORY_BYTES), ConnectionResetError())
-        with pytest.raises(ConnectionResetError):
+        with pytest.raises(AwayError):
             await storage(S3(get_object={"ContentLength": 2 * MEMORY_BYTES, "Body": body})).fetch("inbox/a")
         assert temporary.file.closed
 

@@ -7,6 +7,12 @@ class BridgeError(Exception):
     code = "bridge_error"
 
 
+class AwayError(BridgeError):
+    """Something that the bridge needs is away: no fault of the message's, which waits for as long as it takes."""
+
+    code = "away"
+
+
 class AnalysisRefusedError(BridgeError):
     """The analysis server will never take this recording; asking again is no use."""
 
@@ -29,7 +35,7 @@ class AnalysisServerFailedError(AnalysisNotTakenError):
     code = "analysis_server_failed"
 
 
-class AnalysisServerUnavailableError(AnalysisNotTakenError):
+class AnalysisServerUnavailableError(AnalysisNotTakenError, AwayError):
     """The analysis server cannot take any recording now: no fault of this one, so it waits for as long as it takes."""
 
     code = "analysis_server_unavailable"

@@ -11,7 +11,7 @@ import structlog
 
 log = structlog.get_logger()
 
-SHARE_FOR_WORK = 0.4
+SHARE_FOR_WORK = 0.35
 """Of SHUTDOWN_GRACE, for work in hand to end; connections then have as long, and the rest is for closing."""
 
 

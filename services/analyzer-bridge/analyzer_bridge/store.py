@@ -1,15 +1,18 @@
 """MongoDB: the `analyses` collection, each change of it one conditional update."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ASCENDING, ReadPreference, ReturnDocument, WriteConcern
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError
 
 from analyzer_bridge.analyses import Analysis, AnalysisStatus, Outcome
 from analyzer_bridge.batches import Batches
+from analyzer_bridge.errors import AwayError
 from contracts.failures import FailureCode
 
 ANSWER_MS = 5000
@@ -63,7 +66,8 @@ class Analyses:
 
     async def find(self, job_id: str) -> Analysis | None:
         """Return the job's analysis."""
-        found = await self._analyses.find_one({"_id": job_id})
+        with _noticing_outages():
+            found = await self._analyses.find_one({"_id": job_id})
         return None if found is None else _analysis(found)
 
     async def cached(self, cache_key: str) -> str | None:
@@ -73,23 +77,26 @@ class Analyses:
     async def describe(self, analysis: Analysis) -> None:
         """Say what an analysis is of whose webhook overtook its recording; not of one that was purged meanwhile."""
         fields = {name: getattr(analysis, name) for name in ("traceparent", "token_id", "s3_url", "cache_key")}
-        await self._analyses.update_one({"_id": analysis.job_id, "status": {"$ne": _PURGED}}, {"$set": fields})
+        with _noticing_outages():
+            await self._analyses.update_one({"_id": analysis.job_id, "status": {"$ne": _PURGED}}, {"$set": fields})
 
     async def reschedule(self, analysis: Analysis, *, attempt: int, deadline: datetime | None) -> bool:
         """Set attempt and deadline of a pending analysis; False when its deadline is not that of `analysis` now."""
-        changed = await self._analyses.update_one(
-            {"_id": analysis.job_id, "status": _PENDING, "deadline": analysis.deadline},
-            {"$set": {"attempt": attempt, "deadline": deadline}},
-        )
+        with _noticing_outages():
+            changed = await self._analyses.update_one(
+                {"_id": analysis.job_id, "status": _PENDING, "deadline": analysis.deadline},
+                {"$set": {"attempt": attempt, "deadline": deadline}},
+            )
         return bool(changed.matched_count)
 
     async def conclude(self, job_id: str, outcome: Outcome, *, announced: bool) -> Analysis | None:
         """Record the outcome of a pending analysis and return it; None when none was pending: there is one winner."""
-        found = await self._analyses.find_one_and_update(
-            {"_id": job_id, "status": _PENDING},
-            {"$set": {**_outcome_fields(outcome), "announced": announced}},
-            return_document=ReturnDocument.AFTER,
-        )
+        with _noticing_outages():
+            found = await self._analyses.find_one_and_update(
+                {"_id": job_id, "status": _PENDING},
+                {"$set": {**_outcome_fields(outcome), "announced": announced}},
+                return_document=ReturnDocument.AFTER,
+            )
         return None if found is None else _analysis(found)
 
     async def overdue(self, now: datetime, limit: int) -> list[Analysis]:
@@ -106,7 +113,8 @@ class Analyses:
     async def forget(self, job_id: str) -> None:
         """Replace whatever is kept of the job by a mark that it was purged; the mark goes after MARK_SECONDS."""
         mark = {"status": _PURGED, "purged_at": datetime.now(UTC)}
-        await self._analyses.replace_one({"_id": job_id}, mark, upsert=True)
+        with _noticing_outages():
+            await self._analyses.replace_one({"_id": job_id}, mark, upsert=True)
 
     async def is_up(self) -> bool:
         """Tell whether a primary answers."""
@@ -120,7 +128,8 @@ class Analyses:
     async def _insert_all(self, analyses: list[Analysis]) -> list[bool]:
         documents = [_document(analysis) for analysis in analyses]
         try:
-            await self._analyses.insert_many(documents, ordered=False)
+            with _noticing_outages():
+                await self._analyses.insert_many(documents, ordered=False)
         except BulkWriteError as error:
             failed = {problem["index"]: problem["code"] for problem in error.details["writeErrors"]}
             if error.details["writeConcernErrors"] or set(failed.values()) != {_DUPLICATE_KEY}:
@@ -130,9 +139,21 @@ class Analyses:
 
     async def _find_cached(self, cache_keys: list[str]) -> list[str | None]:
         query = {"cache_key": {"$in": cache_keys}, "status": AnalysisStatus.COMPLETED.value}
-        cursor = self._analyses.find(query, {"cache_key": 1, "result_json": 1})
-        found = {document["cache_key"]: str(document["result_json"]) for document in await cursor.to_list(None)}
+        with _noticing_outages():
+            cursor = self._analyses.find(query, {"cache_key": 1, "result_json": 1})
+            found = {document["cache_key"]: str(document["result_json"]) for document in await cursor.to_list(None)}
         return [found.get(cache_key) for cache_key in cache_keys]
+
+
+@contextmanager
+def _noticing_outages() -> Iterator[None]:
+    """Tell a MongoDB that is away, or does not answer in time, from what is wrong with a question."""
+    try:
+        yield
+    except PyMongoError as error:
+        if isinstance(error, ConnectionFailure) or error.timeout:
+            raise AwayError(f"MongoDB: {type(error).__name__}") from error
+        raise
 
 
 def _document(analysis: Analysis) -> dict[str, Any]:

@@ -19,6 +19,10 @@ LEFT_BEHIND = timedelta(seconds=15)
 """The age at which an outbox mark means that something was left; the notifier clears it within a second."""
 KNOWN_TO_BE_LEFT = timedelta(seconds=1)
 """The same while it has: what was accepted in an outage of the broker goes out as soon as that is over."""
+NO_EVENT_RESTS = timedelta(hours=1)
+"""How long a mark is left alone that cannot be read; perhaps a newer gateway wrote it, and will relay it."""
+STOP_SECONDS = 1.0
+"""How long what is being published may take when the service stops; whatever does not end keeps its mark."""
 RELAY_EVENTS = 500
 MAX_RESTING = 5000
 """Relayed events whose marks still stand; with so many the notifier is away, and more would only pile up."""
@@ -30,8 +34,8 @@ class Jobs(Protocol):
     async def prepare(self) -> None:
         """Create the indexes."""
 
-    async def unpublished(self, older_than: timedelta, besides: list[str], limit: int) -> list[bytes]:
-        """Return events that are still marked, but for those of the jobs `besides`."""
+    async def unpublished(self, older_than: timedelta, besides: list[str], limit: int) -> list[tuple[str, bytes]]:
+        """Return events that are still marked, each with its job's id, but for those of the jobs `besides`."""
 
 
 class Publisher(Protocol):
@@ -59,11 +63,13 @@ class Outbox:
         self._relay = asyncio.create_task(self._run_relay())
 
     async def stop(self) -> None:
-        """Let what is being published end."""
+        """Let what is being published end, for a moment at most; the relay of another process takes up the rest."""
         if self._relay is not None:
             self._relay.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            _, unfinished = await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
+            for task in unfinished:
+                task.cancel()
 
     def publish_soon(self, event: Event) -> None:
         """Publish without waiting; the relay tries again what fails."""
@@ -100,12 +106,13 @@ class Outbox:
         limit = min(RELAY_EVENTS, MAX_RESTING - len(self._resting))
         if limit <= 0:
             return
-        for body in await self._jobs.unpublished(older_than, list(self._resting), limit):
+        for job_id, body in await self._jobs.unpublished(older_than, list(self._resting), limit):
             try:
                 event = events.decode(body)
             except InvalidEventError as error:
-                log.error("outbox holds what is no event", reason=str(error))  # noqa: TRY400 - the reason is all there is
+                self._resting[job_id] = now + NO_EVENT_RESTS
+                log.error("outbox holds what is no event", job_id=job_id, reason=str(error))  # noqa: TRY400 - the reason is all there is
                 continue
             await self._publisher.publish(event)
-            self._resting[event.subject] = now + max(LEFT_BEHIND, now - event.time)
-            log.info("event relayed from the outbox", job_id=event.subject, type=event.type)
+            self._resting[job_id] = now + max(LEFT_BEHIND, now - event.time)
+            log.info("event relayed from the outbox", job_id=job_id, type=event.type)

@@ -26,7 +26,7 @@ SET_UP_SECONDS = 60.0
 RECONNECT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 5
 """A connection that swallows everything is noticed by the broker after twice this, by us after some four times."""
-CLOSE_SECONDS = 4.0
+CLOSE_SECONDS = 2.0
 
 
 class RabbitMQ:

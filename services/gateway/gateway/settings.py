@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     inbox_max_age: float = Field(
         default=24 * 3600, gt=0, description="Seconds after which a crash's leftovers in the inbox are removed"
     )
-    shutdown_grace: float = Field(default=20, ge=2, description="Seconds from SIGTERM to the end of the process")
+    shutdown_grace: float = Field(default=20, ge=10, description="Seconds from SIGTERM to the end of the process")
     retention_days: float | None = Field(
         default=None,
         gt=0,

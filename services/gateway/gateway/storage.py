@@ -13,8 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from gateway.errors import AudioGoneError, BackEndError
 from gateway.settings import Settings
-from gateway.submissions import StoredAudio
-from gateway.sweeper import PREFIX
+from gateway.submissions import PREFIX, StoredAudio
 
 PART_BYTES = 5 * 1024 * 1024
 """S3's smallest part. What an upload holds in memory is one part that fills, or one that is being sent."""

@@ -111,12 +111,15 @@ class Jobs:
         with _noticing_outages():
             return await self._traceparents.answer(job_id)
 
-    async def unpublished(self, older_than: timedelta, besides: list[str], limit: int) -> list[bytes]:
-        """Return up to `limit` events that have lain in an outbox for this long, oldest first; none of `besides`."""
+    async def unpublished(self, older_than: timedelta, besides: list[str], limit: int) -> list[tuple[str, bytes]]:
+        """Return up to `limit` events that have lain in an outbox for this long, oldest first; none of `besides`.
+
+        Each with the id of the job whose outbox it is in.
+        """
         before = datetime.now(UTC) - older_than
         query = {"outbox": {"$type": "string"}, "created_at": {"$lt": before}, "_id": {"$nin": besides}}
         cursor = self._jobs.find(query, {"outbox": 1}).sort("created_at", ASCENDING).limit(limit)
-        return [document["outbox"].encode() for document in await cursor.to_list(limit)]
+        return [(document["_id"], document["outbox"].encode()) for document in await cursor.to_list(limit)]
 
     async def unfinished(self, job_ids: list[str]) -> set[str]:
         """Return those of the jobs that have not ended."""

@@ -15,10 +15,11 @@ from contracts import events, webhook
 from contracts.events import AnalysisWebhookReceived, AnalysisWebhookReceivedData, Event, JsonObject, UploadReceived
 from contracts.job import Job
 from gateway import SERVICE
-from gateway.sweeper import PREFIX
 
 log = structlog.get_logger()
 
+PREFIX = "inbox/"
+"""Where recordings lie in the bucket until the uploader has verified them."""
 FILENAME_CHARACTERS = 255
 MAX_DEPTH = 100
 """Levels of a webhook body; an event adds some of its own, and readers of JSON give up at about 200."""

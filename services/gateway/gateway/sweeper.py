@@ -7,11 +7,12 @@ from typing import Protocol
 
 import structlog
 
+from gateway.submissions import PREFIX
+
 log = structlog.get_logger()
 
 LOOKS_PER_AGE = 10
 MAX_LOOK_SECONDS = 300.0
-PREFIX = "inbox/"
 
 
 class Inbox(Protocol):

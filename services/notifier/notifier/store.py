@@ -1,6 +1,7 @@
 """MongoDB: reads job documents and makes one named change at a time; never a replace, never an upsert."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,9 +9,11 @@ from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
 from pydantic import BaseModel
 from pymongo import ASCENDING, ReadPreference, UpdateOne, WriteConcern
+from pymongo.errors import ConnectionFailure, PyMongoError
 
 from contracts.job import Change, Job, Stage, Status
 from notifier.batches import Batches
+from notifier.errors import AwayError
 from notifier.expiry import StandingJob
 
 ANSWER_MS = 5000
@@ -46,7 +49,8 @@ class Jobs:
 
     async def remove(self, job_id: str) -> None:
         """Delete the job's document; done when there is none."""
-        await self._jobs.delete_one({"_id": job_id})
+        with _noticing_outages():
+            await self._jobs.delete_one({"_id": job_id})
 
     async def standing_since(self, moment: datetime) -> Sequence[StandingJob]:
         """Return the oldest of the unfinished jobs that have not changed since `moment` and have an empty outbox."""
@@ -78,13 +82,15 @@ class Jobs:
         self._client.close()
 
     async def _find_all(self, job_ids: list[str]) -> list[dict[str, Any] | None]:
-        cursor = self._jobs.find({"_id": {"$in": job_ids}})
-        found = {document["_id"]: document for document in await cursor.to_list(None)}
+        with _noticing_outages():
+            cursor = self._jobs.find({"_id": {"$in": job_ids}})
+            found = {document["_id"]: document for document in await cursor.to_list(None)}
         return [found.get(job_id) for job_id in job_ids]
 
     async def _update_all(self, changes: list[tuple[Job, Change]]) -> list[bool]:
         updates = [UpdateOne(*_conditional_update(job, change)) for job, change in changes]
-        result = await self._jobs.bulk_write(updates, ordered=False)
+        with _noticing_outages():
+            result = await self._jobs.bulk_write(updates, ordered=False)
         if result.matched_count == len(updates):
             return [True] * len(updates)
         # Some did not match, and the answer does not say which: the history does.
@@ -92,6 +98,17 @@ class Jobs:
         return [
             now is not None and _stands(now["history"], change) for now, (_, change) in zip(jobs, changes, strict=True)
         ]
+
+
+@contextmanager
+def _noticing_outages() -> Iterator[None]:
+    """Tell a MongoDB that is away, or does not answer in time, from what is wrong with a question."""
+    try:
+        yield
+    except PyMongoError as error:
+        if isinstance(error, ConnectionFailure) or error.timeout:
+            raise AwayError(f"MongoDB: {type(error).__name__}") from error
+        raise
 
 
 def _stands(history: list[dict[str, Any]], change: Change) -> bool:

@@ -12,6 +12,7 @@ from structlog.contextvars import bound_contextvars
 from contracts import events, topology
 from contracts.events import Envelope, Event, InvalidEventError, JobProgressed, JobPurged
 from notifier import SERVICE
+from notifier.errors import AwayError
 from notifier.hub import Hub
 from notifier.progress import Progress
 from notifier.rabbitmq import RabbitMQ
@@ -46,6 +47,12 @@ def subscribe(rabbitmq: RabbitMQ, progress: Progress, hub: Hub) -> None:
 
 def _subscribe(rabbitmq: RabbitMQ, queue: topology.Queue, handle: Callable[[Any], Awaitable[None]]) -> None:
     async def deliver(message: RabbitMessage) -> None:
+        deliveries = _count(message, topology.DELIVERIES_HEADER, 0)
+        if deliveries >= topology.CRASHES_BEFORE_DEAD_LETTER - 1:
+            # The broker would set it aside next, and nobody would be told.
+            reason = f"delivered {deliveries} times without an outcome"
+            await _set_aside(rabbitmq, queue, message, events.envelope(message.body), reason)
+            return
         try:
             event = events.decode(message.body)
             if not isinstance(event, queue.event):
@@ -68,20 +75,25 @@ def _subscribe(rabbitmq: RabbitMQ, queue: topology.Queue, handle: Callable[[Any]
 async def _try_later(
     rabbitmq: RabbitMQ, queue: topology.Queue, message: RabbitMessage, event: Event, error: Exception
 ) -> None:
-    attempt = _attempt(message)
-    delay = topology.retry_delay(attempt)
-    reason = f"{getattr(error, 'code', type(error).__name__)}: {error}"[:200]
+    attempt, waits = _attempt(message), _count(message, topology.WAITS_HEADER, 0)
+    at_least = getattr(error, "retry_after", None) or 0.0
+    # What waits for something that is away uses no tries up: it is no fault of the message's.
+    patient = isinstance(error, AwayError)
+    delay = topology.patient_delay(waits, at_least) if patient else topology.retry_delay(attempt, at_least)
+    code = getattr(error, "code", None)
+    # Of errors that are not ours only the name: their text may quote what is nobody's business.
+    reason = f"{code}: {error}"[:200] if isinstance(code, str) else type(error).__name__
     if delay is None:
         await _set_aside(rabbitmq, queue, message, event, reason)
         return
     now = datetime.now(UTC).isoformat()
-    headers = {
-        topology.ATTEMPT_HEADER: attempt + 1,
+    headers: dict[str, Any] = {
+        topology.ATTEMPT_HEADER: attempt if patient else attempt + 1,
+        topology.WAITS_HEADER: waits + 1 if patient else waits,
         topology.FIRST_FAILURE_HEADER: message.headers.get(topology.FIRST_FAILURE_HEADER, now),
         topology.REASON_HEADER: reason,
-        "expiration": topology.jittered(delay),
     }
-    log.warning("event will be tried again", reason=reason, attempt=attempt, delay_seconds=delay.seconds)
+    log.warning("event will be tried again", reason=reason, attempt=attempt, waits=waits, delay_seconds=delay.seconds)
     await rabbitmq.pass_on(message, delay.name, queue.name, headers)
 
 
@@ -98,7 +110,8 @@ async def _set_aside(
     }
     log.error("event set aside as a dead letter", reason=reason, queue=queue.name)
     await rabbitmq.pass_on(message, "", queue.dead_name, headers)
-    if event is not None:
+    # A hold or its end that is set aside holds up nothing itself, and must not lead to another without end.
+    if event is not None and event.type not in {events.JobHeld.TYPE, events.JobResumed.TYPE}:
         held = events.JobHeldData(queue=queue.name, event_id=event.id, event_type=event.type, reason=reason)
         step = topology.held_step(queue.name, event.id, _count(message, topology.REPLAYS_HEADER, 0))
         await rabbitmq.publish(

@@ -1,5 +1,6 @@
 """Starts the uploader: `python -m uploader`."""
 
+import os
 import signal
 import sys
 
@@ -38,6 +39,9 @@ def main() -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace * SHARE_FOR_WORK)),
     )
+    # All that was to be safe is safe; a thread that is still at work, on a long recording, must not hold the process.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,12 @@ class UploaderError(Exception):
     code = "uploader_error"
 
 
+class AwayError(UploaderError):
+    """Something that the uploader needs is away: no fault of the message's, which waits for as long as it takes."""
+
+    code = "away"
+
+
 class RejectedError(UploaderError):
     """The recording cannot be used; the job fails with `reason`."""
 

@@ -27,7 +27,7 @@ SET_UP_SECONDS = 60.0
 RECONNECT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 5
 """A connection that swallows everything is noticed by the broker after twice this, by us after some four times."""
-CLOSE_SECONDS = 4.0
+CLOSE_SECONDS = 2.0
 NO_LIMIT_SECONDS = 600.0
 """FastStream waits for work in hand only when given a time; the limits are those of `drain` and `stop`."""
 
@@ -89,11 +89,7 @@ class RabbitMQ:
         )
 
     async def pass_on(self, message: RabbitMessage, exchange: str, routing_key: str, headers: dict[str, Any]) -> None:
-        """Publish a received message again elsewhere with these headers added; same promise as `publish`.
-
-        `expiration` among the headers is the time in seconds that it may wait there.
-        """
-        expiration = headers.pop("expiration", None)
+        """Publish a received message again elsewhere with these headers added; same promise as `publish`."""
         await self._send(
             exchange,
             routing_key,
@@ -101,7 +97,6 @@ class RabbitMQ:
             message_id=message.message_id,
             content_type=message.content_type or CONTENT_TYPE,
             headers={**message.headers, **headers},
-            expiration=expiration,
         )
 
     async def is_up(self) -> bool:

@@ -16,7 +16,7 @@ class Settings(BaseSettings):
     aws_secret_access_key: SecretStr = Field(min_length=1)
     aws_region: str = "us-east-1"
     max_audio_seconds: int = Field(default=3600, gt=0)
-    shutdown_grace: float = Field(default=20, ge=2, description="Seconds from SIGTERM to the end of the process")
+    shutdown_grace: float = Field(default=20, ge=10, description="Seconds from SIGTERM to the end of the process")
     host: str = "127.0.0.1"
     port: int = Field(default=8020, ge=1, le=65535)
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"

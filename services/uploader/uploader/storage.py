@@ -2,7 +2,8 @@
 
 import asyncio
 import hashlib
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from io import BytesIO
 from tempfile import TemporaryFile
 from typing import IO, Any, Self
@@ -10,10 +11,10 @@ from typing import IO, Any, Self
 import aioboto3
 import structlog
 from aiobotocore.config import AioConfig
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from contracts.events import AudioInfo
-from uploader.errors import DeletionError, ObjectMissingError
+from uploader.errors import AwayError, DeletionError, ObjectMissingError
 from uploader.settings import Settings
 from uploader.uploads import Fetched, Kept, StoredRecording
 
@@ -73,14 +74,13 @@ class Storage:
 
     async def fetch(self, key: str) -> Fetched:
         """Read an object with bounded memory, hashing on the way; ObjectMissingError when there is none."""
-        try:
+        with _translating():
             answer = await self._s3.get_object(Bucket=self._bucket, Key=key)
-        except ClientError as error:
-            raise _translated(error) from error
         large = answer["ContentLength"] > MEMORY_BYTES
         content: IO[bytes] = TemporaryFile() if large else BytesIO()  # noqa: SIM115 - closed by whoever asked for it
         try:
-            return await _read(answer["Body"], content, off_the_loop=large)
+            with _translating():
+                return await _read(answer["Body"], content, off_the_loop=large)
         except BaseException:
             # A full disk, a lost connection: what there is of a large file shall not stay until the next try.
             content.close()
@@ -88,7 +88,7 @@ class Storage:
 
     async def keep(self, inbox_key: str, audio_key: str, recording: StoredRecording) -> str:
         """Copy the object inside S3 and return its URL; what was found out rides along as its metadata."""
-        try:
+        with _translating():
             await self._s3.copy_object(
                 Bucket=self._bucket,
                 Key=audio_key,
@@ -97,24 +97,24 @@ class Storage:
                 Metadata=_metadata(recording),
                 ContentType=recording.content_type,
             )
-        except ClientError as error:
-            raise _translated(error) from error
         return f"s3://{self._bucket}/{audio_key}"
 
     async def find(self, prefix: str) -> Kept | None:
         """Return the recording kept under a key that starts with `prefix`."""
-        listed = await self._s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=1)
-        if not listed.get("Contents"):
-            return None
-        key = listed["Contents"][0]["Key"]
-        head = await self._s3.head_object(Bucket=self._bucket, Key=key)
+        with _translating():
+            listed = await self._s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=1)
+            if not listed.get("Contents"):
+                return None
+            key = listed["Contents"][0]["Key"]
+            head = await self._s3.head_object(Bucket=self._bucket, Key=key)
         return Kept(key, f"s3://{self._bucket}/{key}", _recording(head))
 
     async def remove_all(self, prefix: str) -> None:
         """Delete every object whose key starts with `prefix`; DeletionError when one of them stays."""
-        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-        async for page in pages:
-            await self._delete([found["Key"] for found in page.get("Contents", [])])
+        with _translating():
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+            async for page in pages:
+                await self._delete([found["Key"] for found in page.get("Contents", [])])
 
     def discard(self, key: str) -> None:
         """Delete the object soon, together with others."""
@@ -165,9 +165,24 @@ async def _read(body: Any, content: IO[bytes], *, off_the_loop: bool) -> Fetched
     return Fetched(content=content, size_bytes=size, sha256=digest.hexdigest())
 
 
+@contextmanager
+def _translating() -> Iterator[None]:
+    """Tell what is missing, and what is away, from what is wrong."""
+    try:
+        yield
+    except ClientError as error:
+        raise _translated(error) from error
+    except (BotoCoreError, TimeoutError, ConnectionError) as error:
+        raise AwayError(f"S3: {type(error).__name__}") from error
+
+
 def _translated(error: ClientError) -> Exception:
     code = error.response.get("Error", {}).get("Code", "")
-    return ObjectMissingError(code) if code in {"NoSuchKey", "404", "NotFound"} else error
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in {"NoSuchKey", "404", "NotFound"}:
+        return ObjectMissingError(code)
+    # Full, overloaded or broken: S3's own trouble (HTTP's server errors), whatever the message.
+    return AwayError(f"S3: {code or status}") if status >= 500 else error  # noqa: PLR2004 - as said above
 
 
 def _metadata(recording: StoredRecording) -> dict[str, str]:

@@ -1,0 +1,118 @@
+"""What every subscriber does with a message that cannot be handled, whichever service it is in."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from contracts import topology
+from contracts.events import Event, JobHeld
+from tests.unit import stories
+
+QUEUES = {
+    "uploader": topology.UPLOADER_UPLOAD_RECEIVED,
+    "analyzer_bridge": topology.BRIDGE_AUDIO_STORED,
+    "notifier": next(queue for queue in topology.NOTIFIER_QUEUES if queue.event is JobHeld),
+}
+EVENTS = {"uploader": stories.received(), "analyzer_bridge": stories.stored(), "notifier": stories.HOLDS[0]}
+
+
+@dataclass
+class Raw:
+    redelivered: bool = False
+
+
+@dataclass
+class Message:
+    body: bytes
+    headers: dict[str, Any] = field(default_factory=dict)
+    raw_message: Raw = field(default_factory=Raw)
+
+
+class RabbitMQ:
+    """Notes what is published and passed on."""
+
+    def __init__(self) -> None:
+        self.deliver: Callable[[Any], Awaitable[None]]
+        self.published: list[Event] = []
+        self.passed: list[tuple[str, str, dict[str, Any]]] = []
+
+    def subscribe(self, _: topology.Queue, deliver: Callable[[Any], Awaitable[None]]) -> None:
+        self.deliver = deliver
+
+    async def publish(self, event: Event) -> None:
+        self.published.append(event)
+
+    async def pass_on(self, message: Message, exchange: str, routing_key: str, headers: dict[str, Any]) -> None:
+        self.passed.append((exchange, routing_key, {**message.headers, **headers}))
+
+
+class Service:
+    """One service's subscriber for one queue, whose handler raises `error`."""
+
+    def __init__(self, package: str) -> None:
+        self.queue = QUEUES[package]
+        self.event = EVENTS[package]
+        self.away: type[Exception] = import_module(f"{package}.errors").AwayError
+        self.rabbitmq = RabbitMQ()
+        self.error: Exception | None = None
+        self.handled = 0
+        import_module(f"{package}.subscribers")._subscribe(self.rabbitmq, self.queue, self._handle)
+
+    async def _handle(self, _: Event) -> None:
+        self.handled += 1
+        if self.error is not None:
+            raise self.error
+
+    async def give(self, **headers: int) -> tuple[str, str, dict[str, Any]] | None:
+        """Deliver the event with these headers; gives where it was passed on to, if it was."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        await self.rabbitmq.deliver(Message(self.event.encode(), named))
+        return self.rabbitmq.passed[-1] if self.rabbitmq.passed else None
+
+
+@pytest.fixture(params=list(QUEUES))
+def service(request: pytest.FixtureRequest) -> Service:
+    return Service(request.param)
+
+
+async def test_what_is_away_uses_no_tries_up(service: Service) -> None:
+    service.error = service.away("gone")
+    passed = await service.give(x_sori_attempt=topology.MAX_ATTEMPTS - 1, x_sori_waits=100)
+    assert passed is not None
+    assert passed[0] in {delay.name for delay in topology.RETRY_DELAYS}
+    assert passed[2][topology.ATTEMPT_HEADER] == topology.MAX_ATTEMPTS - 1
+    assert passed[2][topology.WAITS_HEADER] == 101
+
+
+async def test_but_nothing_waits_for_ever(service: Service) -> None:
+    service.error = service.away("gone")
+    passed = await service.give(x_sori_waits=topology.MAX_WAITS)
+    assert passed is not None
+    assert passed[1] == service.queue.dead_name
+
+
+async def test_the_text_of_a_strangers_error_is_told_to_nobody(service: Service) -> None:
+    service.error = ValueError("somebody's secret")
+    passed = await service.give()
+    assert passed is not None
+    assert passed[2][topology.REASON_HEADER] == "ValueError"
+
+
+async def test_a_message_that_keeps_killing_its_subscriber_is_set_aside_before_the_broker_does_it_without_a_word(
+    service: Service,
+) -> None:
+    passed = await service.give(x_delivery_count=topology.CRASHES_BEFORE_DEAD_LETTER - 1)
+    assert passed is not None
+    assert passed[1] == service.queue.dead_name
+    assert passed[2][topology.REASON_HEADER].startswith("delivered 49 times")
+    assert service.handled == 0
+
+
+async def test_a_hold_that_is_set_aside_does_not_lead_to_another(service: Service) -> None:
+    service.error = ValueError()
+    await service.give(x_sori_attempt=topology.MAX_ATTEMPTS)
+    holds = [event for event in service.rabbitmq.published if isinstance(event, JobHeld)]
+    assert len(holds) == (0 if isinstance(service.event, JobHeld) else 1)

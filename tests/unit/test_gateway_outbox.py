@@ -97,7 +97,7 @@ async def test_a_broker_that_hangs_holds_the_service_up_for_a_moment_only(monkey
     given_up = asyncio.Event()
 
     class Hanging(Broker):
-        async def publish(self, event: Event) -> None:
+        async def publish(self, event: Event) -> None:  # noqa: ARG002 - as the protocol has it
             try:
                 await asyncio.Event().wait()
             finally:

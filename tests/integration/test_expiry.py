@@ -17,7 +17,8 @@ from tests.support.events import Story
 from tests.support.sori import Sori
 
 DAY = timedelta(days=1)
-OLD = timedelta(days=3)
+OLD = timedelta(hours=36)
+VERY_OLD = timedelta(days=3)
 
 
 class Consuming:
@@ -39,6 +40,12 @@ async def store(stack: Stack) -> AsyncIterator[Jobs]:
     opened = Jobs(stack.settings["MONGODB_URL"])
     yield opened
     opened.close()
+
+
+async def standing(store: Jobs) -> set[str]:
+    """The jobs that a look finds now."""
+    now = datetime.now(UTC)
+    return {job.job_id for job in await store.standing_since(now - DAY, now - 2 * DAY)}
 
 
 async def kept(jobs: Any, age: timedelta, *, published: bool = True, then: str = "") -> str:
@@ -70,7 +77,7 @@ async def test_what_stands_still_is_given_up_and_nothing_else(
     expiry = Expiry(store, Consuming(broker), DAY)
     try:
         await expiry.look(datetime.now(UTC))
-        assert {job.job_id for job in await store.standing_since(datetime.now(UTC) - DAY)} >= {still, held}
+        assert await standing(store) >= {still, held}
         await expiry.look(datetime.now(UTC))
         ends = {job_id: await sori.ended(job_id) for job_id in (still, held)}
         assert {job_id: (end["status"], end["error"]["code"]) for job_id, end in ends.items()} == {
@@ -78,19 +85,27 @@ async def test_what_stands_still_is_given_up_and_nothing_else(
             held: ("failed", "held_too_long"),
         }
         assert ends[still]["progress"] == 40
-        standing = {job.job_id for job in await store.standing_since(datetime.now(UTC) - DAY)}
-        assert not standing & {still, held, young, ended, unpublished}
+        assert not await standing(store) & {still, held, young, ended, unpublished}
         assert (await sori.state(young))["status"] == "processing"
         assert (await sori.state(ended))["error"]["code"] == "analysis_timed_out"
     finally:
         await jobs.delete_many({"_id": {"$in": [still, held, young, ended, unpublished]}})
 
 
+async def test_a_job_whose_event_is_never_published_stands_still_at_last(store: Jobs, jobs: Any) -> None:
+    young = await kept(jobs, OLD, published=False)
+    old = await kept(jobs, VERY_OLD, published=False)
+    try:
+        assert {young, old} & await standing(store) == {old}
+    finally:
+        await jobs.delete_many({"_id": {"$in": [young, old]}})
+
+
 async def test_a_job_that_changed_lately_does_not_stand_still_however_old_it_is(store: Jobs, jobs: Any) -> None:
     job_id = await kept(jobs, OLD)
     try:
         await jobs.update_one({"_id": job_id}, {"$set": {"view.updated_at": datetime.now(UTC)}})
-        assert job_id not in {job.job_id for job in await store.standing_since(datetime.now(UTC) - DAY)}
+        assert job_id not in await standing(store)
     finally:
         await jobs.delete_one({"_id": job_id})
 
@@ -103,5 +118,5 @@ async def test_the_look_uses_the_index_of_the_gateways_lists(store: Jobs, jobs: 
         return used["status"]
 
     before = await uses()
-    await store.standing_since(datetime.now(UTC) - DAY)
+    await standing(store)
     assert await uses() > before

@@ -25,11 +25,11 @@ class Jobs:
     def __init__(self, *standing: StandingJob) -> None:
         self.standing = list(standing)
         self.error: Exception | None = None
-        self.asked: list[datetime] = []
+        self.asked: list[tuple[datetime, datetime]] = []
         self.looked = asyncio.Event()
 
-    async def standing_since(self, moment: datetime) -> Sequence[StandingJob]:
-        self.asked.append(moment)
+    async def standing_since(self, moment: datetime, marked_since: datetime) -> Sequence[StandingJob]:
+        self.asked.append((moment, marked_since))
         self.looked.set()
         if self.error:
             raise self.error
@@ -154,10 +154,10 @@ async def test_a_job_expires_once_however_many_replicas_look_and_how_often() -> 
     assert ids == {events.event_id(JOB.job_id, JobExpired.TYPE)}
 
 
-async def test_age_counts_back_from_now() -> None:
+async def test_age_counts_back_from_now_and_twice_as_far_for_what_is_still_to_be_published() -> None:
     service = Service()
     await service.look()
-    assert service.jobs.asked == [NOW - MAX_AGE]
+    assert service.jobs.asked == [(NOW - MAX_AGE, NOW - 2 * MAX_AGE)]
 
 
 async def test_a_look_that_failed_is_followed_by_others_until_it_is_stopped() -> None:

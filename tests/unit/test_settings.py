@@ -80,7 +80,7 @@ WRONG = {
     "ANALYSIS_TIMEOUT": ["hunter2", "0", "-1"],
     "ANALYSIS_ATTEMPTS": ["hunter2", "0", "1.5"],
     "SHUTDOWN_GRACE": ["hunter2", "9", "-1"],
-    "JOB_MAX_AGE": ["hunter2", "0", "-1", "1.5"],
+    "JOB_MAX_AGE": ["hunter2", "0", "-1", "nan", "inf"],
 }
 EVERY_WRONG = [
     (service, name, value)
@@ -150,6 +150,12 @@ def test_the_required_settings_are_enough(served: Any) -> None:
 def test_a_service_listens_where_it_is_told(served: Any) -> None:
     told = served(HOST="0.0.0.0", PORT="12345")
     assert (told["host"], told["port"]) == ("0.0.0.0", 12345)
+
+
+def test_a_jobs_age_may_be_a_fraction_like_the_other_ages(monkeypatch: pytest.MonkeyPatch) -> None:
+    (notifier,) = [service for service in SERVICES if service.name == "notifier"]
+    give(monkeypatch, notifier, JOB_MAX_AGE="1.5")
+    assert notifier.settings.Settings().job_max_age == 1.5
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error", "INFO", "Warning"])

@@ -14,6 +14,8 @@ from notifier import SERVICE
 
 log = structlog.get_logger()
 
+MARKED_AGES = 2
+"""After so many ages a job is given up though its upload.received is still to be published: nothing will do that."""
 LOOKS_PER_AGE = 10
 MAX_LOOK_SECONDS = 300.0
 
@@ -32,10 +34,10 @@ class StandingJob:
 class Jobs(Protocol):
     """The job documents."""
 
-    async def standing_since(self, moment: datetime) -> Sequence[StandingJob]:
+    async def standing_since(self, moment: datetime, marked_since: datetime) -> Sequence[StandingJob]:
         """Return some of the unfinished jobs that have not changed since `moment`, the oldest first.
 
-        None whose upload.received is still to be published: that moves it.
+        None whose upload.received is still to be published, for that moves it, unless it came before `marked_since`.
         """
 
 
@@ -86,7 +88,7 @@ class Expiry:
         before, self._seen = self._seen, set()
         if not await self._broker.consumes():
             raise ConnectionError("nothing moves jobs now")
-        standing = await self._jobs.standing_since(now - self._max_age)
+        standing = await self._jobs.standing_since(now - self._max_age, now - MARKED_AGES * self._max_age)
         for job in standing:
             if (job.job_id, job.revision) in before:
                 await self._broker.publish(_expired(job))

@@ -52,15 +52,18 @@ class Jobs:
         with _noticing_outages():
             await self._jobs.delete_one({"_id": job_id})
 
-    async def standing_since(self, moment: datetime) -> Sequence[StandingJob]:
-        """Return the oldest of the unfinished jobs that have not changed since `moment` and have an empty outbox."""
+    async def standing_since(self, moment: datetime, marked_since: datetime) -> Sequence[StandingJob]:
+        """Return the oldest of the unfinished jobs that have not changed since `moment`.
+
+        Of those whose outbox is not empty only what is older than `marked_since`.
+        """
         # created_at is no later, and the gateway's lists have an index on status and created_at: none of its own, which
         # every change of every job would have to write.
-        older = {"created_at": {"$lt": moment}, "view.updated_at": {"$lt": moment}, "outbox": None}
+        older = {"created_at": {"$lt": moment}, "view.updated_at": {"$lt": moment}}
+        unmarked = {"$or": [{"outbox": None}, {"created_at": {"$lt": marked_since}}]}
         fields = {"token_id": 1, "traceparent": 1, "revision": 1, "view.stage": 1}
-        cursor = self._jobs.find({"view.status": Status.PROCESSING.value, **older}, fields).sort(
-            "created_at", ASCENDING
-        )
+        query = {"view.status": Status.PROCESSING.value, **older, **unmarked}
+        cursor = self._jobs.find(query, fields).sort("created_at", ASCENDING)
         return [
             StandingJob(
                 job_id=found["_id"],

@@ -106,7 +106,7 @@ async def test_an_upload_is_refused_at_once_and_before_it_is_read(outages: Outag
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_without_rabbitmq_uploads_are_accepted_and_all_else_is_refused_at_once(
+async def test_without_rabbitmq_uploads_and_retries_are_accepted_and_all_else_is_refused_at_once(
     outages: Outages, sori: Sori, how: str
 ) -> None:
     old = (await sori.completed())["job_id"]
@@ -124,20 +124,23 @@ async def test_without_rabbitmq_uploads_are_accepted_and_all_else_is_refused_at_
         for call in (
             sori.client.delete(f"{url}/jobs/{waiting}"),
             sori.client.delete(f"{url}/jobs/{old}?purge=true"),
-            sori.client.post(f"{url}/jobs/{old}/retry"),
             outages.sori.webhook(waiting, {"status": "success", "result": {}}),
         ):
             answer, seconds = await timed(call)
             assert_problem(answer, 503, "unavailable")
             assert int(answer.headers["retry-after"]) >= 1
             assert seconds < AT_ONCE_SECONDS
-        accepted, seconds = await timed(outages.sori.upload())
-        assert accepted.status_code == 202
-        assert seconds < AT_ONCE_SECONDS
+        accepted = []
+        for call in (outages.sori.upload(), sori.client.post(f"{url}/jobs/{old}/retry")):
+            answer, seconds = await timed(call)
+            assert answer.status_code == 202
+            assert seconds < AT_ONCE_SECONDS
+            accepted.append(answer.json()["job_id"])
     finally:
         await outages.ready()
-    # Published by the relay of any gateway; meanwhile it could be read.
-    assert (await sori.ended(accepted.json()["job_id"], limit_seconds=60))["status"] == "completed"
+    # Published by the relay of any gateway; meanwhile they could be read.
+    for job_id in accepted:
+        assert (await sori.ended(job_id, limit_seconds=60))["status"] == "completed"
     assert (await sori.state(waiting))["status"] == "processing"
     assert (await sori.client.delete(f"{url}/jobs/{waiting}")).status_code == 202
 

@@ -147,7 +147,8 @@ def retry_routes(
     async def retry_job(response: Response, job_id: JobId, traceparent: Traceparent = None) -> RetryAccepted:
         """Begin a new job with the recording that is kept of one that has ended."""
         job_id = canonical(job_id)
-        await back_ends.require("RabbitMQ", "S3", "MongoDB")
+        # Not RabbitMQ: like an upload's, the event waits in the job's outbox.
+        await back_ends.require("S3", "MongoDB")
         job = await _known(jobs, job_id)
         if not is_terminal(job.view.status):
             raise ProblemError(problems.JOB_NOT_ENDED)

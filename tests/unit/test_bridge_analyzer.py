@@ -21,9 +21,10 @@ from analyzer_bridge.errors import (
     AnalysisServerUnavailableError,
 )
 from analyzer_bridge.settings import Settings
-from tests.support.waiting import until_true
+from tests.support.waiting import until, until_true
 from tests.unit.stories import JOB_ID, S3_URL, TOKEN_ID
 
+OTHER_JOB = "00000000-0000-4000-8000-000000000001"
 LOOPBACK = "127.0.0.1"
 
 
@@ -252,6 +253,37 @@ async def test_who_fails_at_one_recording_and_asks_for_time_is_asked_for_others(
         assert server.away_for() == 0
 
 
+@pytest.mark.parametrize("status", [408, 425, 500])
+async def test_who_asks_for_time_with_one_recording_is_not_asked_for_it_before(remote: Remote, status: int) -> None:
+    """A message waits for a minute at most before it comes back; and that uses no try up."""
+    remote.status, remote.retry_after = status, "300"
+    async with calling(remote.port) as server:
+        first, *others = await refusals(server, 4)
+        assert isinstance(first, AnalysisServerFailedError)
+        for error in others:
+            assert isinstance(error, AnalysisServerUnavailableError)
+            assert error.retry_after is not None
+            assert 290 < error.retry_after <= 300
+        assert remote.asked == 1
+        remote.status = 200
+        await server.request(OTHER_JOB, TOKEN_ID, S3_URL, 1)
+        assert remote.asked == 2
+
+
+async def test_when_that_time_is_over_it_is_asked_again(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analyzer, "LONGEST_REST", 0.05)
+    remote.status, remote.retry_after = 500, "300"
+    async with calling(remote.port) as server:
+        await refusals(server, 1)
+        remote.status = 200
+
+        async def taken() -> bool:
+            return await refusals(server, 1) == [None]
+
+        await until(taken, "it is asked again")
+    assert remote.asked == 2
+
+
 def waits(value: str) -> float | None:
     return analyzer._retry_after(httpx.Response(503, headers={"Retry-After": value}))
 
@@ -272,6 +304,10 @@ def waits(value: str) -> float | None:
         ("1.5", None),
         ("soon", None),
         ("Fri, 99 Dec 2099 23:59:59 GMT", None),
+        ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", None),
+        ("Fri, 31 Dec 2099 23:59:59 +99999999999999999999", None),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", LONGEST_REST),
+        ("Mon, 01 Jan 0001 00:00:00 +2359", 0),
     ],
 )
 def test_retry_after_is_understood_in_either_form(value: str, seconds: float | None) -> None:

@@ -49,6 +49,9 @@ class AnalysisServer:
         )
         self._breaker = CircuitBreaker(FAILURES, REST_SECONDS, AnalysisServerUnavailableError)
         self._rests_until = monotonic()
+        # Recordings that the server failed at and asked for time with. A message waits in the broker for a minute at
+        # most, then comes back; to whichever replica, so that one may ask too early, once.
+        self._not_before: dict[str, float] = {}
         self._away = False
         self._few = asyncio.Semaphore(FAILURES)
 
@@ -67,8 +70,10 @@ class AnalysisServer:
         """Return once the server has taken the recording on.
 
         AnalysisRefusedError when it never will, AnalysisServerFailedError when it could not take this one,
-        AnalysisServerUnavailableError when it can take none now: at once, while it is left alone.
+        AnalysisServerUnavailableError when it can take none now, or asked for more time with this one: at once, while
+        it is left alone.
         """
+        self._leave_alone_with(job_id)
         form = {
             "s3_audio_url": s3_url,
             "webhook_url": webhook.address(self._webhook_url, self._secret, job_id, attempt),
@@ -78,7 +83,22 @@ class AnalysisServer:
             self._leave_alone_when_away()
             async with self._few if self._away else nullcontext():
                 self._leave_alone_when_away()
-                await self._ask(form)
+                response = await self._ask(form)
+        try:
+            _check(response)
+        except AnalysisServerFailedError as error:
+            self._wait_with(job_id, error.retry_after)
+            raise
+
+    def _leave_alone_with(self, job_id: str) -> None:
+        if (seconds := self._not_before.get(job_id, 0.0) - monotonic()) > 0:
+            raise AnalysisServerUnavailableError("left alone with this recording", seconds)
+
+    def _wait_with(self, job_id: str, seconds: float | None) -> None:
+        now = monotonic()
+        self._not_before = {other: until for other, until in self._not_before.items() if until > now}
+        if seconds:
+            self._not_before[job_id] = now + seconds
 
     def _leave_alone_when_away(self) -> None:
         if (seconds := self.away_for()) > 0:
@@ -88,7 +108,7 @@ class AnalysisServer:
             # recording that the server cannot bear, and hold up all the others.
             self._breaker.reset()
 
-    async def _ask(self, form: dict[str, str]) -> None:
+    async def _ask(self, form: dict[str, str]) -> httpx.Response:
         try:
             with self._breaker:
                 response = await self._post(form)
@@ -98,7 +118,7 @@ class AnalysisServer:
         if self._away:
             self._away = False
             log.info("analysis server is back")
-        _check(response)
+        return response
 
     def _rest(self, error: AnalysisServerUnavailableError) -> None:
         if error.retry_after is not None:
@@ -137,7 +157,7 @@ def _retry_after(response: httpx.Response) -> float | None:
         return min(float(value), LONGEST_REST)
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for numbers beyond any calendar
         return None
     # A date in the obsolete forms has no zone; HTTP's dates are all GMT (section 5.6.7).
     at = at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -1,8 +1,8 @@
 """S3: writes uploads into inbox/ while they arrive, and reads audio/, both with bounded memory."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from io import BytesIO
 from typing import Any, Self
@@ -90,11 +90,14 @@ class Storage:
             key, head["ContentLength"], head.get("ContentType", "application/octet-stream"), head["ETag"]
         )
 
-    async def read(self, audio: StoredAudio, asked: str) -> AsyncGenerator[bytes, None]:
-        """Return the bytes of a Range; AudioGoneError when the recording is no longer there."""
+    @asynccontextmanager
+    async def read(self, audio: StoredAudio, asked: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open a Range, whose connection is given back at the end; AudioGoneError when the recording has gone."""
         with _noticing_gone():
             answer = await self._call("get_object", Key=audio.key, Range=asked, IfMatch=audio.etag)
-        return _chunks(answer["Body"])
+        body = answer["Body"]
+        async with body:  # what this gives is the response beneath, which has no chunks
+            yield body.iter_chunks(READ_BYTES)
 
     async def older_than(self, moment: datetime) -> AsyncIterator[list[str]]:
         """Yield the keys of objects that were written before `moment`, a page of up to 1,000 at a time."""
@@ -165,12 +168,6 @@ def _noticing_gone() -> Iterator[None]:
         if response.get("Error", {}).get("Code") in _GONE:
             raise AudioGoneError from error
         raise
-
-
-async def _chunks(body: Any) -> AsyncGenerator[bytes, None]:
-    async with body:
-        async for chunk in body.iter_chunks(READ_BYTES):
-            yield chunk
 
 
 async def _fill(part: BytesIO, chunks: AsyncIterator[bytes]) -> int:

@@ -1,7 +1,7 @@
 """The route that gives a job's recording out."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
@@ -27,15 +27,15 @@ IfRange = Annotated[str | None, Header(description="The `ETag` that a range is o
 
 
 class Audio(StreamingResponse):
-    """Bytes from S3, whose connection is given back however the answer ends."""
+    """Bytes from S3; what is `held` for them is given back however the answer ends, and if it never begins."""
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None], status: int, headers: dict[str, str]) -> None:
-        super().__init__(chunks, status, headers)
-        self._chunks = chunks
+    def __init__(self, chunks: AsyncIterator[bytes], held: AsyncExitStack, code: int, headers: dict[str, str]) -> None:
+        super().__init__(chunks, code, headers)
+        self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send, and close what is read from."""
-        async with aclosing(self._chunks):
+        """Send, and give back."""
+        async with self._held:
             await super().__call__(scope, receive, send)
 
 
@@ -44,13 +44,14 @@ def audio_routes(jobs: Jobs, storage: Storage) -> APIRouter:
     router = APIRouter(tags=["jobs"])
     readers = 0
 
-    async def counted(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    @contextmanager
+    def place() -> Iterator[None]:
         nonlocal readers
+        if readers >= MAX_READERS:
+            raise ProblemError(problems.BUSY)
         readers += 1
         try:
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    yield chunk
+            yield
         finally:
             readers -= 1
 
@@ -86,17 +87,18 @@ def audio_routes(jobs: Jobs, storage: Storage) -> APIRouter:
         """Return the recording as it was sent, or a range of it; HEAD says how large it is."""
         audio = await found(canonical(job_id))
         part = _part(audio, range, if_range)
-        if readers >= MAX_READERS:
-            raise ProblemError(problems.BUSY)
         whole = ByteRange(0, audio.size_bytes - 1, audio.size_bytes)
-        try:
-            chunks = await storage.read(audio, (part or whole).asked)
-        except AudioGoneError:
-            raise ProblemError(problems.AUDIO_NOT_FOUND) from None
         headers = _headers(audio, part or whole)
+        async with AsyncExitStack() as opened:
+            opened.enter_context(place())
+            try:
+                chunks = await opened.enter_async_context(storage.read(audio, (part or whole).asked))
+            except AudioGoneError:
+                raise ProblemError(problems.AUDIO_NOT_FOUND) from None
+            held = opened.pop_all()
         if part is None:
-            return Audio(counted(chunks), 200, headers)
-        return Audio(counted(chunks), 206, {**headers, "Content-Range": part.content_range})
+            return Audio(chunks, held, 200, headers)
+        return Audio(chunks, held, 206, {**headers, "Content-Range": part.content_range})
 
     # Ranges are for GET alone (RFC 9110, section 14.2).
     @router.head(_PATH, include_in_schema=False)

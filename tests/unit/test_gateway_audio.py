@@ -1,0 +1,147 @@
+"""Giving recordings out: only so many at once, each counted from its check to its end, whatever end that is."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.types import Message
+from structlog.testing import capture_logs
+
+from gateway.errors import AudioGoneError, BackEndError, handle_errors
+from gateway.routes.audio import MAX_READERS, audio_routes
+from gateway.storage import Storage
+from gateway.store import Jobs
+from gateway.submissions import StoredAudio
+from tests.support.waiting import until_true
+from tests.unit.stories import JOB_ID
+
+BODY = b"sound"
+
+
+class Bucket:
+    """S3 with one recording; readers wait until `going` is set, and opening one fails with `error`."""
+
+    def __init__(self) -> None:
+        self.asked = self.open = 0
+        self.going = asyncio.Event()
+        self.error: Exception | None = None
+
+    async def find_audio(self, job_id: str) -> StoredAudio:
+        return StoredAudio(f"audio/{job_id}.wav", len(BODY), "audio/wav", '"1"')
+
+    @asynccontextmanager
+    async def read(self, *_: object) -> AsyncIterator[AsyncIterator[bytes]]:
+        self.asked += 1
+        await asyncio.sleep(0)  # S3 takes its time
+        if self.error:
+            raise self.error
+        self.open += 1
+        try:
+            yield self._chunks()
+        finally:
+            self.open -= 1
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        await self.going.wait()
+        yield BODY
+
+
+class Known:
+    """The job documents: there is one for every id."""
+
+    async def find(self, job_id: str) -> str:
+        return job_id
+
+
+@pytest.fixture
+def bucket() -> Bucket:
+    return Bucket()
+
+
+@pytest.fixture
+def app(bucket: Bucket) -> FastAPI:
+    made = FastAPI()
+    made.include_router(audio_routes(cast("Jobs", Known()), cast("Storage", bucket)))
+    handle_errors(made)
+    return made
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as made:
+        yield made
+
+
+async def statuses(client: httpx.AsyncClient, count: int) -> list[int]:
+    answers = await asyncio.gather(*(client.get(f"/jobs/{JOB_ID}/audio") for _ in range(count)))
+    return [answer.status_code for answer in answers]
+
+
+async def assert_all_places_free(client: httpx.AsyncClient, bucket: Bucket) -> None:
+    assert bucket.open == 0
+    bucket.error = None
+    bucket.going.set()
+    assert await statuses(client, MAX_READERS) == [200] * MAX_READERS
+
+
+async def test_of_many_that_come_at_the_same_moment_only_so_many_are_served(
+    client: httpx.AsyncClient, bucket: Bucket
+) -> None:
+    asking = asyncio.create_task(statuses(client, MAX_READERS + 70))
+    await until_true(lambda: bucket.open == MAX_READERS, "all places taken")
+    bucket.going.set()
+    answers = await asking
+    assert (answers.count(200), answers.count(503)) == (MAX_READERS, 70)
+    assert bucket.asked == MAX_READERS
+    await assert_all_places_free(client, bucket)
+
+
+@pytest.mark.parametrize(("error", "status"), [(AudioGoneError(), 404), (BackEndError("S3"), 503)])
+async def test_what_cannot_be_opened_takes_no_place(
+    client: httpx.AsyncClient, bucket: Bucket, error: Exception, status: int
+) -> None:
+    bucket.error = error
+    for _ in range(MAX_READERS + 1):
+        assert await statuses(client, 1) == [status]
+    await assert_all_places_free(client, bucket)
+
+
+@pytest.mark.parametrize("spec", ["2.3", "2.4"])
+async def test_who_is_gone_before_the_body_begins_takes_no_place(
+    app: FastAPI, client: httpx.AsyncClient, bucket: Bucket, spec: str
+) -> None:
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(_: Message) -> None:
+        raise OSError("gone")
+
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": spec},
+        "http_version": "1.1",
+        "method": "GET",
+        "path": f"/jobs/{JOB_ID}/audio",
+        "raw_path": f"/jobs/{JOB_ID}/audio".encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [],
+    }
+    with capture_logs():  # the server that calls an app sees such errors, and they are long
+        for _ in range(MAX_READERS + 1):
+            await asyncio.gather(app(scope, receive, send), return_exceptions=True)
+    assert bucket.asked == MAX_READERS + 1, "none of them was refused"
+    await assert_all_places_free(client, bucket)
+
+
+async def test_who_is_cancelled_while_it_reads_leaves_its_place(client: httpx.AsyncClient, bucket: Bucket) -> None:
+    asking = asyncio.create_task(statuses(client, MAX_READERS))
+    await until_true(lambda: bucket.open == MAX_READERS, "all places taken")
+    asking.cancel()
+    await asyncio.wait([asking])
+    await until_true(lambda: bucket.open == 0, "all connections given back")
+    await assert_all_places_free(client, bucket)

@@ -4,6 +4,8 @@ PYTHON := .venv/bin/python
 STACK := $(PYTHON) -m local_stack
 TESTS := tests/unit tests/contract tests/integration tests/e2e
 FAULTS := $(PYTHON) -m pytest tests/fault --capture=no
+# They mostly wait: two files at a time, each of the two with a stack of its own.
+TWO_AT_A_TIME := -n 2 --dist loadfile
 
 .PHONY: help setup run up down send logs status env test test-fault lint contracts bench clean
 
@@ -31,8 +33,8 @@ status: setup ## Say which parts are ready
 env: ## Print the running stack's settings as export lines, for eval
 	@$(STACK) env
 
-test: setup ## Run all tests, on a stack of their own
-	@$(PYTHON) -m pytest $(TESTS)
+test: setup ## Run all tests, on stacks of their own
+	@$(PYTHON) -m pytest $(TWO_AT_A_TIME) $(TESTS)
 	@$(FAULTS) -m "not full"
 
 test-fault: setup ## Kill, cut and delay everything while hundreds of jobs run; SORI_FAULT_SEED plays a run again

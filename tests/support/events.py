@@ -72,6 +72,46 @@ class Story:
         )
         return events.AnalysisFailed.new(self.job_id, data, source="analyzer-bridge", traceparent=TRACEPARENT)
 
+    def upload_rejected(self) -> events.UploadRejected:
+        """It cannot be used."""
+        data = events.UploadRejectedData(token_id=self._token_id, code=FailureCode.NOT_AUDIO)
+        return events.UploadRejected.new(self.job_id, data, source="uploader", traceparent=TRACEPARENT)
+
+    def analysis_delayed(self) -> events.AnalysisDelayed:
+        """The analysis server cannot be asked yet."""
+        data = events.AnalysisDelayedData(token_id=self._token_id, s3_url=self._s3_url)
+        return events.AnalysisDelayed.new(self.job_id, data, source="analyzer-bridge", traceparent=TRACEPARENT)
+
+    def analysis_webhook_received(self) -> events.AnalysisWebhookReceived:
+        """The analysis server called back."""
+        data = events.AnalysisWebhookReceivedData(attempt=1, body={"status": "success", "result": RESULT})
+        return events.AnalysisWebhookReceived.new(self.job_id, data, source="gateway", traceparent=TRACEPARENT)
+
+    def analysis_webhook_ignored(self) -> events.AnalysisWebhookIgnored:
+        """The analysis server called back when there was an end already."""
+        data = events.AnalysisWebhookIgnoredData(attempt=1, said="completed")
+        return events.AnalysisWebhookIgnored.new(self.job_id, data, source="analyzer-bridge", traceparent=TRACEPARENT)
+
+    def job_cancelled(self) -> events.JobCancelled:
+        """Its user no longer wants it."""
+        data = events.JobCancelledData(token_id=self._token_id)
+        return events.JobCancelled.new(self.job_id, data, source="gateway", traceparent=TRACEPARENT)
+
+    def job_expired(self) -> events.JobExpired:
+        """Nothing has moved it for too long."""
+        data = events.JobExpiredData(token_id=self._token_id, code=FailureCode.NO_PROGRESS)
+        return events.JobExpired.new(self.job_id, data, source="notifier", traceparent=TRACEPARENT)
+
+    def job_purged(self) -> events.JobPurged:
+        """All of it is to be forgotten."""
+        data = events.JobPurgedData(token_id=self._token_id)
+        return events.JobPurged.new(self.job_id, data, source="gateway", traceparent=TRACEPARENT)
+
+    def job_resumed(self, held: events.JobHeld) -> events.JobResumed:
+        """What was set aside was put back."""
+        data = events.JobResumedData(held_id=held.id, queue=held.data.queue)
+        return events.JobResumed.new(self.job_id, data, source="sorictl", traceparent=TRACEPARENT, step=held.id)
+
     def job_held(self, queue: str, about: Event) -> events.JobHeld:
         """A message about it was set aside."""
         data = events.JobHeldData(queue=queue, event_id=about.id, event_type=about.type, reason="a test")

@@ -61,6 +61,21 @@ class Proxied:
         """Every proxy."""
         return [proxy for found in self.proxies.values() for proxy in found]
 
+    @contextmanager
+    def undeletable(self, key: str) -> Iterator[None]:
+        """Keep the S3 server from deleting the object under this key until the block ends; there must be a disk."""
+        assert self.disk is not None
+        path = self.disk / self.stack.settings["S3_BUCKET_NAME"] / key
+        # /proc/<who keeps the namespace>/root/<where it is there>; what is mounted on cannot be removed.
+        (_, _, keeper, _, *inside) = path.parts
+        there = "/" + "/".join(inside)
+        enter = ["nsenter", f"--target={keeper}", "--user", "--mount", "--preserve-credentials", "--"]
+        subprocess.run([*enter, "mount", "--bind", there, there], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run([*enter, "umount", there], check=True)
+
     def service_pids(self) -> dict[str, list[int]]:
         """The processes of every replica of every service."""
         names = [f"{service}-{replica}" for service in NEEDS for replica in range(1, REPLICAS + 1)]

@@ -6,7 +6,16 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID, uuid5
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+)
 
 from contracts.failures import FailureCode
 
@@ -183,7 +192,11 @@ class Envelope(BaseModel):
     id: str = Field(min_length=1, max_length=200)
     subject: JobId
     type: str = Field(min_length=1, max_length=200)
-    traceparent: Traceparent
+    traceparent: Annotated[
+        str,
+        BeforeValidator(lambda received: continued_trace(received if isinstance(received, str) else None)),
+        Field(default="", validate_default=True, description="A new one when the message has none"),
+    ]
 
 
 class Event(BaseModel):

@@ -141,6 +141,12 @@ IDEMPOTENCY_KEY_IN_USE = ProblemKind(
         "A request with this Idempotency-Key is still under way. Send the same request again in a moment.",
     ),
 )
+IDEMPOTENCY_KEY_JOB_GONE = ProblemKind(
+    "idempotency_key_job_gone",
+    410,
+    ("작업이 삭제되었습니다", "이 Idempotency-Key로 만든 작업은 삭제되었습니다. 새 키로 다시 올려 주세요."),
+    ("Job deleted", "The job that this Idempotency-Key made was deleted. Upload again with a new key."),
+)
 IDEMPOTENCY_KEY_REUSED = ProblemKind(
     "idempotency_key_reused",
     422,

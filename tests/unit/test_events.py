@@ -247,3 +247,13 @@ def test_json_objects_keep_every_value(value: dict[str, Any]) -> None:
 def test_what_is_no_json_object_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         events.from_json(text)
+
+
+@pytest.mark.parametrize("traceparent", [None, "00-x", 7])
+def test_a_message_that_names_its_job_is_known_by_it_whatever_else_is_wrong(traceparent: object) -> None:
+    said = {"id": "an-event", "subject": stories.JOB_ID, "type": "audio.stored.v9", "traceparent": traceparent}
+    known = events.envelope(json.dumps({name: value for name, value in said.items() if value is not None}).encode())
+    assert known is not None
+    assert (known.id, known.subject, known.type) == ("an-event", stories.JOB_ID, "audio.stored.v9")
+    held = events.JobHeldData(queue="a.queue", event_id=known.id, event_type=known.type, reason="no")
+    assert events.JobHeld.new(known.subject, held, source="test", traceparent=known.traceparent).trace_id

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.types import Message
 from structlog.testing import capture_logs
 
+from gateway.availability import Availability
 from gateway.errors import AudioGoneError, BackEndError, handle_errors
 from gateway.routes.audio import MAX_READERS, audio_routes
 from gateway.storage import Storage
@@ -57,6 +58,10 @@ class Known:
         return job_id
 
 
+async def up() -> bool:
+    return True
+
+
 @pytest.fixture
 def bucket() -> Bucket:
     return Bucket()
@@ -65,7 +70,8 @@ def bucket() -> Bucket:
 @pytest.fixture
 def app(bucket: Bucket) -> FastAPI:
     made = FastAPI()
-    made.include_router(audio_routes(cast("Jobs", Known()), cast("Storage", bucket)))
+    back_ends = Availability({"S3": up, "MongoDB": up})
+    made.include_router(audio_routes(cast("Jobs", Known()), cast("Storage", bucket), back_ends))
     handle_errors(made)
     return made
 

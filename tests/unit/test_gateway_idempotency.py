@@ -18,6 +18,7 @@ from gateway.idempotency import (
     Claim,
     Idempotency,
     InvalidKeyError,
+    JobGoneError,
     KeyInUseError,
     KeyReusedError,
     parsed_key,
@@ -158,6 +159,15 @@ async def test_the_same_request_again_is_the_same_job_and_publishes_nothing() ->
     again = await desk.accept()
     assert again == Accepted(first.job_id, None)
     assert len(desk.jobs.kept) == len(desk.inbox.objects) == 1
+
+
+async def test_a_key_whose_job_was_purged_is_not_answered_as_if_it_were_there() -> None:
+    desk = Desk()
+    first = await desk.accept()
+    del desk.jobs.kept[first.job_id]
+    with pytest.raises(JobGoneError):
+        await desk.accept()
+    assert not desk.jobs.kept, "a repeat that was on its way brings nothing back"
 
 
 async def test_another_key_is_another_job() -> None:

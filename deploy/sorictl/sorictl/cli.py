@@ -179,9 +179,12 @@ def discard(
     older_than: OlderThan = None,
     newer_than: NewerThan = None,
     limit: Limit = LIMIT,
+    everything: Annotated[bool, typer.Option("--all", help="All there are, when no filter is given.")] = False,
     yes: Yes = False,
 ) -> None:
     """Throw messages away for good; a job that one of them holds stays held."""
+    if not everything and not any((ids, queue, job, reason, older_than, newer_than)):
+        raise typer.BadParameter("which ones? Give ids or filters, or --all.")
     filters = _filters(ids, queue=queue, job=job, reason=reason, older_than=older_than, newer_than=newer_than)
     letters, more = _found(filters, limit)
     _require(letters)

@@ -25,6 +25,8 @@ FAILURES = 5
 """So many in a row, and the server is taken to be away. Until it has answered again, so many are asked at once."""
 REST_SECONDS = 5.0
 """How long it is then left alone."""
+DETAIL_CHARACTERS = 500
+"""Of what the server says to an error, for the log."""
 LONGEST_REST = 3600.0
 """The most that a `Retry-After` is believed, seconds."""
 
@@ -145,6 +147,7 @@ def _check(response: httpx.Response) -> None:
     if response.is_success:
         return
     reason = f"answered {response.status_code}"
+    log.warning("analysis server refuses", status=response.status_code, detail=response.text[:DETAIL_CHARACTERS])
     if response.is_server_error or response.status_code in _TRY_LATER:
         raise AnalysisServerFailedError(reason, _retry_after(response))
     raise AnalysisRefusedError(reason)

@@ -29,7 +29,7 @@ async def _warnings(dead_letters: DeadLetters) -> list[str]:
     except Exception:  # noqa: BLE001 - as above, and the checks say so
         return []
     return [
-        f"{count} dead letters of {queue}: sorictl dead-letters list --queue {queue}"
+        f"dead letters of {queue}: {count}, see sorictl dead-letters list --queue {queue}"
         for queue, count in counts.items()
         if count
     ]

@@ -95,7 +95,7 @@ def create_api(settings: Settings) -> FastAPI:
     idempotency = Idempotency(Claims(mongodb), jobs, submissions)
     app.include_router(upload_routes(settings, submissions, idempotency, outbox, back_ends))
     app.include_router(reading_routes(jobs))
-    app.include_router(audio_routes(jobs, storage))
+    app.include_router(audio_routes(jobs, storage, back_ends))
     app.include_router(removal_routes(jobs, rabbitmq, back_ends))
     app.include_router(retry_routes(jobs, storage, submissions, outbox, back_ends))
     app.include_router(webhook_routes(settings, jobs, rabbitmq, back_ends))

@@ -94,7 +94,8 @@ def handle_errors(app: FastAPI) -> None:
 
     async def on_http(request: Request, error: HTTPException) -> Response:
         known = {404: problems.NOT_FOUND, 405: problems.METHOD_NOT_ALLOWED}
-        return problem_response(request, known.get(error.status_code, problems.REQUEST_INVALID))
+        kind = known.get(error.status_code, problems.REQUEST_INVALID)
+        return problem_response(request, kind, more=error.headers)  # Allow, with a 405
 
     async def on_invalid(request: Request, _: RequestValidationError) -> Response:
         return problem_response(request, problems.REQUEST_INVALID)

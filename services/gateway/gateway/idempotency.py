@@ -31,6 +31,10 @@ class KeyInUseError(Exception):
     """A request with this key is under way, and its lease is not over."""
 
 
+class JobGoneError(Exception):
+    """The key was used, and the job that it made was purged."""
+
+
 class KeyReusedError(Exception):
     """The key was used for another recording or token."""
 
@@ -90,12 +94,14 @@ class Idempotency:
     async def accept(self, key: str, token_id: str, file: File, traceparent: str) -> Accepted:
         """Store the file and its job, or find the job that an earlier request made of it.
 
-        Raises KeyInUseError before the file is read, and KeyReusedError as soon as it is known.
+        Raises KeyInUseError and JobGoneError before the file is read, and KeyReusedError as soon as it is known.
         """
         hashed = hashlib.sha256(key.encode()).hexdigest()
         owner = uuid4().hex
         claim = await self._claims.claim(hashed, owner, str(uuid4()))
         if claim.recording is not None:
+            if await self._jobs.recording(claim.job_id) is None:
+                raise JobGoneError
             await _check_same(claim.recording, token_id, file)
             return Accepted(claim.job_id, None)
         if claim.owner != owner:

@@ -9,6 +9,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from contracts import api, problems
+from gateway.availability import Availability
 from gateway.errors import AudioGoneError, ProblemError
 from gateway.ranges import ByteRange, UnsatisfiableRangeError, requested_range
 from gateway.routes.addresses import JobId, canonical
@@ -39,7 +40,7 @@ class Audio(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def audio_routes(jobs: Jobs, storage: Storage) -> APIRouter:
+def audio_routes(jobs: Jobs, storage: Storage, back_ends: Availability) -> APIRouter:
     """Return the routes of a job's recording."""
     router = APIRouter(tags=["jobs"])
     readers = 0
@@ -56,6 +57,7 @@ def audio_routes(jobs: Jobs, storage: Storage) -> APIRouter:
             readers -= 1
 
     async def found(job_id: str) -> StoredAudio:
+        await back_ends.require("S3", "MongoDB")
         if await jobs.find(job_id) is None:
             raise ProblemError(problems.JOB_NOT_FOUND)
         audio = await storage.find_audio(job_id)

@@ -11,7 +11,15 @@ from contracts.api import UploadAccepted
 from gateway.availability import Availability
 from gateway.errors import ProblemError
 from gateway.forms import FRAMING_BYTES, FileForm
-from gateway.idempotency import Accepted, Idempotency, InvalidKeyError, KeyInUseError, KeyReusedError, parsed_key
+from gateway.idempotency import (
+    Accepted,
+    Idempotency,
+    InvalidKeyError,
+    JobGoneError,
+    KeyInUseError,
+    KeyReusedError,
+    parsed_key,
+)
 from gateway.outbox import Outbox
 from gateway.routes.addresses import Traceparent
 from gateway.settings import Settings
@@ -69,6 +77,8 @@ def upload_routes(
         except KeyInUseError:
             headers = {"Retry-After": str(IN_USE_RETRY_SECONDS)}
             raise ProblemError(problems.IDEMPOTENCY_KEY_IN_USE, close=True, headers=headers) from None
+        except JobGoneError:
+            raise ProblemError(problems.IDEMPOTENCY_KEY_JOB_GONE, close=True) from None
         except KeyReusedError:
             raise ProblemError(problems.IDEMPOTENCY_KEY_REUSED, close=True) from None
 
@@ -86,6 +96,7 @@ def upload_routes(
             problems.TOO_MANY_FILES,
             problems.FILE_EMPTY,
             problems.TOKEN_ID_INVALID,
+            problems.IDEMPOTENCY_KEY_JOB_GONE,
             problems.IDEMPOTENCY_KEY_REUSED,
             problems.BUSY,
             problems.UNAVAILABLE,

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ParamValidationError
 
 from tests.unit import stories
 from tests.unit.services import SERVICES
@@ -113,6 +113,11 @@ async def test_any_other_refusal_of_the_store_is_for_another_try(code: str, stat
         await wrong.fetch("inbox/a")
     with pytest.raises(ClientError):
         await wrong.keep("inbox/a", "audio/a.wav", RECORDING)
+
+
+async def test_a_request_that_can_never_be_made_is_not_waited_for() -> None:
+    with pytest.raises(ParamValidationError):
+        await storage(S3(get_object=ParamValidationError(report="no key"))).fetch("")
 
 
 async def test_an_answer_that_breaks_off_is_no_recording() -> None:

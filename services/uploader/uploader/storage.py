@@ -11,7 +11,7 @@ from typing import IO, Any, Self
 import aioboto3
 import structlog
 from aiobotocore.config import AioConfig
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from contracts.events import AudioInfo
 from uploader.errors import AwayError, DeletionError, ObjectMissingError
@@ -172,6 +172,8 @@ def _translating() -> Iterator[None]:
         yield
     except ClientError as error:
         raise _translated(error) from error
+    except ParamValidationError:
+        raise  # the request can never be made: the message's own fault
     except (BotoCoreError, TimeoutError, ConnectionError) as error:
         raise AwayError(f"S3: {type(error).__name__}") from error
 

@@ -20,7 +20,7 @@ from gateway.submissions import Recording
 
 ANSWER_MS = 5000
 """How long MongoDB may take before a request is refused, milliseconds."""
-PRIMARY_MS = 1500
+PRIMARY_MS = 1000
 """How long a primary is looked for; one that is not there by then is away."""
 ASKING_SECONDS = 1.0
 """How long it may take to say that it is up."""
@@ -37,7 +37,10 @@ _ENDED = [status.value for status in Status if is_terminal(status)]
 
 def connected(url: str) -> Any:
     """Return a client of this database server, to be closed at the end; it connects by itself."""
-    return AsyncIOMotorClient(url, serverSelectionTimeoutMS=PRIMARY_MS, timeoutMS=ANSWER_MS, connectTimeoutMS=ANSWER_MS)
+    # No timeoutMS: it would also be the time for which a primary is looked for.
+    return AsyncIOMotorClient(
+        url, serverSelectionTimeoutMS=PRIMARY_MS, connectTimeoutMS=PRIMARY_MS, socketTimeoutMS=ANSWER_MS
+    )
 
 
 def _collection(client: Any, name: str) -> Any:

@@ -33,7 +33,7 @@ status: setup ## Say which parts are ready
 env: ## Print the running stack's settings as export lines, for eval
 	@$(STACK) env
 
-test: setup ## Run all tests, on stacks of their own
+test: setup ## Run the tests, on stacks of their own (the long fault tests: test-fault)
 	@$(PYTHON) -m pytest $(TWO_AT_A_TIME) $(TESTS)
 	@$(FAULTS) -m "not full"
 

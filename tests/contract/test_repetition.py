@@ -61,7 +61,8 @@ PARTS = [
         ),
     ),
     ("subscribers.py", SUBSCRIBERS, ("_subscribe", "_set_aside", "_attempt", "_count")),
-    # The bridge also does what the analysis server's Retry-After says.
+    ("store.py", ("analyzer-bridge", "notifier"), ("_noticing_outages",)),
+    # The bridge also tells listeners that a recording waits for the analysis server.
     ("subscribers.py", ("uploader", "notifier"), ("_try_later",)),
 ]
 

@@ -1,5 +1,6 @@
 """The events on the exchange: CloudEvents 1.0 envelopes in structured JSON mode, and what each one carries."""
 
+import hashlib
 import re
 import secrets
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from pydantic import (
     ValidationError,
 )
 
+from contracts import catalogue
 from contracts.failures import FailureCode
 
 CONTENT_TYPE = "application/cloudevents+json"
@@ -60,6 +62,29 @@ class AudioInfo(EventData):
     )
 
 
+class ReferenceScript(EventData):
+    """A sentence of the clip, and when the actor speaks it."""
+
+    script_id: int = Field(ge=1)
+    start_seconds: float = Field(description="From the beginning of the clip")
+    end_seconds: float
+    script: str = Field(min_length=1, max_length=catalogue.SCRIPT_CHARACTERS)
+
+
+class Reference(EventData):
+    """What a recording is compared with: the token's own, as the catalogue had it when the recording came."""
+
+    audio_url: str | None = Field(default=None, description="The actor's speech, s3:// or https://")
+    textgrid_url: str | None = Field(default=None, description="Its words and phones, a Praat TextGrid")
+    pitch_url: str | None = Field(default=None, description="Its pitch, JSON")
+    scripts: list[ReferenceScript] = Field(default_factory=list, max_length=catalogue.MAX_SCRIPTS)
+
+    @property
+    def revision(self) -> str:
+        """Return what is different for every other reference: a digest of all that it says."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
 class UploadReceivedData(EventData):
     """A recording lies in the inbox."""
 
@@ -67,6 +92,7 @@ class UploadReceivedData(EventData):
     inbox_key: str = Field(description="Claim check: the S3 key of the bytes")
     size_bytes: int = Field(gt=0)
     sha256: Sha256 | None = Field(default=None, description="To be verified, when the way in computed one")
+    reference: Reference | None = Field(default=None, description="Absent when the token is not in the catalogue")
 
 
 class AudioStoredData(EventData):
@@ -77,6 +103,7 @@ class AudioStoredData(EventData):
     sha256: Sha256
     size_bytes: int = Field(gt=0)
     audio: AudioInfo
+    reference: Reference | None = Field(default=None, description="As upload.received had it")
 
 
 class UploadRejectedData(EventData):

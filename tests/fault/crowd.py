@@ -133,4 +133,4 @@ def expected(recording: bytes) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile() as file:
         file.write(recording)
         file.flush()
-        return analyse(Path(file.name), None, 3600, ANALYSIS_LIMIT_SECONDS)
+        return analyse(Path(file.name), [], None, 3600, ANALYSIS_LIMIT_SECONDS)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from analysis_server.analysis import analyse
+from analysis_server.job import Script
 from tests.support.recordings import speech, wav
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
@@ -33,7 +34,7 @@ FIELDS = [
 def result_of(folder: Path, content: bytes, script: str | None = None) -> dict[str, Any]:
     path = folder / "recording"
     path.write_bytes(content)
-    result = analyse(path, script, 3600, 60)
+    result = analyse(path, [Script(1, 0, 0, script)] if script else [], None, 3600, 60)
     assert list(result) == FIELDS
     json.dumps(result, allow_nan=False)
     return result
@@ -82,7 +83,7 @@ def test_a_tone_of_220_hz_is_found_within_2_hz(tmp_path: Path) -> None:
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, 44_100, 0, "NONE", ""))
         file.writeframes(samples.astype("<i2").tobytes())
-    pitch = analyse(path, None, 3600, 60)["pitch"]
+    pitch = analyse(path, [], None, 3600, 60)["pitch"]
     assert pitch["median_hz"] == pytest.approx(220, abs=2)
     assert pitch["max_hz"] - pitch["min_hz"] < 4
 
@@ -147,9 +148,10 @@ _MEASURED = """
 import json, re, sys
 from pathlib import Path
 from analysis_server.analysis import analyse
+from analysis_server.job import Script
 peak_kib = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 before = peak_kib()
-result = analyse(Path(sys.argv[1]), "hello", 3600, 100)
+result = analyse(Path(sys.argv[1]), [Script(1, 0, 0, "hello")], None, 3600, 100)
 grown = peak_kib() - before
 print(json.dumps({"bytes": len(json.dumps(result)), "grown_kib": grown, "duration_s": result["duration_s"]}))
 """

@@ -1,7 +1,7 @@
 """One recording's analysis, as a worker process runs it: a file in, the result object out."""
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import numpy as np
 from analysis_server import alignment, measures
 from analysis_server.alignment import Alignment, NotAlignedError, Spoken
 from analysis_server.audio import SAMPLE_RATE, AudioFile, Samples
+from analysis_server.job import Script
 from analysis_server.measures import Contour, Tracks
+from analysis_server.voice import Voice
 
 Result = dict[str, Any]
 Warnings = list[dict[str, str]]
@@ -19,15 +21,20 @@ _ALIGNABLE_BYTES = int(alignment.MAX_SECONDS * SAMPLE_RATE) * 2
 _MIN_VOICE_IN_WORDS = 0.5
 
 
-def analyse(path: Path, script: str | None, max_seconds: float, time_limit_s: int) -> Result:
+def analyse(
+    path: Path, scripts: Sequence[Script], reference: Voice | None, max_seconds: float, time_limit_s: int
+) -> Result:
     """Return the result object (see README.md) of the recording at `path`; no number in it is NaN or infinite.
+
+    `scripts` are in the order in which they are spoken; the reference is the actor's voice, as far as it is known.
 
     Raises AnalysisError for what is no usable recording. Past the time limit SIGALRM ends the whole process, for a
     decoder or an aligner that hangs in native code hears no exception.
     """
+    assert reference is None or reference.duration_s >= 0  # noqa: S101 - the comparison comes next
     signal.alarm(time_limit_s)
     try:
-        return _analyse(path, script, max_seconds)
+        return _analyse(path, " ".join(one.script for one in scripts) or None, max_seconds)
     finally:
         signal.alarm(0)
 

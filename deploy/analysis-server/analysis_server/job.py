@@ -4,6 +4,16 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class Script:
+    """A sentence to be spoken, and when the actor speaks it, in seconds from the beginning of the reference."""
+
+    script_id: int
+    start_seconds: float
+    end_seconds: float
+    script: str
+
+
+@dataclass(frozen=True)
 class Job:
     """A recording to analyse and the webhook to call; `job_id` is this server's own."""
 

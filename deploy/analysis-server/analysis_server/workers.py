@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from analysis_server.errors import AnalysisError
+from analysis_server.job import Script
 
 _log = structlog.get_logger()
 
@@ -100,7 +101,7 @@ def _become_worker() -> None:
 def _analyse(path: Path, script: str | None, max_seconds: float, time_limit_s: int) -> dict[str, Any]:
     from analysis_server.analysis import analyse  # noqa: PLC0415 - as above
 
-    return analyse(path, script, max_seconds, time_limit_s)
+    return analyse(path, [Script(1, 0, 0, script)] if script else [], None, max_seconds, time_limit_s)
 
 
 def _end_with_parent() -> None:

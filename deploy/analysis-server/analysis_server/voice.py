@@ -1,0 +1,99 @@
+"""What is known of one voice speaking the scripts, whether it was heard or written down, and how that is kept."""
+
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+FRAME_S = 0.01
+"""Every track has one value each 10 ms; the first is centred on 5 ms."""
+
+Floats = NDArray[np.float64]
+
+_TRACKS = ("pitch_hz", "level_db", "mfcc", "likelihood_ratio")
+_NEAR_S = 0.02
+"""A pitch file's value counts this far around its time: files have one each 5 to 20 ms."""
+
+
+class Spoken(NamedTuple):
+    """A word (as the script writes it) or a phone (ARPAbet, as CMUdict names it), and when it was spoken."""
+
+    name: str
+    start_s: float
+    end_s: float
+
+
+class DamagedVoiceError(ValueError):
+    """The bytes are not a voice that this version wrote."""
+
+
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """One voice; whatever is not known of it is None.
+
+    - `pitch_hz`: NaN where there is no voice
+    - `level_db`: intensity, NaN in digital silence and at the edges
+    - `mfcc`: frames x coefficients, without the 0th, as Praat gives them
+    - `likelihood_ratio`: of the phone that the script has there over the best phone at all, natural logarithm, at most
+      about 0; NaN outside of words
+    - `words`, `phones`: by time, without pauses
+    """
+
+    duration_s: float
+    pitch_hz: Floats | None = None
+    level_db: Floats | None = None
+    mfcc: Floats | None = None
+    likelihood_ratio: Floats | None = None
+    words: tuple[Spoken, ...] | None = None
+    phones: tuple[Spoken, ...] | None = None
+
+    def with_words(self, words: Sequence[Spoken], phones: Sequence[Spoken]) -> Self:
+        """Return this voice with words and phones that somebody marked, in place of those found; times in seconds."""
+        end = max((word.end_s for word in words), default=0.0)
+        return replace(self, words=tuple(words), phones=tuple(phones), duration_s=max(self.duration_s, end))
+
+    def with_pitch(self, times_s: Sequence[float], hz: Sequence[float | None]) -> Self:
+        """Return this voice with another's measure of its pitch; `times_s` ascend, None and 0 are unvoiced."""
+        if not times_s:
+            return replace(self, pitch_hz=None)
+        given, values = np.array(times_s), np.array([value or np.nan for value in hz], dtype=np.float64)
+        duration = max(self.duration_s, float(given[-1]))
+        times = (np.arange(int(duration / FRAME_S)) + 0.5) * FRAME_S
+        nearest = np.rint(np.interp(times, given, np.arange(len(given)))).astype(int)
+        near = np.abs(given[nearest] - times) <= _NEAR_S
+        return replace(self, pitch_hz=np.where(near, values[nearest], np.nan), duration_s=duration)
+
+    def to_bytes(self) -> bytes:
+        """Return it as a compressed NumPy archive, for `from_bytes`."""
+        known = {name: getattr(self, name) for name in _TRACKS if getattr(self, name) is not None}
+        arrays = {name: track.astype(np.float32) for name, track in known.items()}
+        for name in ("words", "phones"):
+            spoken: tuple[Spoken, ...] | None = getattr(self, name)
+            if spoken is not None:
+                arrays[f"{name}_names"] = np.array([one.name for one in spoken], dtype=np.str_)
+                arrays[f"{name}_times"] = np.array([one[1:] for one in spoken], dtype=np.float64).reshape(-1, 2)
+        file = io.BytesIO()
+        np.savez_compressed(file, duration_s=np.float64(self.duration_s), **arrays)
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Return what `to_bytes` wrote; raises DamagedVoiceError. Nothing in the bytes is ever run as code."""
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as kept:
+                tracks = {name: kept[name].astype(np.float64) for name in _TRACKS if name in kept}
+                words, phones = _spoken(kept, "words"), _spoken(kept, "phones")
+                return cls(float(kept["duration_s"]), words=words, phones=phones, **tracks)
+        except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise DamagedVoiceError(str(error)) from None
+
+
+def _spoken(kept: "np.lib.npyio.NpzFile", name: str) -> tuple[Spoken, ...] | None:
+    if f"{name}_names" not in kept:
+        return None
+    names, times = kept[f"{name}_names"].tolist(), kept[f"{name}_times"].tolist()
+    return tuple(Spoken(one, *when) for one, when in zip(names, times, strict=True))

@@ -15,6 +15,7 @@ from contracts.failures import FailureCode
 from local_stack.stack import Stack
 from tests.support import analyses as in_memory
 from tests.support.waiting import until
+from tests.unit.stories import REFERENCE
 
 TRACEPARENT = "00-11111111111111111111111111111111-2222222222222222-01"
 DONE = Outcome.completed('{"score":1}', by="an event")
@@ -135,6 +136,17 @@ async def test_an_early_outcome_gets_to_know_its_recording(analyses: Analyses) -
     await analyses.describe(full)
     known = await found(analyses, full.job_id)
     assert (known.token_id, known.s3_url, known.outcome) == (full.token_id, full.s3_url, DONE)
+
+
+async def test_what_a_recording_is_compared_with_is_kept_for_as_long_as_its_analysis(analyses: Analyses) -> None:
+    asked, early = replace(new(), reference=REFERENCE), Analysis(str(uuid4()), TRACEPARENT, outcome=DONE)
+    await analyses.insert(asked)
+    await analyses.insert(early)
+    await analyses.describe(replace(new(), job_id=early.job_id, reference=REFERENCE))
+    for job_id in (asked.job_id, early.job_id):
+        assert (await found(analyses, job_id)).reference == REFERENCE
+        await analyses.forget(job_id)
+        assert (await found(analyses, job_id)).reference is None
 
 
 async def test_a_purged_job_leaves_only_a_mark_that_nothing_changes(analyses: Analyses) -> None:

@@ -58,6 +58,7 @@ class Analyses:
                 token_id=analysis.token_id,
                 s3_url=analysis.s3_url,
                 cache_key=analysis.cache_key,
+                reference=analysis.reference,
             )
 
     async def reschedule(self, analysis: Analysis, *, attempt: int, deadline: datetime | None) -> bool:

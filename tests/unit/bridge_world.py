@@ -13,7 +13,7 @@ from analyzer_bridge.analyses import Bridge
 from analyzer_bridge.rabbitmq import RabbitMQ
 from analyzer_bridge.subscribers import subscribe
 from contracts import topology
-from contracts.events import Event
+from contracts.events import Event, Reference
 from tests.support.analyses import Analyses
 from tests.unit.stories import JOB_ID
 
@@ -25,6 +25,7 @@ class Server:
 
     def __init__(self, *answers: Exception | None) -> None:
         self.asked: list[tuple[str, str, str, int]] = []
+        self.compared_with: list[Reference | None] = []
         self.answers = list(answers)
         self.meanwhile: Callable[[], Coroutine[Any, Any, object]] | None = None
         self.away_seconds = 0.0
@@ -32,8 +33,11 @@ class Server:
     def away_for(self) -> float:
         return self.away_seconds
 
-    async def request(self, job_id: str, token_id: str, s3_url: str, attempt: int) -> None:
+    async def request(
+        self, job_id: str, token_id: str, s3_url: str, attempt: int, reference: Reference | None = None
+    ) -> None:
         self.asked.append((job_id, token_id, s3_url, attempt))
+        self.compared_with.append(reference)
         if self.meanwhile:
             await self.meanwhile()
         await asyncio.sleep(0)

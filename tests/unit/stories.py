@@ -28,6 +28,15 @@ SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 AUDIO = events.AudioInfo(
     duration_seconds=1.5, sample_rate=16000, channels=1, codec="pcm_s16le", container="wav", waveform=[0, 128, 255]
 )
+REFERENCE = events.Reference(
+    audio_url="s3://sori/references/7/00000000000000aa",
+    textgrid_url="s3://sori/actors/7.TextGrid",
+    pitch_url="https://sori.s3.us-east-1.amazonaws.com/actors/7.json",
+    scripts=[
+        events.ReferenceScript(script_id=11, start_seconds=0.25, end_seconds=1.5, script="You can't handle the truth!"),
+        events.ReferenceScript(script_id=12, start_seconds=2.0, end_seconds=3.75, script="진실을 감당할 수 없어"),
+    ],
+)
 RESULT: JsonObject = {"score": 87.5, "단어": [{"word": "hello", "start": None}], "big": 2**70}
 BEGAN = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
 _SECONDS = count(1)
@@ -39,17 +48,33 @@ def made(kind: type[Event], data: EventData, step: str = "", job_id: str = JOB_I
     return event.model_copy(update={"time": BEGAN + timedelta(seconds=next(_SECONDS))})
 
 
-def received(job_id: str = JOB_ID, *, digest: str | None = SHA256, token_id: str = TOKEN_ID) -> events.UploadReceived:
+def received(
+    job_id: str = JOB_ID,
+    *,
+    digest: str | None = SHA256,
+    token_id: str = TOKEN_ID,
+    reference: events.Reference | None = None,
+) -> events.UploadReceived:
     """The gateway holds the last byte."""
-    data = events.UploadReceivedData(token_id=token_id, inbox_key=f"inbox/{job_id}", size_bytes=4, sha256=digest)
+    data = events.UploadReceivedData(
+        token_id=token_id, inbox_key=f"inbox/{job_id}", size_bytes=4, sha256=digest, reference=reference
+    )
     event = made(events.UploadReceived, data, job_id=job_id)
     assert isinstance(event, events.UploadReceived)
     return event
 
 
-def stored(job_id: str = JOB_ID, *, digest: str = SHA256, token_id: str = TOKEN_ID) -> events.AudioStored:
+def stored(
+    job_id: str = JOB_ID,
+    *,
+    digest: str = SHA256,
+    token_id: str = TOKEN_ID,
+    reference: events.Reference | None = None,
+) -> events.AudioStored:
     """The uploader kept the recording."""
-    data = events.AudioStoredData(token_id=token_id, s3_url=S3_URL, sha256=digest, size_bytes=4, audio=AUDIO)
+    data = events.AudioStoredData(
+        token_id=token_id, s3_url=S3_URL, sha256=digest, size_bytes=4, audio=AUDIO, reference=reference
+    )
     event = made(events.AudioStored, data, job_id=job_id)
     assert isinstance(event, events.AudioStored)
     return event

@@ -26,12 +26,13 @@ from contracts.events import (
     JobExpired,
     JobPurged,
     JsonObject,
+    Reference,
 )
 from contracts.failures import FailureCode
 from tests.support.analyses import Analyses
 from tests.unit import stories
 from tests.unit.bridge_world import TIMEOUT, World
-from tests.unit.stories import JOB_ID, RESULT, called_back, stored
+from tests.unit.stories import JOB_ID, REFERENCE, RESULT, called_back, stored
 
 OTHER_JOB = "00000000-0000-4000-8000-000000000003"
 SUCCESS: JsonObject = {"status": "success", "result": RESULT}
@@ -198,6 +199,81 @@ async def test_anything_else_is_not_answered_from_the_cache(sha256: str, token_i
     event = await world.replica(version).begin(stored(digest=sha256, token_id=token_id))
     assert of(event) == ASKED
     assert len(world.server.asked) == 2
+
+
+async def done_with_reference(world: World) -> None:
+    await world.bridge.begin(stored(OTHER_JOB, reference=REFERENCE))
+    await world.bridge.finish(
+        AnalysisWebhookReceived.model_validate(called_back(SUCCESS).model_dump() | {"subject": OTHER_JOB})
+    )
+
+
+async def test_the_same_bytes_token_reference_and_version_are_answered_from_the_cache() -> None:
+    world = World()
+    await done_with_reference(world)
+    again = Reference.model_validate_json(REFERENCE.model_dump_json())
+    assert of(await world.bridge.begin(stored(reference=again))) == DONE
+    assert len(world.server.asked) == 1
+
+
+MOVED = [REFERENCE.scripts[0], REFERENCE.scripts[1].model_copy(update={"start_seconds": 2.25})]
+REWORDED = [REFERENCE.scripts[0].model_copy(update={"script": "You can handle the truth!"}), REFERENCE.scripts[1]]
+
+
+@pytest.mark.parametrize(
+    ("changed", "version"),
+    [
+        ({"audio_url": "s3://sori/references/7/00000000000000bb"}, "1"),
+        ({"audio_url": None}, "1"),
+        ({"textgrid_url": None}, "1"),
+        ({"pitch_url": "s3://sori/actors/8.json"}, "1"),
+        ({"scripts": REWORDED}, "1"),
+        ({"scripts": MOVED}, "1"),
+        ({"scripts": REFERENCE.scripts[:1]}, "1"),
+        ({}, "2"),
+    ],
+    ids=[
+        "another voice",
+        "no voice",
+        "no words",
+        "another pitch",
+        "a script reworded",
+        "a script moved",
+        "a script fewer",
+        "another analysis server",
+    ],
+)
+async def test_whatever_a_recording_is_compared_with_a_change_of_it_has_it_analysed_anew(
+    changed: dict[str, object], version: str
+) -> None:
+    world = World()
+    await done_with_reference(world)
+    reference = REFERENCE.model_copy(update=changed)
+    assert of(await world.replica(version).begin(stored(reference=reference))) == ASKED
+    assert world.server.compared_with == [REFERENCE, reference]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(None, REFERENCE), (REFERENCE, None), (None, Reference())], ids=["put in", "removed", "empty"]
+)
+async def test_a_token_that_comes_into_the_catalogue_or_leaves_it_is_analysed_anew(
+    first: Reference | None, second: Reference | None
+) -> None:
+    world = World()
+    await world.bridge.begin(stored(OTHER_JOB, reference=first))
+    await world.bridge.finish(
+        AnalysisWebhookReceived.model_validate(called_back(SUCCESS).model_dump() | {"subject": OTHER_JOB})
+    )
+    assert of(await world.bridge.begin(stored(reference=second))) == ASKED
+
+
+async def test_a_recording_is_asked_for_again_with_what_it_was_compared_with_at_first() -> None:
+    world = World()
+    await world.bridge.begin(stored(reference=REFERENCE))
+    assert of(await world.time_out()) == (AnalysisRequested, 2)
+    assert world.server.compared_with == [REFERENCE, REFERENCE]
+    await world.replica().begin(stored(reference=REFERENCE))
+    assert world.server.compared_with[2] == REFERENCE, "a redelivery too"
 
 
 async def test_a_failure_is_not_cached() -> None:

@@ -1,6 +1,7 @@
 """Calling the analysis server: what each answer means, how much it is asked at once, and that it is left alone."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -21,8 +22,9 @@ from analyzer_bridge.errors import (
     AnalysisServerUnavailableError,
 )
 from analyzer_bridge.settings import Settings
+from contracts.events import Reference
 from tests.support.waiting import until, until_true
-from tests.unit.stories import JOB_ID, S3_URL, TOKEN_ID
+from tests.unit.stories import JOB_ID, REFERENCE, S3_URL, TOKEN_ID
 
 OTHER_JOB = "00000000-0000-4000-8000-000000000001"
 LOOPBACK = "127.0.0.1"
@@ -33,6 +35,7 @@ class Remote:
 
     def __init__(self) -> None:
         self.asked = self.open = self.most = 0
+        self.forms: list[dict[str, str]] = []
         self.status = 200
         self.retry_after: str | None = None
         self.going = asyncio.Event()
@@ -41,6 +44,7 @@ class Remote:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.asked += 1
+        self.forms.append({name: str(value) for name, value in (await request.post()).items()})
         self.open += 1
         self.most = max(self.most, self.open)
         try:
@@ -107,6 +111,35 @@ async def test_what_an_answer_means(remote: Remote, status: int, error: type[Exc
         remote.status = status
         with pytest.raises(error):
             await ask(server)
+
+
+async def test_a_recording_without_a_reference_is_sent_with_the_fields_that_every_server_knows(
+    remote: Remote,
+) -> None:
+    async with calling(remote.port) as server:
+        await ask(server)
+        await server.request(JOB_ID, TOKEN_ID, S3_URL, 1, Reference())
+    assert [set(form) for form in remote.forms] == [{"s3_audio_url", "webhook_url", "video_id"}] * 2
+
+
+async def test_what_there_is_of_a_reference_is_sent_along(remote: Remote) -> None:
+    known = {"s3_audio_url", "webhook_url", "video_id"}
+    async with calling(remote.port) as server:
+        await server.request(JOB_ID, TOKEN_ID, S3_URL, 1, REFERENCE)
+        for name in ("audio_url", "textgrid_url", "pitch_url"):
+            only = Reference.model_validate({name: getattr(REFERENCE, name)})
+            await server.request(JOB_ID, TOKEN_ID, S3_URL, 1, only)
+        await server.request(JOB_ID, TOKEN_ID, S3_URL, 1, Reference(scripts=REFERENCE.scripts))
+    whole, audio, textgrid, pitch, scripts = remote.forms
+    assert whole["s3_reference_url"] == REFERENCE.audio_url
+    assert whole["s3_textgrid_url"] == REFERENCE.textgrid_url
+    assert whole["s3_pitch_url"] == REFERENCE.pitch_url
+    assert json.loads(whole["scripts"]) == [
+        {"script_id": 11, "start_seconds": 0.25, "end_seconds": 1.5, "script": "You can't handle the truth!"},
+        {"script_id": 12, "start_seconds": 2.0, "end_seconds": 3.75, "script": "진실을 감당할 수 없어"},
+    ]
+    others = [set(form) - known for form in (audio, textgrid, pitch, scripts)]
+    assert others == [{"s3_reference_url"}, {"s3_textgrid_url"}, {"s3_pitch_url"}, {"scripts"}]
 
 
 async def test_a_server_that_does_not_listen_is_unavailable(remote: Remote) -> None:

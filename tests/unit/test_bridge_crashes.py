@@ -16,6 +16,7 @@ from contracts.events import (
     Event,
     JobPurged,
     JsonObject,
+    Reference,
 )
 from tests.support.analyses import Analyses
 from tests.unit import stories
@@ -62,10 +63,12 @@ class MortalServer(Server):
         super().__init__(*answers)
         self._life = life
 
-    async def request(self, job_id: str, token_id: str, s3_url: str, attempt: int) -> None:
+    async def request(
+        self, job_id: str, token_id: str, s3_url: str, attempt: int, reference: Reference | None = None
+    ) -> None:
         self._life.step()
         try:
-            await super().request(job_id, token_id, s3_url, attempt)
+            await super().request(job_id, token_id, s3_url, attempt, reference)
         finally:
             self._life.step()
 

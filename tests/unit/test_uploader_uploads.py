@@ -8,7 +8,7 @@ from typing import IO
 
 import pytest
 
-from contracts.events import AudioInfo, AudioStored, Event, UploadReceived, UploadRejected
+from contracts.events import AudioInfo, AudioStored, Event, Reference, UploadReceived, UploadRejected
 from contracts.failures import FailureCode
 from tests.unit import stories
 from uploader.errors import ObjectMissingError, RejectedError
@@ -112,6 +112,18 @@ async def test_a_redelivery_says_the_same_again(lost: bool) -> None:
         del storage.objects[INBOX]
     again = stored(await Uploads(storage, Probe()).store(event))
     assert (again.id, again.data) == (first.id, first.data)
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["inbox deleted", "inbox still there"])
+@pytest.mark.parametrize("reference", [stories.REFERENCE, None], ids=["in the catalogue", "any other token"])
+async def test_what_a_recording_is_compared_with_is_passed_on_as_it_came(
+    reference: Reference | None, lost: bool
+) -> None:
+    storage, event = Storage({INBOX: CONTENT}), stories.received(digest=DIGEST, reference=reference)
+    assert stored(await Uploads(storage, Probe()).store(event)).data.reference == reference
+    if lost:
+        del storage.objects[INBOX]
+    assert stored(await Uploads(storage, Probe()).store(event)).data.reference == reference
 
 
 async def test_an_inbox_object_that_vanishes_before_the_copy_is_found_where_another_replica_kept_it() -> None:

@@ -35,6 +35,7 @@ from contracts.events import (
     JobExpired,
     JobPurged,
     JobPurgedData,
+    Reference,
 )
 from contracts.failures import FailureCode
 
@@ -96,6 +97,7 @@ class Analysis:
     token_id: str | None = None
     s3_url: str | None = None
     cache_key: str | None = None
+    reference: Reference | None = None
     attempt: int = 1
     deadline: datetime | None = None
     """When it is asked for again or given up; None while a message that waits in the broker will ask."""
@@ -140,8 +142,10 @@ class AnalysisServer(Protocol):
     def away_for(self) -> float:
         """Return for how many seconds it is not to be asked anything; 0 when it may be."""
 
-    async def request(self, job_id: str, token_id: str, s3_url: str, attempt: int) -> None:
-        """Ask for an analysis."""
+    async def request(
+        self, job_id: str, token_id: str, s3_url: str, attempt: int, reference: Reference | None = None
+    ) -> None:
+        """Ask for an analysis, and for a comparison when there is a reference."""
 
 
 class Bridge:
@@ -244,6 +248,7 @@ class Bridge:
             s3_url=event.data.s3_url,
             # Only what was really analysed answers others: one document, however often the same bytes come.
             cache_key=key if result is None else None,
+            reference=event.data.reference,
             deadline=datetime.now(UTC) + self._timeout,
             outcome=None if result is None else Outcome.completed(result, by="cache", cached=True),
         )
@@ -274,7 +279,7 @@ class Bridge:
         """Ask; a refusal is recorded as `announced` when a message would bring us back to it after a crash."""
         token_id, s3_url = analysis.token_id or "", analysis.s3_url or ""
         try:
-            await self._server.request(analysis.job_id, token_id, s3_url, analysis.attempt)
+            await self._server.request(analysis.job_id, token_id, s3_url, analysis.attempt, analysis.reference)
         except AnalysisRefusedError as error:
             log.warning("analysis refused", reason=str(error))
             outcome = Outcome.failed(FailureCode.ANALYSIS_REFUSED, by="request")
@@ -353,6 +358,7 @@ def _purged(event: AudioStored | JobPurged) -> Event:
 
 
 def _cache_key(event: AudioStored, version: str) -> str:
-    """Return what an analysis depends on, as one key: the bytes, the token and the analysis server."""
-    parts = (event.data.sha256, event.data.token_id, version)
+    """Return what an analysis depends on, as one key: the bytes, the token, its reference and the analysis server."""
+    reference = event.data.reference
+    parts = (event.data.sha256, event.data.token_id, version, *([] if reference is None else [reference.revision]))
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()

@@ -10,10 +10,12 @@ from typing import Self
 import httpx
 import structlog
 from circuitbreaker import STATE_HALF_OPEN, CircuitBreaker  # type: ignore[import-untyped] # it ships no types
+from pydantic import TypeAdapter
 
 from analyzer_bridge.errors import AnalysisRefusedError, AnalysisServerFailedError, AnalysisServerUnavailableError
 from analyzer_bridge.settings import Settings
 from contracts import webhook
+from contracts.events import Reference, ReferenceScript
 
 log = structlog.get_logger()
 
@@ -32,6 +34,7 @@ LONGEST_REST = 3600.0
 
 _AWAY = {429, 502, 503, 504}
 _TRY_LATER = {408, 425}
+_SCRIPTS = TypeAdapter(list[ReferenceScript])
 
 
 class AnalysisServer:
@@ -68,8 +71,10 @@ class AnalysisServer:
         opened = self._breaker.open_remaining if self._breaker.opened else 0
         return max(opened, self._rests_until - monotonic(), 0.0)
 
-    async def request(self, job_id: str, token_id: str, s3_url: str, attempt: int) -> None:
-        """Return once the server has taken the recording on.
+    async def request(
+        self, job_id: str, token_id: str, s3_url: str, attempt: int, reference: Reference | None = None
+    ) -> None:
+        """Return once the server has taken the recording on; what it compares with is sent when there is a reference.
 
         AnalysisRefusedError when it never will, AnalysisServerFailedError when it could not take this one,
         AnalysisServerUnavailableError when it can take none now, or asked for more time with this one: at once, while
@@ -80,6 +85,7 @@ class AnalysisServer:
             "s3_audio_url": s3_url,
             "webhook_url": webhook.address(self._webhook_url, self._secret, job_id, attempt),
             "video_id": token_id,
+            **({} if reference is None else _compared_with(reference)),
         }
         async with self._open:
             self._leave_alone_when_away()
@@ -140,6 +146,17 @@ class AnalysisServer:
         if response.status_code in _AWAY:
             raise AnalysisServerUnavailableError(f"answered {response.status_code}", _retry_after(response))
         return response
+
+
+def _compared_with(reference: Reference) -> dict[str, str]:
+    """Return the form fields of what there is; servers that know only the older ones pass the others over."""
+    fields = {
+        "s3_textgrid_url": reference.textgrid_url,
+        "s3_pitch_url": reference.pitch_url,
+        "s3_reference_url": reference.audio_url,
+        "scripts": _SCRIPTS.dump_json(reference.scripts).decode() if reference.scripts else None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _check(response: httpx.Response) -> None:

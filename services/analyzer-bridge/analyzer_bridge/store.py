@@ -13,6 +13,7 @@ from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError
 from analyzer_bridge.analyses import Analysis, AnalysisStatus, Outcome
 from analyzer_bridge.batches import Batches
 from analyzer_bridge.errors import AwayError
+from contracts.events import Reference
 from contracts.failures import FailureCode
 
 ANSWER_MS = 5000
@@ -22,10 +23,11 @@ MARK_SECONDS = 7 * 24 * 3600
 _PENDING = AnalysisStatus.PENDING.value
 _PURGED = AnalysisStatus.PURGED.value
 _DUPLICATE_KEY = 11000
+_DESCRIPTION = ("traceparent", "token_id", "s3_url", "cache_key", "reference_json")
 
 
 class Analyses:
-    """The collection; `result_json` is text, since BSON cannot hold every JSON object."""
+    """The collection; `result_json` and `reference_json` are text, since BSON cannot hold every JSON object."""
 
     def __init__(self, url: str) -> None:
         self._client: Any = AsyncIOMotorClient(
@@ -76,7 +78,7 @@ class Analyses:
 
     async def describe(self, analysis: Analysis) -> None:
         """Say what an analysis is of whose webhook overtook its recording; not of one that was purged meanwhile."""
-        fields = {name: getattr(analysis, name) for name in ("traceparent", "token_id", "s3_url", "cache_key")}
+        fields = {name: _document(analysis)[name] for name in _DESCRIPTION}
         with _noticing_outages():
             await self._analyses.update_one({"_id": analysis.job_id, "status": {"$ne": _PURGED}}, {"$set": fields})
 
@@ -163,6 +165,7 @@ def _document(analysis: Analysis) -> dict[str, Any]:
         "token_id": analysis.token_id,
         "s3_url": analysis.s3_url,
         "cache_key": analysis.cache_key,
+        "reference_json": None if analysis.reference is None else analysis.reference.model_dump_json(),
         "attempt": analysis.attempt,
         "deadline": analysis.deadline,
         "created_at": analysis.created_at,
@@ -195,12 +198,14 @@ def _analysis(document: dict[str, Any]) -> Analysis:
             cached=document["cached"],
             by=document.get("concluded_by"),
         )
+    reference_json = document.get("reference_json")  # earlier versions kept none
     return Analysis(
         job_id=document["_id"],
         traceparent=document["traceparent"],
         token_id=document["token_id"],
         s3_url=document["s3_url"],
         cache_key=document["cache_key"],
+        reference=None if reference_json is None else Reference.model_validate_json(reference_json),
         attempt=document["attempt"],
         deadline=document["deadline"],
         created_at=document["created_at"],

@@ -150,6 +150,7 @@ def _stored(event: UploadReceived, url: str, recording: StoredRecording) -> Audi
         sha256=recording.sha256,
         size_bytes=recording.size_bytes,
         audio=recording.audio,
+        reference=event.data.reference,
     )
     return AudioStored.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)
 

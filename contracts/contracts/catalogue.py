@@ -1,9 +1,11 @@
 """The catalogue: tokens, their scripts and their actors, as they come in, are kept and are found."""
 
 import unicodedata
-from typing import Annotated, Any, Self
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 MAX_SCRIPTS = 100
 """Scripts of one token; all of them ride along with every recording of it."""
@@ -16,6 +18,8 @@ LARGEST_TIME = 360_000.0
 """Seconds; no video is longer than a hundred hours."""
 
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+RowId = Annotated[Id, Field(validation_alias=AliasChoices("id", "_id"), examples=[1])]
+"""An id as the API has it, or as a document has it."""
 Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=NAME_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f]*$"),
@@ -37,73 +41,77 @@ Seconds = Annotated[float, Field(ge=0, le=LARGEST_TIME, allow_inf_nan=False, des
 class Body(BaseModel):
     """What a request or a file may hold; anything else in it is refused."""
 
-    model_config = ConfigDict(extra="forbid", validate_by_name=True, validate_by_alias=True)
+    model_config = ConfigDict(extra="forbid")
+
+
+def _in_order(end_time: float, info: ValidationInfo) -> float:
+    if end_time <= info.data.get("start_time", 0.0):
+        raise PydanticCustomError("time_order", "end_time must be greater than start_time")
+    return end_time
 
 
 class TokenBody(Body):
     """A token as it is written: a clip of an actor's speech."""
 
-    token_name: Name
-    actor_name: Name = Field(description="One actor's name or alias, or several with commas between them")
-    category: Name | None = None
-    start_time: Seconds
-    end_time: Seconds
+    token_name: Name = Field(examples=["신에게는 아직 열두 척의 배가 있사옵니다"])
+    actor_name: Name = Field(
+        description="One actor's name or alias, or several with commas between them", examples=["최민식"]
+    )
+    category: Name | None = Field(default=None, examples=["사극"])
+    start_time: Seconds = Field(examples=[61.5])
+    end_time: Seconds = Field(examples=[66.0])
     s3_textgrid_url: S3Address | None = Field(default=None, description="Its words and phones, a Praat TextGrid")
     s3_pitch_url: S3Address | None = Field(
         default=None, description='Its pitch, [{"time": s, "hz": number or null}, …]'
     )
     s3_bgvoice_url: S3Address | None = None
-    youtube_url: WebAddress | None = None
+    youtube_url: WebAddress | None = Field(default=None, examples=["https://www.youtube.com/watch?v=c0ffee"])
     thumbnail_url: WebAddress | None = None
     reference_audio_url: S3Address | None = Field(
         default=None, description="The actor's own speech; set by uploading it too"
     )
 
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        _check_order(self.start_time, self.end_time)
-        return self
+    _check_order = field_validator("end_time")(_in_order)
 
 
 class ScriptBody(Body):
     """A script as it is written: one sentence of a token."""
 
-    token_id: Id
-    start_time: Seconds
-    end_time: Seconds
-    script: Sentence
-    translation: Sentence | None = None
+    token_id: Id = Field(examples=[1])
+    start_time: Seconds = Field(examples=[61.5])
+    end_time: Seconds = Field(examples=[66.0])
+    script: Sentence = Field(examples=["Ask not what your country can do for you."])
+    translation: Sentence | None = Field(
+        default=None, examples=["조국이 당신을 위해 무엇을 할 수 있는지 묻지 마십시오."]
+    )
 
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        _check_order(self.start_time, self.end_time)
-        return self
+    _check_order = field_validator("end_time")(_in_order)
 
 
 class ActorBody(Body):
     """An actor as it is written."""
 
-    name: Name
-    aliases: list[Name] = Field(default_factory=list, max_length=MAX_ALIASES)
+    name: Name = Field(examples=["최민식"])
+    aliases: list[Name] = Field(default_factory=list, max_length=MAX_ALIASES, examples=[["Choi Min-sik"]])
 
 
 class Token(TokenBody):
     """A token with what the catalogue adds to it; the document in `tokens`, without what it is found by."""
 
-    id: Id = Field(alias="_id")
+    id: RowId
     view_count: int = Field(default=0, ge=0)
 
 
 class Script(ScriptBody):
     """A script with its id; the document in `scripts`."""
 
-    id: Id = Field(alias="_id")
+    id: RowId
 
 
 class Actor(ActorBody):
     """An actor with its id; the document in `actors`, without what it is found by."""
 
-    id: Id = Field(alias="_id")
+    id: RowId
 
 
 class TokenDetails(Token):
@@ -112,9 +120,40 @@ class TokenDetails(Token):
     scripts: list[Script]
 
 
+class Views(BaseModel):
+    """How often a token was viewed."""
+
+    id: Id
+    view_count: int = Field(ge=1)
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index of one of the collections; 1 is ascending, -1 descending."""
+
+    collection: str
+    name: str
+    keys: tuple[tuple[str, int], ...]
+    unique: bool = False
+
+
+_BY_ID = ("_id", 1)
+_POPULAR = (("view_count", -1), ("_id", -1))
+INDEXES = (
+    Index("tokens", "popular", _POPULAR),
+    *(Index("tokens", field, ((field, 1), _BY_ID)) for field in ("category", "actors", "grams")),
+    *(Index("tokens", f"{field}_popular", ((field, 1), *_POPULAR)) for field in ("category", "actors", "grams")),
+    Index("tokens", "reference", (("reference_audio_url", 1),)),
+    Index("scripts", "token", (("token_id", 1), ("start_time", 1), _BY_ID)),
+    Index("actors", "name", (("name_key", 1),), unique=True),
+    *(Index("actors", field, ((field, 1), _BY_ID)) for field in ("names", "grams")),
+)
+"""What serves every question: each filter in each order, so that a page is read from an index and nothing is sorted."""
+
+
 def document(row: Token | Script | Actor) -> dict[str, Any]:
     """Return a row as it is kept: its fields under `_id`, and what it is found by; `revision` is the store's."""
-    return {**row.model_dump(by_alias=True), **_found_by(row)}
+    return {"_id": row.id, **row.model_dump(exclude={"id"}), **_found_by(row)}
 
 
 def folded(name: str) -> str:
@@ -153,8 +192,3 @@ def _found_by(row: Token | Script | Actor) -> dict[str, Any]:
         names = list(dict.fromkeys([folded(row.name), *map(folded, row.aliases)]))
         return {"names": names, "name_key": names[0], "grams": sorted({gram for name in names for gram in grams(name)})}
     return {}
-
-
-def _check_order(start_time: float, end_time: float) -> None:
-    if start_time >= end_time:
-        raise ValueError("end_time must be greater than start_time")

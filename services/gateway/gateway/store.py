@@ -1,15 +1,19 @@
-"""MongoDB: inserts jobs, reads and lists them, finds those that need something; and keeps idempotency keys."""
+"""MongoDB: inserts jobs, reads and lists them, finds those that need something; and keeps idempotency keys.
 
-from collections.abc import Iterator
+How MongoDB is spoken to is said here, for the catalogue's store too.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, WriteConcern, timeout
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from contracts.job import Job, Status, is_terminal
 from gateway.batches import Batches
@@ -28,11 +32,23 @@ KEY_SECONDS = 24 * 3600
 """How long an idempotency key is kept."""
 LEASE_MS = 30_000
 """How long a key stays claimed by a request that gives no sign of life."""
+CONFLICT_SECONDS = 5.0
+"""For how long a transaction is begun anew that others are in the way of."""
 _DUPLICATE_KEY = 11000
 _UNSEEN = {"history": 0, "outbox": 0, "audio": 0}
 _SUMMARY = {**_UNSEEN, "result_json": 0}
 _NEWEST = [("created_at", DESCENDING), ("_id", DESCENDING)]
 _ENDED = [status.value for status in Status if is_terminal(status)]
+
+Answer = TypeVar("Answer")
+
+
+class DuplicateError(Exception):
+    """A unique index has this already; `field` is what it is an index of."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"{field} is taken")
+        self.field = field
 
 
 def connected(url: str) -> Any:
@@ -43,7 +59,8 @@ def connected(url: str) -> Any:
     )
 
 
-def _collection(client: Any, name: str) -> Any:
+def collection(client: Any, name: str) -> Any:
+    """Return a collection: what is written is on a majority's disks, what is read is the primary's."""
     return client.get_default_database("sori").get_collection(
         name,
         codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
@@ -52,12 +69,48 @@ def _collection(client: Any, name: str) -> Any:
     )
 
 
+async def in_transaction(client: Any, work: Callable[[Any], Awaitable[Answer]]) -> Answer:
+    """Run `work(session)` in one transaction: all that it does is kept, or nothing.
+
+    It is run again when another transaction was in the way. The driver's own loop would also go on for two minutes
+    while there is no primary.
+    """
+    jitter = wait_random_exponential(multiplier=0.005, max=0.2)
+    conflict = retry_if_exception(_is_conflict)
+    async with await client.start_session() as session:
+        async for attempt in AsyncRetrying(
+            retry=conflict, wait=jitter, stop=stop_after_delay(CONFLICT_SECONDS), reraise=True
+        ):
+            with attempt:
+                async with session.start_transaction(
+                    ReadConcern("snapshot"), WriteConcern("majority", j=True), ReadPreference.PRIMARY, ANSWER_MS
+                ):
+                    answer = await work(session)
+    return answer
+
+
+async def insert(rows: Any, document: dict[str, Any], *, session: Any = None) -> None:
+    """Insert a document; DuplicateError when there is one like it."""
+    with _noticing_duplicates():
+        await rows.insert_one(document, session=session)
+
+
+async def changed(
+    rows: Any, query: dict[str, Any], change: dict[str, Any], *, upsert: bool = False, session: Any = None
+) -> Any:
+    """Change one document; return it as it is then, None when there is none. DuplicateError as for `insert`."""
+    with _noticing_duplicates():
+        return await rows.find_one_and_update(
+            query, change, upsert=upsert, return_document=ReturnDocument.AFTER, session=session
+        )
+
+
 class Jobs:
     """The `jobs` collection as the gateway uses it: it inserts, and reads."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._jobs = _collection(client, "jobs")
+        self._jobs = collection(client, "jobs")
         self._inserts = Batches(self._insert_all)
         self._traceparents = Batches(self._find_traceparents)
 
@@ -72,7 +125,7 @@ class Jobs:
 
     async def insert(self, job: Job) -> bool:
         """Keep a new job; it is on a majority's disks when this returns. False when there is one with this id."""
-        with _noticing_outages():
+        with noticing_outages():
             return await self._inserts.answer(job)
 
     async def find(self, job_id: str) -> Job | None:
@@ -86,19 +139,19 @@ class Jobs:
     async def recording(self, job_id: str) -> Recording | None:
         """Return what a job was made from, None when there is no such job on a majority's disks."""
         jobs = self._jobs.with_options(read_concern=ReadConcern("majority"))
-        with _noticing_outages():
+        with noticing_outages():
             found = await jobs.find_one({"_id": job_id}, {"token_id": 1, "sha256": 1})
         return None if found is None else Recording(found["token_id"], found["sha256"])
 
     async def page(self, wanted: Wanted, after: Place | None, limit: int) -> list[Job]:
         """Return the newest `limit` jobs that are wanted, of those that come `after` a place."""
-        with _noticing_outages():
+        with noticing_outages():
             cursor = self._jobs.find(_query(wanted, after), _SUMMARY).sort(_NEWEST).limit(limit)
             return [_job(document) for document in await cursor.to_list(limit)]
 
     async def ahead(self, job: Job) -> int:
         """Return how many jobs that came before this one are not done either."""
-        with _noticing_outages():
+        with noticing_outages():
             query = {"view.status": Status.PROCESSING.value, "created_at": {"$lt": job.created_at}}
             return int(await self._jobs.count_documents(query))
 
@@ -111,7 +164,7 @@ class Jobs:
 
     async def traceparent(self, job_id: str) -> str | None:
         """Return the trace that the job belongs to, None when there is no such job."""
-        with _noticing_outages():
+        with noticing_outages():
             return await self._traceparents.answer(job_id)
 
     async def unpublished(self, older_than: timedelta, besides: list[str], limit: int) -> list[tuple[str, bytes]]:
@@ -138,7 +191,7 @@ class Jobs:
         return True
 
     async def _find(self, job_id: str, projection: dict[str, int]) -> Job | None:
-        with _noticing_outages():
+        with noticing_outages():
             found = await self._jobs.find_one({"_id": job_id}, projection)
         return None if found is None else _job(found)
 
@@ -164,7 +217,7 @@ class Claims:
     """The `idempotency_keys` collection; leases run by the database's clock, which all replicas share."""
 
     def __init__(self, client: Any) -> None:
-        self._keys = _collection(client, "idempotency_keys")
+        self._keys = collection(client, "idempotency_keys")
         self._prepared = False
 
     async def claim(self, key: str, owner: str, job_id: str) -> Claim:
@@ -176,7 +229,7 @@ class Claims:
             "owner": {"$cond": [free, owner, "$owner"]},
             "lease_until": {"$cond": [free, _LEASE, "$lease_until"]},
         }
-        with _noticing_outages():
+        with noticing_outages():
             await self._prepare()
             stands = await self._keys.find_one_and_update(
                 {"_id": key}, [{"$set": change}], upsert=True, return_document=ReturnDocument.AFTER
@@ -209,11 +262,25 @@ _LEASE = {"$add": ["$$NOW", LEASE_MS]}
 
 
 @contextmanager
-def _noticing_outages() -> Iterator[None]:
+def noticing_outages() -> Iterator[None]:
+    """Make what MongoDB cannot do a BackEndError."""
     try:
         yield
     except PyMongoError as error:
         raise BackEndError("MongoDB") from error
+
+
+@contextmanager
+def _noticing_duplicates() -> Iterator[None]:
+    try:
+        yield
+    except DuplicateKeyError as error:
+        raise DuplicateError(next(iter((error.details or {})["keyPattern"]))) from error
+
+
+def _is_conflict(error: BaseException) -> bool:
+    # Not when the connection was lost, which has the label too.
+    return isinstance(error, OperationFailure) and error.has_error_label("TransientTransactionError")
 
 
 def _job(document: dict[str, Any]) -> Job:

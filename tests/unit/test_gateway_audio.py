@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 
 from gateway.availability import Availability
 from gateway.errors import AudioGoneError, BackEndError, handle_errors
-from gateway.routes.audio import MAX_READERS, audio_routes
+from gateway.routes.audio import audio_routes
+from gateway.routes.places import MAX_READERS, Places
 from gateway.storage import Storage
 from gateway.store import Jobs
 from gateway.submissions import StoredAudio
@@ -71,7 +72,7 @@ def bucket() -> Bucket:
 def app(bucket: Bucket) -> FastAPI:
     made = FastAPI()
     back_ends = Availability({"S3": up, "MongoDB": up})
-    made.include_router(audio_routes(cast("Jobs", Known()), cast("Storage", bucket), back_ends))
+    made.include_router(audio_routes(cast("Jobs", Known()), cast("Storage", bucket), back_ends, Places(MAX_READERS)))
     handle_errors(made)
     return made
 

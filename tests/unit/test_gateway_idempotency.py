@@ -140,12 +140,19 @@ class Claims:
             raise ConnectionError(what)
 
 
+class References:
+    """What recordings are compared with: nothing."""
+
+    async def of(self, _: str) -> None:
+        return None
+
+
 class Desk:
     """The core with its stand-ins."""
 
     def __init__(self) -> None:
         self.inbox, self.jobs, self.claims = Inbox(), Jobs(), Claims()
-        self.core = Idempotency(self.claims, self.jobs, Submissions(self.inbox, self.jobs))
+        self.core = Idempotency(self.claims, self.jobs, Submissions(self.inbox, self.jobs, References()))
 
     async def accept(self, file: File | None = None, token_id: str = stories.TOKEN_ID, key: str = KEY) -> Accepted:
         return await self.core.accept(key, token_id, file or File(), stories.TRACEPARENT)

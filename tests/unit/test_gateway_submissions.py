@@ -87,6 +87,19 @@ class Jobs:
         return True
 
 
+class References:
+    """What recordings are compared with, by token; `error` is what asking raises."""
+
+    def __init__(self) -> None:
+        self.of_tokens: dict[str, events.Reference] = {}
+        self.error: Exception | None = None
+
+    async def of(self, token_id: str) -> events.Reference | None:
+        if self.error:
+            raise self.error
+        return self.of_tokens.get(token_id)
+
+
 class Taken:
     """The core with its stand-ins, and the order of what was done."""
 
@@ -94,7 +107,8 @@ class Taken:
         self.done: list[str] = []
         self.inbox = Inbox(self.done)
         self.jobs = Jobs(self.done, error)
-        self.submissions = Submissions(self.inbox, self.jobs)
+        self.references = References()
+        self.submissions = Submissions(self.inbox, self.jobs, self.references)
 
     async def accept(self, file: Arriving) -> events.UploadReceived:
         return await self.submissions.accept(stories.TOKEN_ID, file, stories.TRACEPARENT)

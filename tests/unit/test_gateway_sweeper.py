@@ -31,8 +31,8 @@ class Inbox:
         for key in keys:
             del self.objects[key]
 
-    async def abort_unfinished(self, moment: datetime) -> int:
-        assert moment == self.asked[-1]
+    async def abort_unfinished(self, prefix: str, moment: datetime) -> int:
+        assert (prefix, moment) == ("inbox/", self.asked[-1])
         self.looks += 1
         if self.looks == 2:
             self.aborted.set()

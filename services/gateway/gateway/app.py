@@ -15,14 +15,19 @@ from contracts import api
 from contracts.problems import Problem
 from gateway import SERVICE
 from gateway.availability import Availability
+from gateway.catalogue_store import Catalogue, Tokens
 from gateway.errors import handle_errors
 from gateway.health import health_routes
 from gateway.idempotency import Idempotency
 from gateway.outbox import Outbox
 from gateway.rabbitmq import RabbitMQ
+from gateway.reference_store import References as ReferenceRecords
+from gateway.reference_sweeper import ReferenceSweeper
+from gateway.references import References
 from gateway.removals import Retention
 from gateway.routes.audio import audio_routes
 from gateway.routes.jobs import reading_routes, removal_routes, retry_routes
+from gateway.routes.places import MAX_READERS, MAX_UPLOADS, Places
 from gateway.routes.uploads import upload_routes
 from gateway.routes.webhook import webhook_routes
 from gateway.settings import Settings
@@ -59,10 +64,16 @@ def create_api(settings: Settings) -> FastAPI:
     sweeper = Sweeper(storage, jobs, timedelta(seconds=settings.inbox_max_age))
     retention = Retention(jobs, rabbitmq, settings.retention)
     back_ends = Availability({"S3": storage.is_up, "MongoDB": jobs.is_up, "RabbitMQ": rabbitmq.is_up})
-    submissions = Submissions(storage, jobs)
+    tokens = Tokens(Catalogue(mongodb))
+    records = ReferenceRecords(mongodb)
+    references = References(tokens, records, storage, settings.s3_bucket_name)
+    reference_sweeper = ReferenceSweeper(records, storage, timedelta(seconds=settings.inbox_max_age))
+    submissions = Submissions(storage, jobs, references)
+    uploads, readers = Places(MAX_UPLOADS), Places(MAX_READERS)
 
     async def drain(_: float) -> None:
         await sweeper.stop()
+        await reference_sweeper.stop()
         await retention.stop()
         await asyncio.sleep(LAST_ANSWERS_SECONDS)
 
@@ -76,6 +87,7 @@ def create_api(settings: Settings) -> FastAPI:
             await rabbitmq.first_connected(FIRST_CONNECTION_SECONDS)
             outbox.start()
             sweeper.start()
+            reference_sweeper.start()
             retention.start()
             stopping.watch()
             yield
@@ -93,9 +105,9 @@ def create_api(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     idempotency = Idempotency(Claims(mongodb), jobs, submissions)
-    app.include_router(upload_routes(settings, submissions, idempotency, outbox, back_ends))
+    app.include_router(upload_routes(settings, submissions, idempotency, outbox, back_ends=back_ends, places=uploads))
     app.include_router(reading_routes(jobs))
-    app.include_router(audio_routes(jobs, storage, back_ends))
+    app.include_router(audio_routes(jobs, storage, back_ends, readers))
     app.include_router(removal_routes(jobs, rabbitmq, back_ends))
     app.include_router(retry_routes(jobs, storage, submissions, outbox, back_ends))
     app.include_router(webhook_routes(settings, jobs, rabbitmq, back_ends))

@@ -113,9 +113,14 @@ class Storage:
             objects = [{"Key": key} for key in keys]
             await self._call("delete_objects", Delete={"Objects": objects, "Quiet": True})
 
-    async def abort_unfinished(self, moment: datetime) -> int:
-        """Abort the inbox's multipart uploads that were begun before `moment`; return how many."""
-        pages = self._s3.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=PREFIX)
+    async def remove_under(self, prefix: str) -> None:
+        """Delete every object whose key starts with `prefix`."""
+        async for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
+            await self.remove_all([found["Key"] for found in page.get("Contents", [])])
+
+    async def abort_unfinished(self, prefix: str, moment: datetime) -> int:
+        """Abort multipart uploads under `prefix` that were begun before `moment`; return how many."""
+        pages = self._s3.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=prefix)
         aborted = 0
         with suppress(self._s3.exceptions.NoSuchUpload):  # rclone says so when there are none
             async for page in pages:

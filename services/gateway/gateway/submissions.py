@@ -12,7 +12,14 @@ import structlog
 from pydantic import JsonValue
 
 from contracts import events, webhook
-from contracts.events import AnalysisWebhookReceived, AnalysisWebhookReceivedData, Event, JsonObject, UploadReceived
+from contracts.events import (
+    AnalysisWebhookReceived,
+    AnalysisWebhookReceivedData,
+    Event,
+    JsonObject,
+    Reference,
+    UploadReceived,
+)
 from contracts.job import Job
 from gateway import SERVICE
 
@@ -80,12 +87,20 @@ class Jobs(Protocol):
         """Keep a new job; False when there is one with this id."""
 
 
+class References(Protocol):
+    """What recordings are compared with."""
+
+    async def of(self, token_id: str) -> Reference | None:
+        """Return what a recording of this token is compared with, None when the catalogue has no such token."""
+
+
 class Submissions:
     """Accepts recordings: once `accept` has returned, the recording reaches its end whatever dies."""
 
-    def __init__(self, inbox: Inbox, jobs: Jobs) -> None:
+    def __init__(self, inbox: Inbox, jobs: Jobs, references: References) -> None:
         self._inbox = inbox
         self._jobs = jobs
+        self._references = references
 
     async def accept(self, token_id: str, file: File, traceparent: str, job_id: str | None = None) -> UploadReceived:
         """Store the file and its job; the event returned is in the job's outbox and is to be published now.
@@ -98,20 +113,33 @@ class Submissions:
             key = f"{PREFIX}{job_id}"
         else:
             key = f"{PREFIX}{job_id}.{secrets.token_hex(8)}"
+        # As the catalogue has it now, and before the bytes come: without MongoDB they would come in vain.
+        reference = await self._references.of(token_id)
         measured = _Measured(file.chunks())
         await self._inbox.write(key, measured)
         data = events.UploadReceivedData(
-            token_id=token_id, inbox_key=key, size_bytes=measured.size_bytes, sha256=measured.sha256
+            token_id=token_id,
+            inbox_key=key,
+            size_bytes=measured.size_bytes,
+            sha256=measured.sha256,
+            reference=reference,
         )
         event = UploadReceived.new(job_id, data, source=SERVICE, traceparent=traceparent)
         await self._insert(Job.received(event, _shown(file.filename)), event)
         return event
 
     async def accept_again(self, job: Job, audio: StoredAudio, traceparent: str) -> UploadReceived:
-        """Make a new job of the recording that is kept of an old one; it goes an upload's way from here on."""
+        """Make a new job of the recording that is kept of an old one; it goes an upload's way from here on.
+
+        It is compared with what the catalogue has by now.
+        """
         job_id = str(uuid4())
         data = events.UploadReceivedData(
-            token_id=job.token_id, inbox_key=f"{PREFIX}{job_id}", size_bytes=audio.size_bytes, sha256=job.sha256
+            token_id=job.token_id,
+            inbox_key=f"{PREFIX}{job_id}",
+            size_bytes=audio.size_bytes,
+            sha256=job.sha256,
+            reference=await self._references.of(job.token_id),
         )
         await self._inbox.take_back(audio, data.inbox_key)
         event = UploadReceived.new(job_id, data, source=SERVICE, traceparent=traceparent)

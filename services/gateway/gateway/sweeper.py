@@ -24,7 +24,7 @@ class Inbox(Protocol):
     async def remove_all(self, keys: list[str]) -> None:
         """Delete objects."""
 
-    async def abort_unfinished(self, moment: datetime) -> int:
+    async def abort_unfinished(self, prefix: str, moment: datetime) -> int:
         """Abort multipart uploads that were begun before `moment`; return how many."""
 
 
@@ -79,7 +79,7 @@ class Sweeper:
             removed += len(again)
             left |= needless
         self._left = left
-        aborted = await self._inbox.abort_unfinished(moment)
+        aborted = await self._inbox.abort_unfinished(PREFIX, moment)
         if removed or aborted:
             log.info("inbox swept", removed=removed, aborted_uploads=aborted)
 

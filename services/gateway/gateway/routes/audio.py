@@ -1,7 +1,7 @@
 """The route that gives a job's recording out."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
@@ -13,12 +13,10 @@ from gateway.availability import Availability
 from gateway.errors import AudioGoneError, ProblemError
 from gateway.ranges import ByteRange, UnsatisfiableRangeError, requested_range
 from gateway.routes.addresses import JobId, canonical
+from gateway.routes.places import Places
 from gateway.storage import Storage
 from gateway.store import Jobs
 from gateway.submissions import StoredAudio
-
-MAX_READERS = 32
-"""Recordings that this process gives out at once; each holds a connection to S3 for as long as its reader takes."""
 
 _PATH = api.JOBS_PATH + "/{job_id}/audio"
 _BYTES = {"audio/*": {"schema": {"type": "string", "format": "binary"}}}
@@ -40,21 +38,9 @@ class Audio(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def audio_routes(jobs: Jobs, storage: Storage, back_ends: Availability) -> APIRouter:
+def audio_routes(jobs: Jobs, storage: Storage, back_ends: Availability, places: Places) -> APIRouter:
     """Return the routes of a job's recording."""
     router = APIRouter(tags=["jobs"])
-    readers = 0
-
-    @contextmanager
-    def place() -> Iterator[None]:
-        nonlocal readers
-        if readers >= MAX_READERS:
-            raise ProblemError(problems.BUSY)
-        readers += 1
-        try:
-            yield
-        finally:
-            readers -= 1
 
     async def found(job_id: str) -> StoredAudio:
         await back_ends.require("S3", "MongoDB")
@@ -92,7 +78,7 @@ def audio_routes(jobs: Jobs, storage: Storage, back_ends: Availability) -> APIRo
         whole = ByteRange(0, audio.size_bytes - 1, audio.size_bytes)
         headers = _headers(audio, part or whole)
         async with AsyncExitStack() as opened:
-            opened.enter_context(place())
+            opened.enter_context(places.taken())
             try:
                 chunks = await opened.enter_async_context(storage.read(audio, (part or whole).asked))
             except AudioGoneError:

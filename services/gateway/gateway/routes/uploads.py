@@ -22,13 +22,12 @@ from gateway.idempotency import (
 )
 from gateway.outbox import Outbox
 from gateway.routes.addresses import Traceparent
+from gateway.routes.places import Places
 from gateway.settings import Settings
 from gateway.submissions import Submissions
 
 log = structlog.get_logger()
 
-MAX_UPLOADS = 100
-"""Uploads that this process takes in at once; each may hold one part of 5 MiB in memory."""
 TOKEN_ID_CHARACTERS = 200
 IN_USE_RETRY_SECONDS = 2
 """When a request whose key is in use may come again: the first will have ended, or the lease is asked about anew."""
@@ -62,11 +61,16 @@ _FILE_BODY: dict[str, Any] = {
 
 
 def upload_routes(
-    settings: Settings, submissions: Submissions, idempotency: Idempotency, outbox: Outbox, back_ends: Availability
+    settings: Settings,
+    submissions: Submissions,
+    idempotency: Idempotency,
+    outbox: Outbox,
+    *,
+    back_ends: Availability,
+    places: Places,
 ) -> APIRouter:
     """Return the route that takes recordings in."""
     router = APIRouter(tags=["jobs"])
-    uploads = 0
 
     async def accepted(key: str | None, token_id: str, form: FileForm, traceparent: str) -> Accepted:
         if key is None:
@@ -111,20 +115,12 @@ def upload_routes(
         traceparent: Traceparent = None,
     ) -> UploadAccepted:
         """Take the recording in while it arrives; answered once it is safe, before it is analysed."""
-        nonlocal uploads
         _check_token_id(token_id)
-        _check_length(request, settings.max_upload_bytes)
         key = _key(request)
-        if uploads >= MAX_UPLOADS:
-            raise ProblemError(problems.BUSY, close=True)
-        content_type = request.headers.get("content-type", "")
-        form = FileForm(content_type, request.stream(), settings.max_upload_bytes)
-        uploads += 1
-        try:
+        with places.taken(close=True):
+            form = file_form(request, settings.max_upload_bytes)
             await back_ends.require("S3", "MongoDB")
             done = await accepted(key, token_id, form, events.continued_trace(traceparent))
-        finally:
-            uploads -= 1
         if done.event is None:
             log.info("upload repeated", job_id=done.job_id)
         else:
@@ -137,6 +133,15 @@ def upload_routes(
         return UploadAccepted(job_id=done.job_id, **links)
 
     return router
+
+
+def file_form(request: Request, max_bytes: int) -> FileForm:
+    """Return the form that a request sends; ProblemError by its headers alone when it cannot be taken in."""
+    length = request.headers.get("content-length", "")
+    # Too large whatever the form's framing takes.
+    if length.isdecimal() and int(length) > max_bytes + FRAMING_BYTES:
+        raise ProblemError(problems.UPLOAD_TOO_LARGE, close=True)
+    return FileForm(request.headers.get("content-type", ""), request.stream(), max_bytes)
 
 
 def job_links(job_id: str) -> dict[str, str]:
@@ -158,10 +163,3 @@ def _check_token_id(token_id: str) -> None:
     printable = all(unicodedata.category(c) not in {"Cc", "Cs"} for c in token_id)
     if not printable or not token_id.strip() or len(token_id) > TOKEN_ID_CHARACTERS:
         raise ProblemError(problems.TOKEN_ID_INVALID, close=True)
-
-
-def _check_length(request: Request, max_bytes: int) -> None:
-    """Refuse by Content-Length what is too large whatever the form's framing takes."""
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > max_bytes + FRAMING_BYTES:
-        raise ProblemError(problems.UPLOAD_TOO_LARGE, close=True)

@@ -4,9 +4,17 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from contracts.catalogue import MAX_SCRIPTS
 from contracts.failures import Language
 
 CONTENT_TYPE = "application/problem+json"
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one of a request's values."""
+
+    field: str = Field(description="Its name; within another one after a dot, such as `aliases.0`")
+    message: str
 
 
 class Problem(BaseModel):
@@ -19,6 +27,11 @@ class Problem(BaseModel):
     status: int
     detail: str
     code: str
+    errors: list[FieldProblem] | None = Field(
+        default=None,
+        exclude_if=lambda errors: errors is None,
+        description="With `request_invalid`: every value that is wrong, missing or unknown",
+    )
 
 
 @dataclass(frozen=True)
@@ -30,10 +43,17 @@ class ProblemKind:
     korean: tuple[str, str]
     english: tuple[str, str]
 
-    def body(self, language: Language) -> Problem:
+    def body(self, language: Language, errors: list[FieldProblem] | None = None) -> Problem:
         """Return the body in the caller's language."""
         title, detail = self.english if language == "en" else self.korean
-        return Problem(type=f"/problems/{self.code}", title=title, status=self.status, detail=detail, code=self.code)
+        return Problem(
+            type=f"/problems/{self.code}",
+            title=title,
+            status=self.status,
+            detail=detail,
+            code=self.code,
+            errors=errors,
+        )
 
 
 FILE_MISSING = ProblemKind(
@@ -176,6 +196,48 @@ RESULT_TOO_LARGE = ProblemKind(
     413,
     ("분석 결과가 너무 큽니다", "허용된 최대 크기를 넘어 보관할 수 없습니다."),
     ("Result too large", "The result is over the size limit and cannot be kept."),
+)
+TOKEN_NOT_FOUND = ProblemKind(
+    "token_not_found",
+    404,
+    ("토큰을 찾을 수 없습니다", "token_id를 확인해 주세요."),
+    ("Token not found", "No such token. Check the token_id."),
+)
+SCRIPT_NOT_FOUND = ProblemKind(
+    "script_not_found",
+    404,
+    ("스크립트를 찾을 수 없습니다", "스크립트의 id를 확인해 주세요."),
+    ("Script not found", "No such script. Check its id."),
+)
+ACTOR_NOT_FOUND = ProblemKind(
+    "actor_not_found",
+    404,
+    ("배우를 찾을 수 없습니다", "배우의 id를 확인해 주세요."),
+    ("Actor not found", "No such actor. Check the id."),
+)
+ACTOR_EXISTS = ProblemKind(
+    "actor_exists",
+    409,
+    ("이미 등록된 배우입니다", "같은 이름의 배우가 있습니다. 이름은 대소문자를 구별하지 않습니다."),
+    ("Actor exists", "There is an actor of this name already, in whatever case."),
+)
+TOO_MANY_SCRIPTS = ProblemKind(
+    "too_many_scripts",
+    409,
+    ("스크립트가 너무 많습니다", f"한 토큰의 스크립트는 {MAX_SCRIPTS}개까지입니다."),
+    ("Too many scripts", f"A token has at most {MAX_SCRIPTS} scripts."),
+)
+PRECONDITION_FAILED = ProblemKind(
+    "precondition_failed",
+    412,
+    ("그 사이에 변경되었습니다", "If-Match의 값이 현재와 다릅니다. 다시 읽은 뒤 ETag 헤더의 값으로 보내 주세요."),
+    ("Changed meanwhile", "If-Match is not the current state. Read it again, and send what its ETag header has."),
+)
+BODY_TOO_LARGE = ProblemKind(
+    "body_too_large",
+    413,
+    ("본문이 너무 큽니다", "요청 본문이 허용된 최대 크기를 넘었습니다."),
+    ("Body too large", "The request's body is over the size limit."),
 )
 NOT_FOUND = ProblemKind(
     "not_found",

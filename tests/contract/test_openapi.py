@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from contracts import api, problems
+from contracts import api, catalogue, problems
 from contracts.problems import ProblemKind
 from tests.contract.documents import Document, document, references, resolved
 from tests.support.sori import Sori
@@ -20,6 +20,25 @@ PUBLIC = {
     ("delete", "/jobs/{job_id}"),
     ("post", "/jobs/{job_id}/retry"),
     ("get", "/jobs/{job_id}/audio"),
+    ("post", "/tokens"),
+    ("get", "/tokens"),
+    ("get", "/tokens/{token_id}"),
+    ("put", "/tokens/{token_id}"),
+    ("delete", "/tokens/{token_id}"),
+    ("post", "/tokens/{token_id}/view"),
+    ("post", "/scripts"),
+    ("get", "/scripts"),
+    ("get", "/scripts/token/{token_id}"),
+    ("get", "/scripts/{script_id}"),
+    ("put", "/scripts/{script_id}"),
+    ("delete", "/scripts/{script_id}"),
+    ("post", "/actors"),
+    ("get", "/actors"),
+    ("get", "/actors/search/{name}"),
+    ("get", "/actors/{actor_id}"),
+    ("put", "/actors/{actor_id}"),
+    ("delete", "/actors/{actor_id}"),
+    ("get", "/actors/{actor_id}/tokens"),
     ("post", "/tokens/webhook/analysis-complete"),
     ("post", "/webhook/analysis-complete"),
     ("get", "/health"),
@@ -103,6 +122,29 @@ def test_the_stream_is_described_with_how_to_resume_it(openapi: Document) -> Non
     by_name: dict[str, Any] = {parameter["name"]: parameter for parameter in call["parameters"]}
     assert by_name["Last-Event-ID"]["in"] == "header"
     assert by_name["job_id"]["in"] == "path"
+
+
+@pytest.mark.parametrize("name", ["TokenBody", "ScriptBody", "ActorBody"])
+def test_a_body_of_the_catalogue_is_described_with_examples_that_it_takes(openapi: Document, name: str) -> None:
+    schema = openapi["components"]["schemas"][name]
+    assert schema["additionalProperties"] is False
+    example = {field: values["examples"][0] for field, values in schema["properties"].items() if "examples" in values}
+    assert set(schema["required"]) <= example.keys()
+    assert getattr(catalogue, name).model_validate(example)
+
+
+def test_every_row_has_its_id_by_that_name(openapi: Document) -> None:
+    for name in ("Token", "TokenDetails", "Script", "Actor", "Views"):
+        assert openapi["components"]["schemas"][name]["properties"]["id"]["type"] == "integer"
+        assert "_id" not in openapi["components"]["schemas"][name]["properties"]
+
+
+@pytest.mark.parametrize("path", ["/tokens/{token_id}", "/scripts/{script_id}", "/actors/{actor_id}"])
+def test_changes_of_rows_say_that_they_take_a_precondition(openapi: Document, path: str) -> None:
+    for method in ("put", "delete"):
+        call = operations(openapi)[method, path]
+        assert "if-match" in {parameter["name"] for parameter in call["parameters"]}
+        assert "412" in call["responses"]
 
 
 def test_states_are_described_as_they_are_sent(openapi: Document) -> None:

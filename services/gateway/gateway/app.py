@@ -15,7 +15,7 @@ from contracts import api
 from contracts.problems import Problem
 from gateway import SERVICE
 from gateway.availability import Availability
-from gateway.catalogue_store import Catalogue, Tokens
+from gateway.catalogue_store import Actors, Catalogue, Scripts, Tokens
 from gateway.errors import handle_errors
 from gateway.health import health_routes
 from gateway.idempotency import Idempotency
@@ -25,9 +25,13 @@ from gateway.reference_store import References as ReferenceRecords
 from gateway.reference_sweeper import ReferenceSweeper
 from gateway.references import References
 from gateway.removals import Retention
+from gateway.routes.actors import actor_routes
 from gateway.routes.audio import audio_routes
 from gateway.routes.jobs import reading_routes, removal_routes, retry_routes
 from gateway.routes.places import MAX_READERS, MAX_UPLOADS, Places
+from gateway.routes.references import reference_routes
+from gateway.routes.scripts import script_routes
+from gateway.routes.tokens import token_routes
 from gateway.routes.uploads import upload_routes
 from gateway.routes.webhook import webhook_routes
 from gateway.settings import Settings
@@ -47,7 +51,7 @@ def create_app(settings: Settings) -> ASGIApp:
     return CORSMiddleware(
         _WithoutTrailingSlash(create_api(settings)),
         allow_origins=settings.origins,
-        allow_methods=["GET", "POST", "DELETE"],
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
         allow_headers=["*"],
         expose_headers=["Location", "Retry-After", "Content-Language", "Accept-Ranges", "Content-Range", "ETag"],
         max_age=600,
@@ -64,7 +68,8 @@ def create_api(settings: Settings) -> FastAPI:
     sweeper = Sweeper(storage, jobs, timedelta(seconds=settings.inbox_max_age))
     retention = Retention(jobs, rabbitmq, settings.retention)
     back_ends = Availability({"S3": storage.is_up, "MongoDB": jobs.is_up, "RabbitMQ": rabbitmq.is_up})
-    tokens = Tokens(Catalogue(mongodb))
+    catalogue = Catalogue(mongodb)
+    tokens = Tokens(catalogue)
     records = ReferenceRecords(mongodb)
     references = References(tokens, records, storage, settings.s3_bucket_name)
     reference_sweeper = ReferenceSweeper(records, storage, timedelta(seconds=settings.inbox_max_age))
@@ -99,18 +104,26 @@ def create_api(settings: Settings) -> FastAPI:
     app = FastAPIOffline(
         title="Sori",
         version="1",
-        description="Upload a recording of a token, watch its analysis progress, read the result.",
+        description="Keep a catalogue of tokens; upload a recording of one, watch its progress, read the result.",
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
     )
     idempotency = Idempotency(Claims(mongodb), jobs, submissions)
-    app.include_router(upload_routes(settings, submissions, idempotency, outbox, back_ends=back_ends, places=uploads))
-    app.include_router(reading_routes(jobs))
-    app.include_router(audio_routes(jobs, storage, back_ends, readers))
-    app.include_router(removal_routes(jobs, rabbitmq, back_ends))
-    app.include_router(retry_routes(jobs, storage, submissions, outbox, back_ends))
-    app.include_router(webhook_routes(settings, jobs, rabbitmq, back_ends))
+    routers = (
+        upload_routes(settings, submissions, idempotency, outbox, back_ends=back_ends, places=uploads),
+        reading_routes(jobs),
+        audio_routes(jobs, storage, back_ends, readers),
+        removal_routes(jobs, rabbitmq, back_ends),
+        retry_routes(jobs, storage, submissions, outbox, back_ends),
+        webhook_routes(settings, jobs, rabbitmq, back_ends),
+        token_routes(tokens, back_ends),
+        reference_routes(settings, references, back_ends, uploads),
+        script_routes(tokens, Scripts(catalogue), back_ends),
+        actor_routes(tokens, Actors(catalogue), back_ends),
+    )
+    for router in routers:
+        app.include_router(router)
     checks = {
         "accepting": stopping.is_accepting,
         "rabbitmq": rabbitmq.is_up,
@@ -131,7 +144,8 @@ def _complete_document(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = generated()
         schemas = document["components"]["schemas"]
-        schemas["Problem"] = Problem.model_json_schema()
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(problem.pop("$defs"), Problem=problem)
         document["paths"][api.PROGRESS_PATH] = api.PROGRESS_STREAM
         # FastAPI adds its own validation error to every call with parameters; ours are problem bodies.
         for operation in (operation for path in document["paths"].values() for operation in path.values()):

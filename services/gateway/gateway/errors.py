@@ -1,6 +1,7 @@
 """What the gateway refuses, and how every error becomes a problem body (RFC 9457) in the caller's language.
 
 ProblemError ── carries one of contracts.problems and the headers that go with it
+CatalogueError ── the catalogue's own (gateway.catalogue): each becomes the problem that _CATALOGUE has for it
 BackEndError ── storage, database or broker did not answer; becomes `unavailable`
 AudioGoneError ── a recording was removed after it had been found; each route says what that means to it
 """
@@ -16,14 +17,34 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from contracts import problems
-from contracts.failures import preferred_language
-from contracts.problems import ProblemKind
+from contracts.failures import Language, preferred_language
+from contracts.problems import FieldProblem, ProblemKind
+from gateway.catalogue import (
+    ActorExistsError,
+    ActorNotFoundError,
+    CatalogueError,
+    ChangedError,
+    ScriptNotFoundError,
+    TokenNotFoundError,
+    TooManyScriptsError,
+    entity_tag,
+)
+from gateway.wrong_fields import wrong_fields
 
 log = structlog.get_logger()
 
 RETRY_AFTER_SECONDS = 5
 LINGER_SECONDS = 2.0
 """How long a refused client may go on sending before the connection is cut."""
+
+_CATALOGUE: dict[type[CatalogueError], ProblemKind] = {
+    TokenNotFoundError: problems.TOKEN_NOT_FOUND,
+    ScriptNotFoundError: problems.SCRIPT_NOT_FOUND,
+    ActorNotFoundError: problems.ACTOR_NOT_FOUND,
+    ActorExistsError: problems.ACTOR_EXISTS,
+    TooManyScriptsError: problems.TOO_MANY_SCRIPTS,
+    ChangedError: problems.PRECONDITION_FAILED,
+}
 
 
 class ProblemError(Exception):
@@ -49,14 +70,19 @@ class AudioGoneError(Exception):
 
 
 def problem_response(
-    request: Request, kind: ProblemKind, *, close: bool = False, more: Mapping[str, str] | None = None
+    request: Request,
+    kind: ProblemKind,
+    *,
+    close: bool = False,
+    more: Mapping[str, str] | None = None,
+    errors: list[FieldProblem] | None = None,
 ) -> Response:
     """Return the answer for `kind`; `close` says that nothing more is read from this connection."""
-    language = preferred_language(request.headers.get("accept-language"))
+    language = _language(request)
     headers = {"Content-Language": language, "Cache-Control": "no-store", **(more or {})}
     if kind.status == problems.UNAVAILABLE.status:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    body = kind.body(language).model_dump_json()
+    body = kind.body(language, errors).model_dump_json()
     if close:
         headers["Connection"] = "close"
     response = _LastResponse if close else Response
@@ -78,6 +104,10 @@ class _LastResponse(Response):
         await send({"type": "http.response.body", "body": b""})
 
 
+def _language(request: Request) -> Language:
+    return preferred_language(request.headers.get("accept-language"))
+
+
 def _name(cause: BaseException | None) -> str:
     return "no answer" if cause is None else type(cause).__name__
 
@@ -97,8 +127,13 @@ def handle_errors(app: FastAPI) -> None:
         kind = known.get(error.status_code, problems.REQUEST_INVALID)
         return problem_response(request, kind, more=error.headers)  # Allow, with a 405
 
-    async def on_invalid(request: Request, _: RequestValidationError) -> Response:
-        return problem_response(request, problems.REQUEST_INVALID)
+    async def on_catalogue(request: Request, error: CatalogueError) -> Response:
+        more = {"ETag": entity_tag(error.revision)} if isinstance(error, ChangedError) else None
+        return problem_response(request, _CATALOGUE[type(error)], more=more)
+
+    async def on_invalid(request: Request, error: RequestValidationError) -> Response:
+        errors = wrong_fields(error.errors(), _language(request))
+        return problem_response(request, problems.REQUEST_INVALID, errors=errors)
 
     async def on_gone(request: Request, _: ClientDisconnect) -> Response:
         log.info("client went away", path=request.url.path)
@@ -110,6 +145,7 @@ def handle_errors(app: FastAPI) -> None:
 
     # Starlette types handlers by Exception; each is called with the class it is registered for.
     app.add_exception_handler(ProblemError, on_problem)  # type: ignore[arg-type] # as above
+    app.add_exception_handler(CatalogueError, on_catalogue)  # type: ignore[arg-type] # as above
     app.add_exception_handler(BackEndError, on_back_end)  # type: ignore[arg-type] # as above
     app.add_exception_handler(HTTPException, on_http)  # type: ignore[arg-type] # as above
     app.add_exception_handler(RequestValidationError, on_invalid)  # type: ignore[arg-type] # as above

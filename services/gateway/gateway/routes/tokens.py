@@ -1,0 +1,106 @@
+"""The routes of the catalogue's tokens."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from contracts import api, problems
+from contracts.catalogue import Token, TokenBody, TokenDetails, Views
+from gateway.availability import Availability
+from gateway.catalogue import Order, TokenNotFoundError, WantedTokens
+from gateway.catalogue_store import Tokens
+from gateway.routes.catalogue import (
+    ExpectedRevisions,
+    ListPage,
+    NameText,
+    TokenNumber,
+    catalogue_router,
+    known,
+    tagged,
+)
+
+_ADDRESS = "/tokens/{token_id}"
+_WRITING = (problems.BODY_TOO_LARGE, problems.REQUEST_INVALID, problems.UNAVAILABLE)
+
+
+def token_routes(tokens: Tokens, back_ends: Availability) -> APIRouter:
+    """Return the routes of tokens."""
+    router = catalogue_router("tokens", back_ends)
+
+    @router.post(
+        "/tokens",
+        status_code=201,
+        response_model_exclude_none=True,
+        summary="Add a token",
+        responses=api.problem_answers(*_WRITING),
+    )
+    async def add_token(response: Response, body: TokenBody) -> Token:
+        """Add a token to the catalogue, which gives it an id."""
+        kept = await tokens.add(body)
+        response.headers["Location"] = _ADDRESS.format(token_id=kept.row.id)
+        return tagged(response, kept)
+
+    @router.get(
+        "/tokens",
+        response_model_exclude_none=True,
+        summary="List tokens",
+        responses=api.problem_answers(problems.REQUEST_INVALID, problems.UNAVAILABLE),
+    )
+    async def list_tokens(
+        page: ListPage,
+        category: Annotated[NameText | None, Query(description="Only tokens of this category")] = None,
+        actor: Annotated[NameText | None, Query(description="Only tokens of who has this name or alias")] = None,
+        search: Annotated[
+            NameText | None, Query(description="Only tokens with this in their name or their actors', in any case")
+        ] = None,
+        sort: Annotated[
+            Order, Query(description="By `id`, the `latest` first, or the `popular` first; ids decide between equals")
+        ] = Order.ID,
+    ) -> list[Token]:
+        """Return a part of the list, without scripts; a filter that is empty asks for nothing."""
+        return await tokens.page(WantedTokens(category, actor, search, sort), page)
+
+    @router.get(
+        _ADDRESS,
+        response_model_exclude_none=True,
+        summary="Read a token with its scripts",
+        responses=api.problem_answers(problems.TOKEN_NOT_FOUND, problems.UNAVAILABLE),
+    )
+    async def read_token(response: Response, token_id: TokenNumber) -> TokenDetails:
+        """Return the token with its scripts by start time. Its `ETag` changes with either, and not with views."""
+        token = tagged(response, known(await tokens.find(token_id), TokenNotFoundError))
+        # After the token: of scripts that change meanwhile the tag is too old, which If-Match notices.
+        return TokenDetails(**dict(token), scripts=await tokens.scripts_of(token_id))
+
+    @router.put(
+        _ADDRESS,
+        response_model_exclude_none=True,
+        summary="Replace a token",
+        responses=api.problem_answers(problems.TOKEN_NOT_FOUND, problems.PRECONDITION_FAILED, *_WRITING),
+    )
+    async def replace_token(
+        response: Response, token_id: TokenNumber, body: TokenBody, expected: ExpectedRevisions
+    ) -> Token:
+        """Put this in place of all that the token was, but its id, its views and its scripts."""
+        return tagged(response, await tokens.replace(token_id, body, expected))
+
+    @router.delete(
+        _ADDRESS,
+        status_code=204,
+        summary="Remove a token and its scripts",
+        responses=api.problem_answers(problems.TOKEN_NOT_FOUND, problems.PRECONDITION_FAILED, problems.UNAVAILABLE),
+    )
+    async def remove_token(token_id: TokenNumber, expected: ExpectedRevisions) -> None:
+        """Remove the token and its scripts; jobs of its recordings stay."""
+        await tokens.remove(token_id, expected)
+
+    @router.post(
+        _ADDRESS + "/view",
+        summary="Count a view of a token",
+        responses=api.problem_answers(problems.TOKEN_NOT_FOUND, problems.UNAVAILABLE),
+    )
+    async def view_token(token_id: TokenNumber) -> Views:
+        """Count one more view. Reading counts none."""
+        return await tokens.view(token_id)
+
+    return router

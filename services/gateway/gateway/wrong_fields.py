@@ -1,0 +1,55 @@
+"""What is wrong with each value of a request that does not fit, in words for people."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from contracts.failures import Language
+from contracts.problems import FieldProblem
+
+MAX_FIELDS = 50
+"""Values that one answer names."""
+FIELD_CHARACTERS = 100
+_WORDS = {
+    "missing": ("값이 필요합니다.", "A value is needed."),
+    "extra_forbidden": ("알 수 없는 필드입니다.", "There is no such field."),
+    "json_invalid": ("JSON이 아닙니다.", "This is not JSON."),
+    "time_order": ("end_time은 start_time보다 커야 합니다.", "end_time must be greater than start_time."),
+    "string_too_short": ("{min_length}자 이상이어야 합니다.", "Must have at least {min_length} characters."),
+    "string_too_long": ("{max_length}자 이하여야 합니다.", "Must have at most {max_length} characters."),
+    "string_pattern_mismatch": ("형식이 올바르지 않습니다.", "This is not of the form that is needed."),
+    "too_long": ("{max_length}개 이하여야 합니다.", "Must have at most {max_length} items."),
+    "greater_than_equal": ("{ge} 이상이어야 합니다.", "Must be at least {ge}."),
+    "less_than_equal": ("{le} 이하여야 합니다.", "Must be at most {le}."),
+    "finite_number": ("유한한 숫자여야 합니다.", "Must be a finite number."),
+    "enum": ("허용된 값이 아닙니다: {expected}.", "Must be one of {expected}."),
+    **dict.fromkeys(("string_type", "string_unicode"), ("문자열이어야 합니다.", "Must be text.")),
+    **dict.fromkeys(("float_type", "float_parsing"), ("숫자여야 합니다.", "Must be a number.")),
+    **dict.fromkeys(
+        ("int_type", "int_parsing", "int_from_float", "int_parsing_size"),
+        ("정수여야 합니다.", "Must be an integer."),
+    ),
+    "list_type": ("배열이어야 합니다.", "Must be an array."),
+    "model_attributes_type": (
+        "JSON 객체여야 합니다 (Content-Type: application/json).",
+        "Must be a JSON object (Content-Type: application/json).",
+    ),
+}
+"""By pydantic's own name for what is wrong, in Korean and English, with the limits that it was measured against."""
+_OTHERWISE = ("올바르지 않은 값입니다.", "This value cannot be used.")
+
+
+def wrong_fields(errors: Sequence[Any], language: Language) -> list[FieldProblem]:
+    """Return what pydantic found wrong, by field; never what was sent, and never pydantic's own words."""
+    return [FieldProblem(field=_field(error), message=_message(error, language)) for error in errors[:MAX_FIELDS]]
+
+
+def _field(error: Any) -> str:
+    # The place is first, such as `body`; in what is no JSON at all, a position follows.
+    place, *path = error["loc"]
+    inner = "" if error["type"] == "json_invalid" else ".".join(map(str, path))
+    return (inner or str(place))[:FIELD_CHARACTERS]
+
+
+def _message(error: Any, language: Language) -> str:
+    korean, english = _WORDS.get(error["type"], _OTHERWISE)
+    return (english if language == "en" else korean).format(**error.get("ctx", {}))

@@ -121,6 +121,34 @@ async def test_a_recording_is_stored_before_its_job_is_kept() -> None:
     assert taken.inbox.objects == {event.data.inbox_key: b"".join(CONTENT)}
 
 
+async def test_a_recording_is_compared_with_what_its_token_has_when_it_comes() -> None:
+    taken = Taken()
+    assert (await taken.accept(Arriving(CONTENT))).data.reference is None
+    taken.references.of_tokens[stories.TOKEN_ID] = stories.REFERENCE
+    event = await taken.accept(Arriving(CONTENT))
+    assert event.data.reference == stories.REFERENCE
+    assert events.decode((taken.jobs.inserted[-1].outbox or "").encode()) == event
+
+
+async def test_a_recording_that_is_analysed_again_is_compared_with_what_its_token_has_by_now() -> None:
+    taken = Taken()
+    await taken.accept(Arriving(CONTENT))
+    (job,) = taken.jobs.inserted
+    audio = StoredAudio(f"audio/{job.job_id}.wav", 4, "audio/wav", '"1"')
+    taken.inbox.kept[audio.key] = b"RIFF"
+    taken.references.of_tokens[stories.TOKEN_ID] = stories.REFERENCE
+    event = await taken.submissions.accept_again(job, audio, stories.TRACEPARENT)
+    assert event.data.reference == stories.REFERENCE
+
+
+async def test_a_catalogue_that_does_not_answer_refuses_the_recording_before_its_bytes_are_stored() -> None:
+    taken = Taken()
+    taken.references.error = BackEndError("MongoDB")
+    with pytest.raises(BackEndError):
+        await taken.accept(Arriving(CONTENT))
+    assert taken.done == []
+
+
 async def test_the_event_describes_the_bytes_and_lies_in_the_outbox() -> None:
     taken = Taken()
     event = await taken.accept(Arriving(CONTENT))

@@ -44,21 +44,6 @@ IdempotencyKey = Annotated[
     ),
 ]
 
-_FILE_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary", "description": "The recording"}},
-                }
-            }
-        },
-    }
-}
-
 
 def upload_routes(
     settings: Settings,
@@ -105,7 +90,7 @@ def upload_routes(
             problems.BUSY,
             problems.UNAVAILABLE,
         ),
-        openapi_extra=_FILE_BODY,
+        openapi_extra=file_body("The recording"),
     )
     async def upload_audio(
         request: Request,
@@ -133,6 +118,13 @@ def upload_routes(
         return UploadAccepted(job_id=done.job_id, **links)
 
     return router
+
+
+def file_body(description: str) -> dict[str, Any]:
+    """Return what the OpenAPI document says of a body that `file_form` reads."""
+    file = {"type": "string", "format": "binary", "description": description}
+    form = {"type": "object", "required": ["file"], "properties": {"file": file}}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
 
 
 def file_form(request: Request, max_bytes: int) -> FileForm:

@@ -1,0 +1,153 @@
+"""The gateway's references in memory: records, tokens and the bucket, as the real ones behave, for unit tests."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from contracts.catalogue import Script, Token
+from gateway.catalogue import ChangedError, Expected, Kept, TokenNotFoundError
+from gateway.references import Record
+
+Step = Callable[[], None]
+Change = Callable[[Record], Record]
+
+
+class Records:
+    """The `references` collection; `step` is called before and after each change."""
+
+    def __init__(self, tokens: "Tokens", step: Step = lambda: None) -> None:
+        self.kept: dict[str, Record] = {}
+        self._tokens = tokens
+        self._step = step
+
+    async def add(self, key: str) -> None:
+        """Keep a new one."""
+        await self._turn()
+        assert key not in self.kept
+        self.kept[key] = Record(key, unused_since=datetime.now(UTC))
+        self._step()
+
+    async def renew(self, key: str) -> bool:
+        """Begin its time anew."""
+        return await self._change(
+            key, lambda one: one.swept_at is None, lambda one: replace(one, unused_since=datetime.now(UTC))
+        )
+
+    async def all(self) -> list[Record]:
+        """Return every record."""
+        await asyncio.sleep(0)
+        return list(self.kept.values())
+
+    async def named(self) -> list[str]:
+        """Return what the tokens name."""
+        await asyncio.sleep(0)
+        urls = [kept.row.reference_audio_url for kept in self._tokens.kept.values()]
+        return [url for url in urls if url is not None]
+
+    async def mark_used(self, keys: list[str]) -> None:
+        """Note that these are used."""
+        for key in keys:
+            await self._change(key, lambda one: one.swept_at is None, lambda one: replace(one, unused_since=None))
+
+    async def mark_unused(self, keys: list[str]) -> None:
+        """Note that these are not."""
+        for key in keys:
+            await self._change(
+                key, lambda one: one.unused_since is None, lambda one: replace(one, unused_since=datetime.now(UTC))
+            )
+
+    async def condemn(self, record: Record) -> bool:
+        """Note that one is being swept."""
+        return await self._change(
+            record.key, lambda one: one == record, lambda one: replace(one, swept_at=datetime.now(UTC))
+        )
+
+    async def forget(self, key: str) -> None:
+        """Remove the record."""
+        await self._turn()
+        self.kept.pop(key, None)
+        self._step()
+
+    async def _change(self, key: str, meant: Callable[[Record], bool], change: Change) -> bool:
+        await self._turn()
+        record = self.kept.get(key)
+        if record is None or not meant(record):
+            return False
+        self.kept[key] = change(record)
+        self._step()
+        return True
+
+    async def _turn(self) -> None:
+        await asyncio.sleep(0)
+        self._step()
+
+
+class Tokens:
+    """The catalogue; `asked` counts the questions."""
+
+    def __init__(self, *tokens: Token, scripts: tuple[Script, ...] = (), step: Step = lambda: None) -> None:
+        self.kept = {token.id: Kept(token, 1) for token in tokens}
+        self.scripts = list(scripts)
+        self.asked = 0
+        self._step = step
+
+    async def find(self, token_id: int) -> Kept[Token] | None:
+        """Return the token."""
+        await asyncio.sleep(0)
+        self.asked += 1
+        return self.kept.get(token_id)
+
+    async def scripts_of(self, token_id: int) -> list[Script]:
+        """Return its scripts."""
+        await asyncio.sleep(0)
+        self.asked += 1
+        return [script for script in self.scripts if script.token_id == token_id]
+
+    async def set_reference(self, token_id: int, url: str, expected: Expected) -> Kept[Token]:
+        """Make this the token's reference audio."""
+        await asyncio.sleep(0)
+        self._step()
+        before = self.kept.get(token_id)
+        if before is None:
+            raise TokenNotFoundError
+        if expected is not None and before.revision not in expected:
+            raise ChangedError(before.revision)
+        self.name(token_id, url)
+        self._step()
+        return self.kept[token_id]
+
+    def name(self, token_id: int, url: str | None) -> None:
+        """Have a token name this, as a PUT of the whole row does."""
+        before = self.kept[token_id]
+        row = before.row.model_copy(update={"reference_audio_url": url})
+        self.kept[token_id] = Kept(row, before.revision + 1)
+
+
+class Bucket:
+    """S3 in memory: all of an object or nothing."""
+
+    def __init__(self, step: Step = lambda: None) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.aborted: list[tuple[str, datetime]] = []
+        self._step = step
+
+    async def write(self, key: str, chunks: AsyncIterator[bytes]) -> None:
+        """Store all of the chunks."""
+        content = b"".join([chunk async for chunk in chunks])
+        self._step()
+        self.objects[key] = content
+        self._step()
+
+    async def remove_under(self, prefix: str) -> None:
+        """Delete all of these."""
+        await asyncio.sleep(0)
+        for key in [key for key in self.objects if key.startswith(prefix)]:
+            self._step()
+            del self.objects[key]
+        self._step()
+
+    async def abort_unfinished(self, prefix: str, moment: datetime) -> int:
+        """Note that this was asked."""
+        self.aborted.append((prefix, moment))
+        return 0

@@ -205,8 +205,9 @@ async def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Asyn
 
 async def test_a_recording_comes_back_as_its_analysis(store: Store, server: Program, receiver: Receiver) -> None:
     audio = store.put("audio/한 글?#%.wav", speech(SENTENCE, voice="en-us"))
+    script = {"script_id": 7, "start_seconds": 0, "end_seconds": 2.5, "script": SENTENCE, "translation": "여우"}
     answer = await server.analyse(
-        audio, receiver.address("/hook?a=1&signature=s%20x"), script=SENTENCE, s3_pitch_url=""
+        audio, receiver.address("/hook?a=1&signature=s%20x"), scripts=json.dumps([script]), s3_pitch_url=""
     )
     assert answer.status_code == 200
     assert answer.json().keys() == {"job_id", "status"}

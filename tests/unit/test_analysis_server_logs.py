@@ -65,5 +65,5 @@ def test_the_http_client_does_not_log_the_addresses_it_calls(capsys: pytest.Capt
 
 
 def test_a_job_does_not_show_its_webhook() -> None:
-    job = Job("j", "s3://b/k", "k", f"http://host/?{SECRET}", "v", None, None)
+    job = Job("j", "s3://b/k", "k", f"http://host/?{SECRET}", "v", (), {}, None)
     assert SECRET not in repr(job)

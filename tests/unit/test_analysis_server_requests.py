@@ -59,7 +59,7 @@ async def test_a_missing_field_is_named(client: httpx.AsyncClient, field: str) -
         ("webhook_url", "http://host/\r\nX: y", "webhook_url_invalid"),
         ("webhook_url", "http://[::1/", "webhook_url_invalid"),
         ("video_id", "x" * 2000, "field_too_long"),
-        ("script", "x" * 20_001, "field_too_long"),
+        ("s3_reference_url", "x" * 5000, "field_too_long"),
     ],
 )
 async def test_a_bad_value_has_its_code(client: httpx.AsyncClient, field: str, value: str, code: str) -> None:
@@ -71,7 +71,7 @@ async def test_an_endless_body_is_cut_off(client: httpx.AsyncClient) -> None:
 
     async def endless() -> AsyncIterator[bytes]:
         nonlocal read
-        yield b"script="
+        yield b"scripts="
         while True:
             read += 65_536
             yield b"x" * 65_536
@@ -83,7 +83,7 @@ async def test_an_endless_body_is_cut_off(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_body_declared_too_large_is_refused(client: httpx.AsyncClient) -> None:
-    assert await problem(client, GOOD | {"script": "x" * MAX_BODY_BYTES}) == (413, "body_too_large")
+    assert await problem(client, GOOD | {"scripts": "x" * MAX_BODY_BYTES}) == (413, "body_too_large")
 
 
 async def test_a_body_that_is_no_form_is_refused(client: httpx.AsyncClient) -> None:

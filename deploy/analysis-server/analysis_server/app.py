@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 import structlog
 from fastapi import FastAPI
 
+from analysis_server.addresses import Addresses
 from analysis_server.health import health_routes
 from analysis_server.jobs import Jobs
+from analysis_server.references import References
 from analysis_server.routes import BodyLimit, analysis_routes, answer_with_problems
 from analysis_server.settings import Settings
 from analysis_server.storage import Storage
@@ -23,7 +25,17 @@ def create_app(settings: Settings) -> FastAPI:
     storage = Storage(settings)
     workers = Workers(settings.workers, settings.max_audio_seconds, settings.max_analysis_seconds)
     callbacks = Webhook(settings.webhook_attempts)
-    jobs = Jobs(storage, workers, callbacks, limit=settings.max_jobs, at_once=settings.workers)
+    addresses = Addresses(settings.s3_bucket_name, settings.s3_endpoint_url)
+    references = References(storage, addresses, workers, settings)
+    jobs = Jobs(
+        storage,
+        references,
+        workers,
+        callbacks,
+        limit=settings.max_jobs,
+        at_once=settings.workers,
+        max_audio_bytes=settings.max_audio_bytes,
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -40,6 +52,6 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Sori analysis server", lifespan=lifespan)
     answer_with_problems(app)
     app.add_middleware(BodyLimit)
-    app.include_router(analysis_routes(jobs, settings.s3_bucket_name))
+    app.include_router(analysis_routes(jobs, addresses))
     app.include_router(health_routes(storage, workers, jobs))
     return app

@@ -2,6 +2,8 @@
 
 - ProblemError: a request is refused; becomes an application/problem+json answer (RFC 9457)
 - AnalysisError: an accepted job fails; its sentence goes to the webhook
+- StorageError: an object cannot be had from S3
+- UnusableFileError: a reference's file cannot be used; the job goes on without it
 """
 
 
@@ -23,4 +25,21 @@ class AnalysisError(Exception):
     def __init__(self, code: str, sentence: str) -> None:
         super().__init__(code, sentence)
         self.code = code
+        self.sentence = sentence
+
+
+class StorageError(Exception):
+    """An object that cannot be had; `fault` is one of missing, forbidden, too_large, unavailable."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(fault)
+        self.fault = fault
+
+
+class UnusableFileError(Exception):
+    """A file that is left out, with a word for programs and a sentence for people."""
+
+    def __init__(self, fault: str, sentence: str) -> None:
+        super().__init__(fault, sentence)
+        self.fault = fault
         self.sentence = sentence

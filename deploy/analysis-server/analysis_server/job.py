@@ -1,6 +1,10 @@
 """What one accepted request asks for."""
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+Part = Literal["reference", "textgrid", "pitch"]
+"""What a recording may be compared with: the actor's sound, and the words and the pitch that were marked in it."""
 
 
 @dataclass(frozen=True)
@@ -22,5 +26,6 @@ class Job:
     key: str
     webhook_url: str = field(repr=False)  # its query holds a signature
     video_id: str
-    script: str | None
+    scripts: tuple[Script, ...]
+    reference: dict[Part, str]  # addresses, as they came
     traceparent: str | None

@@ -9,8 +9,9 @@ from typing import Any
 import structlog
 
 from analysis_server import webhook
-from analysis_server.errors import AnalysisError, ProblemError
+from analysis_server.errors import AnalysisError, ProblemError, StorageError
 from analysis_server.job import Job
+from analysis_server.references import References
 from analysis_server.storage import Storage
 from analysis_server.webhook import Webhook
 from analysis_server.workers import Workers
@@ -18,6 +19,16 @@ from analysis_server.workers import Workers
 _log = structlog.get_logger()
 
 _RETRY_AFTER_S = 10
+_NOT_FETCHED = {
+    "missing": "There is no recording at the given S3 address.",
+    "forbidden": "This server is not allowed to read the recording.",
+    "too_large": "The recording's file is larger than {limit} bytes.",
+    "unavailable": "The storage of the recording could not be reached.",
+}
+_NOT_COMPARED = {
+    "code": "comparison_failed",
+    "text": "The scripts and the reference were left out: comparing with them failed for a reason that is ours.",
+}
 _UNEXPECTED = "The analysis failed for a reason that is ours; the analysis server's log has it."
 
 
@@ -32,8 +43,20 @@ class _InHand:
 class Jobs:
     """All jobs in hand: at most `limit`, of which one more than there are workers is fetched or analysed at a time."""
 
-    def __init__(self, storage: Storage, workers: Workers, callbacks: Webhook, limit: int, at_once: int) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        references: References,
+        workers: Workers,
+        callbacks: Webhook,
+        *,
+        limit: int,
+        at_once: int,
+        max_audio_bytes: int,
+    ) -> None:
         self._storage = storage
+        self._references = references
+        self._max_audio_bytes = max_audio_bytes
         self._workers = workers
         self._webhook = callbacks
         self._limit = limit
@@ -71,6 +94,7 @@ class Jobs:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        await self._references.stop()
         await asyncio.gather(*(self._report_at_last(mine) for mine in left.values()))
 
     async def _run(self, mine: _InHand) -> None:
@@ -105,9 +129,33 @@ class Jobs:
     async def _analysed(self, job: Job) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="sori-analysis-") as folder:
             path = Path(folder, "recording")
-            await self._storage.fetch(job.key, path)
+            await self._fetched(job, path)
             _log.info("recording-fetched")
-            return await self._workers.analyse(path, job.script)
+            known = await self._references.known(job)
+            result = await self._compared(job, path, known.voice)
+            return {**result, "warnings": [*known.warnings, *result["warnings"]]}
+
+    async def _fetched(self, job: Job, path: Path) -> None:
+        limit = self._max_audio_bytes
+        try:
+            await self._storage.fetch(job.key, path, limit)
+        except StorageError as error:
+            raise AnalysisError(
+                f"audio_{error.fault}", _NOT_FETCHED[error.fault].format(limit=limit)
+            ) from error.__cause__
+
+    async def _compared(self, job: Job, path: Path, reference: bytes | None) -> dict[str, Any]:
+        """Return the result; a comparison that fails unexpectedly takes nothing but itself from it."""
+        try:
+            return await self._workers.analyse(path, job.scripts, reference)
+        except AnalysisError:
+            raise
+        except Exception:
+            if reference is None and not job.scripts:
+                raise
+            _log.exception("comparison-failed")
+        result = await self._workers.analyse(path, (), None)
+        return {**result, "warnings": [_NOT_COMPARED, *result["warnings"]]}
 
 
 def _trace(job: Job) -> dict[str, str]:

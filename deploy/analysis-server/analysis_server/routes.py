@@ -7,17 +7,18 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, FastAPI, Form, Header, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from analysis_server.addresses import AddressError, Addresses, OtherBucketError
 from analysis_server.errors import ProblemError
-from analysis_server.job import Job
+from analysis_server.job import Job, Part, Script
 from analysis_server.jobs import Jobs
-from analysis_server.storage import AddressError, OtherBucketError, key_of
 
-MAX_BODY_BYTES = 256 * 1024
+MAX_BODY_BYTES = 1024 * 1024
+MAX_SCRIPTS, MAX_SCRIPT_CHARACTERS = 100, 500
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _Address = Annotated[str, Field(max_length=4096)]
 
@@ -28,9 +29,30 @@ class AnalyzeForm(BaseModel):
     s3_audio_url: _Address = Field(description="s3://bucket/key, in the bucket that this server is set up for")
     webhook_url: _Address = Field(description="http(s) address that is called, as it is, with the outcome")
     video_id: str = Field(max_length=1024, description="Sent back with the result")
-    s3_textgrid_url: _Address | None = Field(None, description="Accepted; not used yet")
-    s3_pitch_url: _Address | None = Field(None, description="Accepted; not used yet")
-    script: str | None = Field(None, max_length=20_000, description="The English text spoken, for word and phone times")
+    s3_reference_url: _Address | None = Field(None, description="The actor's speech, to compare the recording with")
+    s3_textgrid_url: _Address | None = Field(None, description="The actor's words and phones, a Praat TextGrid")
+    s3_pitch_url: _Address | None = Field(
+        None, description='The actor\'s pitch, [{"time": s, "hz": number or null}, …]'
+    )
+    scripts: str | None = Field(
+        None,
+        description="The English sentences spoken, JSON: "
+        '[{"script_id": 1, "start_seconds": 0.5, "end_seconds": 2.5, "script": "text"}, …]',
+    )
+
+
+class ScriptField(BaseModel):
+    """A script in the form's field; what else it may have is passed over."""
+
+    model_config = ConfigDict(strict=True, str_strip_whitespace=True)
+
+    script_id: int = Field(ge=1)
+    start_seconds: float = Field(allow_inf_nan=False)
+    end_seconds: float = Field(allow_inf_nan=False)
+    script: str = Field(min_length=1, max_length=MAX_SCRIPT_CHARACTERS)
+
+
+_SCRIPTS = TypeAdapter(Annotated[list[ScriptField], Field(max_length=MAX_SCRIPTS)])
 
 
 class Accepted(BaseModel):
@@ -40,7 +62,7 @@ class Accepted(BaseModel):
     status: Literal["processing"] = "processing"
 
 
-def analysis_routes(jobs: Jobs, bucket: str) -> APIRouter:
+def analysis_routes(jobs: Jobs, addresses: Addresses) -> APIRouter:
     """Return the one route that takes work."""
     router = APIRouter(tags=["analysis"])
 
@@ -48,18 +70,18 @@ def analysis_routes(jobs: Jobs, bucket: str) -> APIRouter:
     async def analyze_voice(
         form: Annotated[AnalyzeForm, Form()], traceparent: Annotated[str | None, Header()] = None
     ) -> Accepted:
-        job = _job(form, bucket, traceparent)
+        job = _job(form, addresses, traceparent)
         jobs.accept(job)
         return Accepted(job_id=job.job_id)
 
     return router
 
 
-def _job(form: AnalyzeForm, bucket: str, traceparent: str | None) -> Job:
+def _job(form: AnalyzeForm, addresses: Addresses, traceparent: str | None) -> Job:
     if not _is_web_address(form.webhook_url):
         raise _invalid("webhook_url_invalid", "webhook_url must be an http:// or https:// address.")
     try:
-        key = key_of(form.s3_audio_url, bucket)
+        key = addresses.key_of(form.s3_audio_url)
     except AddressError:
         raise _invalid("audio_url_invalid", "s3_audio_url must look like s3://bucket/key.") from None
     except OtherBucketError:
@@ -70,9 +92,35 @@ def _job(form: AnalyzeForm, bucket: str, traceparent: str | None) -> Job:
         key=key,
         webhook_url=form.webhook_url,
         video_id=form.video_id,
-        script=form.script or None,
+        scripts=_scripts(form.scripts) if form.scripts else (),
+        reference=_reference(form),
         traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None,
     )
+
+
+def _scripts(text: str) -> tuple[Script, ...]:
+    """Return the scripts in the order in which they are spoken."""
+    try:
+        given = _SCRIPTS.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        raise _invalid("scripts_invalid", f"scripts{where}: {first['msg']}.") from None
+    if any(script.start_seconds >= script.end_seconds for script in given):
+        raise _invalid("scripts_invalid", "scripts: start_seconds must be before end_seconds.")
+    if len({script.script_id for script in given}) < len(given):
+        raise _invalid("scripts_invalid", "scripts: each script_id must be there once.")
+    return tuple(Script(**script.model_dump()) for script in sorted(given, key=lambda script: script.start_seconds))
+
+
+def _reference(form: AnalyzeForm) -> dict[Part, str]:
+    """Return the addresses that there are; whether they can be used is found out later, and never fails the job."""
+    parts: dict[Part, str | None] = {
+        "reference": form.s3_reference_url,
+        "textgrid": form.s3_textgrid_url,
+        "pitch": form.s3_pitch_url,
+    }
+    return {part: address for part, address in parts.items() if address}
 
 
 def _is_web_address(url: str) -> bool:

@@ -1,44 +1,26 @@
-"""S3: which recordings may be fetched, and fetching one to a local file with bounded memory."""
+"""S3: fetching an object to a local file with bounded memory, and keeping small ones."""
 
 import asyncio
-import re
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aioboto3
 from aiohttp import ClientError as StreamError
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
-from analysis_server.errors import AnalysisError
+from analysis_server.errors import StorageError
 from analysis_server.settings import Settings
 
-_S3_URL = re.compile(r"s3://([^/]+)/(.+)", re.DOTALL)
+_Answer = TypeVar("_Answer")
+
 _CHUNK = 1024 * 1024
 _CHECK_SECONDS = 3
 _NOT_THERE = {"NoSuchKey", "NoSuchBucket", "404", "NotFound"}
 _PASSING = (BotoCoreError, StreamError, OSError, TimeoutError)  # the network's or the store's trouble
-
-
-class OtherBucketError(Exception):
-    """The address names a bucket that this server was not set up for."""
-
-
-class AddressError(Exception):
-    """The address is not of the form s3://bucket/key."""
-
-
-def key_of(s3_url: str, bucket: str) -> str:
-    """Return the key within `bucket` that an s3:// address names; raises AddressError or OtherBucketError."""
-    match = _S3_URL.fullmatch(s3_url)
-    # A store that keeps objects as files could be led out of its bucket by such parts.
-    if match is None or {".", ".."} & set(match[2].split("/")) or not match[2].isprintable():
-        raise AddressError
-    if match[1] != bucket:
-        raise OtherBucketError
-    return match[2]
 
 
 class Storage:
@@ -60,7 +42,7 @@ class Storage:
             connect_timeout=5,
             read_timeout=30,
             max_pool_connections=32,
-            retries={"total_max_attempts": 2, "mode": "standard"},  # fetch() tries again itself
+            retries={"total_max_attempts": 2, "mode": "standard"},  # we try again ourselves
         )
         client = session.client("s3", endpoint_url=self._settings.s3_endpoint_url, config=limits)
         self._s3 = await self._stack.enter_async_context(client)
@@ -69,23 +51,24 @@ class Storage:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def fetch(self, key: str, path: Path) -> None:
-        """Write the object to `path`, a chunk at a time, trying again for `STORAGE_SECONDS` when the store is away.
+    async def fetch(self, key: str, path: Path, limit: int) -> str:
+        """Write the object to `path`, a chunk at a time, and return its ETag; raises StorageError, as all of these do.
 
-        Raises AnalysisError `audio_missing`, `audio_too_large`, `audio_forbidden` or `storage_unavailable`.
+        While the store is away each of them tries again for `STORAGE_SECONDS`.
         """
-        attempts = AsyncRetrying(
-            retry=retry_if_exception_type(_PASSING),
-            stop=stop_after_delay(self._settings.storage_seconds),
-            wait=wait_exponential_jitter(initial=0.2, max=5),
-            reraise=True,
-        )
-        try:
-            await attempts(self._fetch, key, path)
-        except ClientError as error:
-            raise _refusal(error) from error
-        except _PASSING as error:
-            raise AnalysisError("storage_unavailable", "The storage of the recording could not be reached.") from error
+        return await self._patiently(self._fetch, key, path, limit)
+
+    async def look(self, key: str, limit: int) -> str:
+        """Return the ETag of an object of at most `limit` bytes."""
+        return await self._patiently(self._look, key, limit)
+
+    async def read(self, key: str, limit: int) -> bytes:
+        """Return an object of at most `limit` bytes."""
+        return await self._patiently(self._read, key, limit)
+
+    async def write(self, key: str, content: bytes) -> None:
+        """Write a small object."""
+        await self._patiently(self._write, key, content)
 
     async def is_reachable(self) -> bool:
         """Say whether the bucket answers; a key that may only read objects is told 403, which is an answer too."""
@@ -98,29 +81,63 @@ class Storage:
             return False
         return True
 
-    async def _fetch(self, key: str, path: Path) -> None:
-        answer = await self._s3.get_object(Bucket=self._settings.s3_bucket_name, Key=key)
-        body = answer["Body"]
-        async with body:
-            self._check_size(answer["ContentLength"])
+    async def _patiently(self, call: Callable[..., Awaitable[_Answer]], *asked: Any) -> _Answer:
+        attempts = AsyncRetrying(
+            retry=retry_if_exception(_may_pass),
+            stop=stop_after_delay(self._settings.storage_seconds),
+            wait=wait_exponential_jitter(initial=0.2, max=5),
+            reraise=True,
+        )
+        try:
+            return await attempts(call, *asked)
+        except ClientError as error:
+            raise StorageError(_fault(error)) from error
+        except _PASSING as error:
+            raise StorageError("unavailable") from error
+
+    async def _fetch(self, key: str, path: Path, limit: int) -> str:
+        async with self._opened(key, limit) as (body, etag):
             with path.open("wb") as file:
                 # The HTTP client holds the stream to its declared length: less is an error, more is not read.
                 async for chunk in body.iter_chunks(_CHUNK):
                     await asyncio.to_thread(file.write, chunk)
+        return etag
 
-    def _check_size(self, size: int) -> None:
-        limit = self._settings.max_audio_bytes
-        if size > limit:
-            raise AnalysisError("audio_too_large", f"The recording's file is larger than {limit} bytes.")
+    async def _read(self, key: str, limit: int) -> bytes:
+        async with self._opened(key, limit) as (body, _):
+            content: bytes = await body.read()
+        return content
+
+    async def _look(self, key: str, limit: int) -> str:
+        answer = await self._s3.head_object(Bucket=self._settings.s3_bucket_name, Key=key)
+        return _etag(answer, limit)
+
+    async def _write(self, key: str, content: bytes) -> None:
+        await self._s3.put_object(Bucket=self._settings.s3_bucket_name, Key=key, Body=content)
+
+    @asynccontextmanager
+    async def _opened(self, key: str, limit: int) -> AsyncIterator[tuple[Any, str]]:
+        answer = await self._s3.get_object(Bucket=self._settings.s3_bucket_name, Key=key)
+        body = answer["Body"]
+        async with body:
+            yield body, _etag(answer, limit)
+
+
+def _etag(answer: dict[str, Any], limit: int) -> str:
+    if answer["ContentLength"] > limit:
+        raise StorageError("too_large")
+    return str(answer["ETag"])
 
 
 def _status(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def _refusal(error: ClientError) -> AnalysisError:
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, _PASSING) or (isinstance(error, ClientError) and _status(error) >= 500)  # noqa: PLR2004 - HTTP's server errors
+
+
+def _fault(error: ClientError) -> str:
     if error.response.get("Error", {}).get("Code") in _NOT_THERE:
-        return AnalysisError("audio_missing", "There is no recording at the given S3 address.")
-    if _status(error) == 403:  # noqa: PLR2004 - HTTP's Forbidden
-        return AnalysisError("audio_forbidden", "This server is not allowed to read the recording.")
-    return AnalysisError("storage_unavailable", "The storage of the recording could not be reached.")
+        return "missing"
+    return "forbidden" if _status(error) == 403 else "unavailable"  # noqa: PLR2004 - HTTP's Forbidden

@@ -4,8 +4,10 @@ import asyncio
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from typing import Any
 import structlog
 
 from analysis_server.errors import AnalysisError
-from analysis_server.job import Script
+from analysis_server.job import Part, Script
+from analysis_server.omissions import Warnings
 
 _log = structlog.get_logger()
 
@@ -42,20 +45,18 @@ class Workers:
         """Say whether a recording could be analysed now."""
         return self._pool is not None
 
-    async def analyse(self, path: Path, script: str | None) -> dict[str, Any]:
-        """Return the result object of the recording at `path`; raises AnalysisError.
+    async def analyse(self, path: Path, scripts: Sequence[Script], reference: bytes | None) -> dict[str, Any]:
+        """Return the result object of the recording at `path`; `reference` is a `Voice` as bytes.
 
-        When a worker dies the pool breaks under everyone who was in it, guilty or not. Each is then tried once more in
-        a process of its own, one after the other, so that only a recording that kills its worker by itself fails.
+        Raises AnalysisError for what is no usable recording, `worker_crashed` included.
         """
-        pool = self._pool
-        assert pool is not None  # noqa: S101 - start() comes first
-        try:
-            return await self._run(pool, path, script)
-        except BrokenProcessPool:
-            self._replace(pool)
-        async with self._one_suspect:
-            return await self._run_alone(path, script)
+        result: dict[str, Any] = await self._do(_analyse, path, scripts, reference)
+        return result
+
+    async def understand(self, files: Mapping[Part, Path], scripts: Sequence[Script]) -> tuple[bytes | None, Warnings]:
+        """Return the voice of a reference with these files as bytes, and warnings; raises AnalysisError as above."""
+        understood: tuple[bytes | None, Warnings] = await self._do(_understand, files, scripts)
+        return understood
 
     def stop(self) -> None:
         """End every worker at once, whatever it is doing."""
@@ -65,14 +66,29 @@ class Workers:
         for process in multiprocessing.active_children():
             process.kill()
 
-    async def _run(self, pool: ProcessPoolExecutor, path: Path, script: str | None) -> dict[str, Any]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(pool, _analyse, path, script, *self._limits)
+    async def _do(self, work: Callable[..., Any], *told: Any) -> Any:
+        """Return what a worker makes of it.
 
-    async def _run_alone(self, path: Path, script: str | None) -> dict[str, Any]:
+        When a worker dies the pool breaks under everyone who was in it, guilty or not. Each is then tried once more in
+        a process of its own, one after the other, so that only a recording that kills its worker by itself fails.
+        """
+        pool = self._pool
+        assert pool is not None  # noqa: S101 - start() comes first
+        try:
+            return await self._run(pool, work, told)
+        except BrokenProcessPool:
+            self._replace(pool)
+        async with self._one_suspect:
+            return await self._run_alone(work, told)
+
+    async def _run(self, pool: ProcessPoolExecutor, work: Callable[..., Any], told: tuple[Any, ...]) -> Any:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(pool, partial(work, *told, *self._limits))
+
+    async def _run_alone(self, work: Callable[..., Any], told: tuple[Any, ...]) -> Any:
         pool = _new_pool(1)
         try:
-            return await self._run(pool, path, script)
+            return await self._run(pool, work, told)
         except BrokenProcessPool:
             sentence = "The analysis of this recording ran out of time or memory, twice, and was given up."
             raise AnalysisError("worker_crashed", sentence) from None
@@ -95,13 +111,26 @@ def _become_worker() -> None:
     """Leave the server's process group, whose Ctrl-C is not meant for us, end when the server ends, and warm up."""
     os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    import analysis_server.analysis  # noqa: F401, PLC0415 - only workers pay for Praat and its like: 80 MB and 0.3 s
+    import analysis_server.analysis  # noqa: PLC0415 - only workers pay for Praat and its like: 80 MB and 0.3 s
+    import analysis_server.reference  # noqa: F401, PLC0415 - as above
 
 
-def _analyse(path: Path, script: str | None, max_seconds: float, time_limit_s: int) -> dict[str, Any]:
+def _analyse(
+    path: Path, scripts: Sequence[Script], reference: bytes | None, max_seconds: float, time_limit_s: int
+) -> dict[str, Any]:
     from analysis_server.analysis import analyse  # noqa: PLC0415 - as above
+    from analysis_server.voice import Voice  # noqa: PLC0415 - as above
 
-    return analyse(path, [Script(1, 0, 0, script)] if script else [], None, max_seconds, time_limit_s)
+    voice = Voice.from_bytes(reference) if reference else None
+    return analyse(path, scripts, voice, max_seconds, time_limit_s)
+
+
+def _understand(
+    files: Mapping[Part, Path], scripts: Sequence[Script], max_seconds: float, time_limit_s: int
+) -> tuple[bytes | None, Warnings]:
+    from analysis_server.reference import understand  # noqa: PLC0415 - as above
+
+    return understand(files, scripts, max_seconds, time_limit_s)
 
 
 def _end_with_parent() -> None:

@@ -1,0 +1,71 @@
+"""Which addresses name an object of the one bucket that this server reads; nothing else is ever asked for."""
+
+import re
+from urllib.parse import SplitResult, unquote, urlsplit
+
+_S3_URL = re.compile(r"s3://([^/]+)/(.+)", re.DOTALL)
+# Amazon S3 User Guide, "Virtual hosting of general purpose buckets": the bucket is in the host or begins the path.
+_AWS_HOST = re.compile(
+    r"(?:(.+)\.)?s3(?:-accelerate)?(?:\.dualstack)?(?:[.-][a-z]{2}(?:-[a-z]+)+-\d)?\.amazonaws\.com(?:\.cn)?"
+)
+
+
+class AddressError(Exception):
+    """What was given is no address of a stored object."""
+
+
+class OtherBucketError(Exception):
+    """The address names something outside of the bucket that this server was set up for."""
+
+
+class Addresses:
+    """The bucket, and where it is: at AWS, or at an S3 server of one's own."""
+
+    def __init__(self, bucket: str, endpoint_url: str | None) -> None:
+        self._bucket = bucket
+        self._endpoint = urlsplit(endpoint_url.rstrip("/")) if endpoint_url else None
+
+    def key_of(self, address: str) -> str:
+        """Return the key that an address names within the bucket; raises AddressError or OtherBucketError.
+
+        Understood are s3://bucket/key, AWS's https:// forms with the bucket in the host or in the path, and the
+        bucket's objects at the endpoint. A query, such as an old signature, means nothing here.
+        """
+        bucket, key = self._named(address)
+        if bucket != self._bucket:
+            raise OtherBucketError
+        # A store that keeps objects as files could be led out of its bucket by such parts.
+        if not key or {".", ".."} & set(key.split("/")) or not key.isprintable():
+            raise AddressError
+        return key
+
+    def _named(self, address: str) -> tuple[str, str]:
+        if match := _S3_URL.fullmatch(address):
+            return match[1], match[2]
+        try:
+            url = urlsplit(address)
+            path = unquote(url.path, errors="strict").removeprefix("/")
+            is_ours = self._is_endpoint(url)
+        except ValueError:
+            raise AddressError from None
+        if is_ours and self._endpoint:
+            return _bucket_and_key(path.removeprefix(self._endpoint.path.lstrip("/")).removeprefix("/"))
+        if url.scheme != "https" or not url.hostname:
+            raise AddressError
+        host = _AWS_HOST.fullmatch(url.hostname)
+        if host is None:
+            raise OtherBucketError
+        return (host[1], path) if host[1] else _bucket_and_key(path)
+
+    def _is_endpoint(self, url: SplitResult) -> bool:
+        ours = self._endpoint
+        return (
+            ours is not None
+            and (url.scheme, url.hostname, url.port) == (ours.scheme, ours.hostname, ours.port)
+            and url.path.startswith(f"{ours.path}/")
+        )
+
+
+def _bucket_and_key(path: str) -> tuple[str, str]:
+    bucket, _, key = path.partition("/")
+    return bucket, key

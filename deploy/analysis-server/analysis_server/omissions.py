@@ -1,0 +1,16 @@
+"""What a result lacks, and why: its warnings, each a stable code and a sentence for people."""
+
+from analysis_server.job import Part
+
+Warnings = list[dict[str, str]]
+
+_PARTS: dict[Part, str] = {
+    "reference": "The reference's sound",
+    "textgrid": "The reference's TextGrid",
+    "pitch": "The reference's pitch file",
+}
+
+
+def left_out(part: Part, fault: str, reason: str) -> dict[str, str]:
+    """Return the warning that a part of the reference was left out; `reason` is a sentence."""
+    return {"code": f"{part}_{fault}", "text": f"{_PARTS[part]} was left out. {reason}"}

@@ -1,0 +1,187 @@
+"""What a recording is compared with: a reference's files looked at, understood once, and kept in S3 beside them."""
+
+import asyncio
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import structlog
+from pydantic import BaseModel
+
+from analysis_server.addresses import AddressError, Addresses, OtherBucketError
+from analysis_server.errors import StorageError
+from analysis_server.job import Job, Part, Script
+from analysis_server.omissions import Warnings, left_out
+from analysis_server.settings import Settings
+from analysis_server.storage import Storage
+from analysis_server.workers import Workers
+
+_log = structlog.get_logger()
+
+_FORMAT = 1
+"""Part of what a kept voice is kept under: raise it with every change of what is found in a reference."""
+_MAX_KEPT_BYTES = 64 * 1024 * 1024
+_MAX_MARKS_BYTES = 4 * 1024 * 1024  # a TextGrid or a pitch file of half an hour
+
+_REASONS = {
+    "missing": "There is no file at its S3 address.",
+    "forbidden": "This server is not allowed to read it.",
+    "too_large": "Its file is too large.",
+    "unavailable": "The storage could not be reached.",
+}
+
+
+class Known(NamedTuple):
+    """What is known of a reference: the actor's voice, None when there is nothing of it, and what was left out."""
+
+    voice: bytes | None
+    warnings: Warnings
+
+    def to_bytes(self) -> bytes:
+        """Return a line of JSON and the voice, for `from_bytes`."""
+        voice = self.voice or b""
+        header = {"sha256": hashlib.sha256(voice).hexdigest(), "warnings": self.warnings}
+        return json.dumps(header).encode() + b"\n" + voice
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Return what `to_bytes` wrote; raises ValueError when these are other bytes."""
+        line, _, voice = content.partition(b"\n")
+        header = _Header.model_validate_json(line, strict=True)
+        if hashlib.sha256(voice).hexdigest() != header.sha256:
+            raise ValueError("damaged")
+        return cls(voice or None, header.warnings)
+
+
+class _Header(BaseModel):
+    sha256: str
+    warnings: Warnings
+
+
+class _Source(NamedTuple):
+    """A file of the reference: where it lies, and as what S3 knows its bytes."""
+
+    key: str
+    etag: str
+
+
+_Sources = dict[Part, _Source]
+
+
+class References:
+    """The actors' voices: each is understood once for all servers, and by this one only once at a time."""
+
+    def __init__(self, storage: Storage, addresses: Addresses, workers: Workers, settings: Settings) -> None:
+        self._storage = storage
+        self._addresses = addresses
+        self._workers = workers
+        self._max_bytes: dict[Part, int] = {
+            "reference": settings.max_audio_bytes,
+            "textgrid": _MAX_MARKS_BYTES,
+            "pitch": _MAX_MARKS_BYTES,
+        }
+        # What could make a difference to what is found, besides the files and the scripts.
+        self._circumstances = [_FORMAT, version("sori-analysis-server"), settings.max_audio_seconds]
+        self._under_way: dict[str, asyncio.Task[Known]] = {}
+
+    async def known(self, job: Job) -> Known:
+        """Return what the job's recording can be compared with; no trouble with the reference is ever raised."""
+        try:
+            sources, warnings = await self._found(job)
+            if not sources:
+                return Known(None, warnings)
+            voice, more = await self._shared(sources, job.scripts)
+            return Known(voice, warnings + more)
+        except StorageError as error:
+            _log.warning("reference-left-out", fault=error.fault, exc_info=error.__cause__)
+            return Known(None, [left_out("reference", error.fault, _REASONS[error.fault])])
+        except Exception:  # noqa: BLE001 - whatever it is, the recording can still be measured by itself
+            _log.exception("reference-left-out")
+            return Known(None, [left_out("reference", "failed", "Its analysis failed for a reason that is ours.")])
+
+    async def stop(self) -> None:
+        """End what is under way; whoever waits for it is cancelled."""
+        under_way = list(self._under_way.values())
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _found(self, job: Job) -> tuple[_Sources, Warnings]:
+        """Look at each part's object, all at the same time; raises StorageError `unavailable`."""
+        looks = await asyncio.gather(*(self._look(part, address) for part, address in job.reference.items()))
+        found = dict(zip(job.reference, looks, strict=True))
+        sources = {part: look for part, look in found.items() if isinstance(look, _Source)}
+        return sources, [look for look in looks if not isinstance(look, _Source)]
+
+    async def _look(self, part: Part, address: str) -> _Source | dict[str, str]:
+        try:
+            key = self._addresses.key_of(address)
+            return _Source(key, await self._storage.look(key, self._max_bytes[part]))
+        except AddressError:
+            return left_out(part, "address_invalid", "Its address is no s3:// or https:// address of a file.")
+        except OtherBucketError:
+            return left_out(part, "not_in_bucket", "Its address is not in the bucket that this server reads.")
+        except StorageError as error:
+            if error.fault == "unavailable":
+                raise
+            return left_out(part, error.fault, _REASONS[error.fault])
+
+    async def _shared(self, sources: _Sources, scripts: Sequence[Script]) -> Known:
+        """Have one task find it out for all jobs that ask meanwhile; it goes on when one of them is given up."""
+        digest = self._digest(sources, scripts)
+        task = self._under_way.get(digest)
+        if task is None:
+            task = asyncio.create_task(self._found_out(digest, sources, scripts))
+            self._under_way[digest] = task
+            task.add_done_callback(lambda _: self._under_way.pop(digest))
+        return await asyncio.shield(task)
+
+    def _digest(self, sources: _Sources, scripts: Sequence[Script]) -> str:
+        told = [self._circumstances, sources, [asdict(script) for script in scripts]]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+
+    async def _found_out(self, digest: str, sources: _Sources, scripts: Sequence[Script]) -> Known:
+        if "reference" not in sources:  # reading marks is quick, and there is nothing that they could be kept beside
+            return (await self._understood(sources, scripts))[0]
+        key = f"{sources['reference'].key}.analysis-{digest}"
+        kept = await self._kept(key)
+        if kept is not None:
+            return kept
+        known, is_current = await self._understood(sources, scripts)
+        if is_current:
+            await self._keep(key, known)
+        return known
+
+    async def _kept(self, key: str) -> Known | None:
+        try:
+            return Known.from_bytes(await self._storage.read(key, _MAX_KEPT_BYTES))
+        except StorageError as error:
+            if error.fault == "unavailable":
+                raise
+            return None  # AWS calls what is not there forbidden, too, where listing the bucket is not allowed
+        except ValueError:
+            _log.warning("reference-damaged", key=key)
+            return None
+
+    async def _keep(self, key: str, known: Known) -> None:
+        try:
+            await self._storage.write(key, known.to_bytes())
+        except StorageError as error:
+            _log.warning("reference-not-kept", fault=error.fault, exc_info=error.__cause__)
+
+    async def _understood(self, sources: _Sources, scripts: Sequence[Script]) -> tuple[Known, bool]:
+        """Return what the files say, and whether they are still those that were looked at."""
+        with tempfile.TemporaryDirectory(prefix="sori-reference-") as folder:
+            files = {part: Path(folder, part) for part in sources}
+            etags = [
+                await self._storage.fetch(source.key, files[part], self._max_bytes[part])
+                for part, source in sources.items()
+            ]
+            known = Known(*await self._workers.understand(files, scripts))
+        _log.info("reference-understood", key=[source.key for source in sources.values()])
+        return known, etags == [source.etag for source in sources.values()]

@@ -139,6 +139,8 @@ async def test_a_page_of_an_origin_that_is_not_listed_can_use_none_of_it(sori: S
     [
         ("/tokens/test-token/upload-audio", "POST", "content-type, traceparent"),
         ("/tokens/test-token/upload-audio/", "POST", "content-type"),
+        ("/tokens/1", "PUT", "content-type, if-match"),
+        ("/scripts/1/", "DELETE", "if-match"),
         (f"/tokens/analysis-result/{NOBODY}", "GET", "accept-language"),
         (f"/tokens/analysis-progress/{NOBODY}", "GET", "last-event-id, cache-control"),
         (f"/tokens/analysis-progress/{NOBODY}/", "GET", "last-event-id"),

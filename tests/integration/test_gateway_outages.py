@@ -23,6 +23,7 @@ from tests.support.waiting import until
 
 (GATEWAY,) = (service for service in SERVICES if service.name == "gateway")
 AT_ONCE_SECONDS = 1.5
+FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 HOW = ("refuse", "swallow")
 """What an outage is like: connections are reset and refused, or they are taken and nothing comes back."""
 
@@ -88,10 +89,15 @@ async def test_an_upload_is_refused_at_once_and_before_it_is_read(outages: Outag
     try:
         # What was seen to work a second ago is not asked: the first upload may have to find out by itself.
         await outages.answering(503)
-        for given in ({}, {"Idempotency-Key": str(uuid.uuid4())}):
+        uploads: tuple[tuple[str, str, dict[str, str]], ...] = (
+            ("POST", f"/tokens/{new_token()}/upload-audio", {}),
+            ("POST", f"/tokens/{new_token()}/upload-audio", {"Idempotency-Key": str(uuid.uuid4())}),
+            ("PUT", "/tokens/1/reference-audio", {}),
+        )
+        for method, path, given in uploads:
             async with raw_connection(outages.sori.url) as upload:
                 # Not a byte of the body is sent.
-                await upload.begin_upload(new_token(), {"Content-Length": "100000", **given})
+                await upload.begin(path, {**FORM, "Content-Length": "100000", **given}, method)
                 answer, seconds = await timed(upload.answer())
             assert_problem(answer, 503, "unavailable")
             assert int(answer.headers["retry-after"]) >= 1
@@ -169,3 +175,31 @@ async def test_an_outage_in_the_middle_of_an_upload_makes_no_job_that_is_lost(ou
 
     answer = await until(accepted, "the same upload again", limit_seconds=40)
     assert (await outages.sori.ended(answer.json()["job_id"]))["status"] == "completed"
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_without_mongodb_every_call_of_the_catalogue_is_refused_at_once(outages: Outages, how: str) -> None:
+    ask = outages.sori.client.request
+    token = {"token_name": "a", "actor_name": "b", "start_time": 0, "end_time": 1}
+    script = {"token_id": 1, "start_time": 0, "end_time": 1, "script": "a"}
+    calls: list[tuple[str, str, object]] = [("GET", "/tokens/1", None), ("POST", "/tokens/1/view", None)]
+    for kind, body in (("tokens", token), ("scripts", script), ("actors", {"name": "a"})):
+        calls += [("POST", f"/{kind}", body), ("GET", f"/{kind}", None), ("PUT", f"/{kind}/1", body)]
+        calls += [("DELETE", f"/{kind}/1", None)]
+    getattr(outages.proxies["mongodb"], how)()
+    try:
+        # What was seen to work a second ago is not asked: the first call may have to find out by itself.
+        await until(lambda: _refused(outages), "the outage is noticed")
+        for method, path, body in calls:
+            answer, seconds = await timed(ask(method, outages.sori.url + path, json=body))
+            assert_problem(answer, 503, "unavailable")
+            assert int(answer.headers["retry-after"]) >= 1
+            assert seconds < AT_ONCE_SECONDS, (method, path)
+    finally:
+        await outages.ready()
+    answer = await ask("POST", f"{outages.sori.url}/tokens/", json=token)
+    assert answer.status_code == 201
+
+
+async def _refused(outages: Outages) -> bool:
+    return (await outages.sori.client.get(f"{outages.sori.url}/tokens")).status_code == 503

@@ -15,6 +15,7 @@ from gateway.listing import Place, Wanted
 from gateway.store import Claims, Jobs, connected
 from gateway.submissions import Recording
 from local_stack.stack import Stack
+from tests.support.databases import own_database
 from tests.support.events import Story
 from tests.support.waiting import until
 
@@ -24,12 +25,8 @@ MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 @pytest.fixture
 async def address(stack: Stack) -> AsyncIterator[str]:
     """A database of this test's own on the stack's server."""
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    url = stack.settings["MONGODB_URL"].replace("/sori?", f"/{name}?")
-    assert name in url
-    yield url
-    async with AsyncMongoClient[dict[str, Any]](url) as mongodb:
-        await mongodb.drop_database(name)
+    async with own_database(stack) as url:
+        yield url
 
 
 @pytest.fixture

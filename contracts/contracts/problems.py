@@ -203,6 +203,12 @@ TOKEN_NOT_FOUND = ProblemKind(
     ("토큰을 찾을 수 없습니다", "token_id를 확인해 주세요."),
     ("Token not found", "No such token. Check the token_id."),
 )
+REFERENCE_NOT_FOUND = ProblemKind(
+    "reference_not_found",
+    404,
+    ("참조 음성이 없습니다", "이 토큰에 올린 참조 음성이 없습니다."),
+    ("No reference audio", "No reference audio was uploaded for this token."),
+)
 SCRIPT_NOT_FOUND = ProblemKind(
     "script_not_found",
     404,

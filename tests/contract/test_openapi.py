@@ -26,6 +26,8 @@ PUBLIC = {
     ("put", "/tokens/{token_id}"),
     ("delete", "/tokens/{token_id}"),
     ("post", "/tokens/{token_id}/view"),
+    ("put", "/tokens/{token_id}/reference-audio"),
+    ("get", "/tokens/{token_id}/reference-audio"),
     ("post", "/scripts"),
     ("get", "/scripts"),
     ("get", "/scripts/token/{token_id}"),

@@ -124,6 +124,26 @@ async def test_a_large_reference_comes_in_part_by_part_and_whole(sori: Sori, buc
     assert await bucket.read(key_of(token)) == audio
 
 
+async def test_a_front_end_may_play_it(sori: Sori) -> None:
+    token = await new_catalogue_token(sori)
+    address = f"{sori.url}/tokens/{token['id']}/reference-audio"
+    assert_problem(await sori.client.get(address), 404, "reference_not_found")
+    token = await has_reference(sori, token["id"])
+    whole = await sori.client.get(address)
+    assert (whole.status_code, whole.content, whole.headers["Content-Type"]) == (200, ACTOR, "audio/wav")
+    part = await sori.client.get(address + "/", headers={"Range": "bytes=4-11"})
+    assert (part.status_code, part.content) == (206, ACTOR[4:12])
+    assert part.headers["Content-Range"] == f"bytes 4-11/{len(ACTOR)}"
+    head = await sori.client.head(address)
+    assert (head.status_code, int(head.headers["Content-Length"])) == (200, len(ACTOR))
+    beyond = await sori.client.get(address, headers={"Range": f"bytes={len(ACTOR)}-"})
+    assert_problem(beyond, 416, "range_not_satisfiable")
+    await has_reference(sori, token["id"], RECORDING)
+    assert (await sori.client.get(address)).content == RECORDING
+    unknown = await sori.client.get(f"{sori.url}/tokens/{2**31 - 1}/reference-audio")
+    assert_problem(unknown, 404, "token_not_found")
+
+
 async def test_a_change_raises_the_tag_and_asks_for_the_present_one(sori: Sori) -> None:
     token = await new_catalogue_token(sori)
     address = f"{sori.url}/tokens/{token['id']}"

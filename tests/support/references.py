@@ -129,14 +129,16 @@ class Bucket:
 
     def __init__(self, step: Step = lambda: None) -> None:
         self.objects: dict[str, bytes] = {}
+        self.types: dict[str, str] = {}
         self.aborted: list[tuple[str, datetime]] = []
         self._step = step
 
-    async def write(self, key: str, chunks: AsyncIterator[bytes]) -> None:
+    async def write(self, key: str, chunks: AsyncIterator[bytes], content_type: str) -> None:
         """Store all of the chunks."""
         content = b"".join([chunk async for chunk in chunks])
         self._step()
         self.objects[key] = content
+        self.types[key] = content_type
         self._step()
 
     async def remove_under(self, prefix: str) -> None:

@@ -14,8 +14,10 @@ from contracts.events import Reference, ReferenceScript
 from gateway.catalogue import ChangedError, Kept, TokenNotFoundError
 from gateway.reference_sweeper import ReferenceSweeper
 from gateway.references import Record, References, UploadTooLateError, key_in
+from tests.support.recordings import Format, speech
 from tests.support.references import Bucket, Records, Tokens
 from tests.support.waiting import until_true
+from uploader.uploads import EXTENSIONS
 
 TOKEN = Token(id=7, token_name="Truth", actor_name="Jack", start_time=61.5, end_time=66.0)
 SOUND = b"RIFF and so on"
@@ -89,6 +91,30 @@ async def test_a_token_names_what_was_uploaded_for_it() -> None:
     assert kept.row.reference_audio_url == f"s3://sori/{world.named}"
     assert world.bucket.objects == {world.named: SOUND}
     assert str(world.named).startswith("references/7/")
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg", "m4a", "webm"])
+async def test_it_is_kept_with_the_type_that_browsers_play_it_by(kind: Format) -> None:
+    world = World()
+    await world.put(speech("Hello.", kind))
+    (content_type,) = world.bucket.types.values()
+    assert content_type == EXTENSIONS[{"m4a": "mov", "webm": "matroska"}.get(kind, kind)][1]
+    await world.put(b"<!doctype html><html>")
+    assert world.bucket.types[str(world.named)] == "application/octet-stream"
+
+
+@pytest.mark.parametrize("url", [None, "https://elsewhere.example/a.wav", "actors/7.wav", "s3://other/{}"])
+async def test_only_what_was_uploaded_here_is_given_out(url: str | None) -> None:
+    world = World()
+    await world.put()
+    key = world.named
+    assert await world.references.key_of(TOKEN.id) == key
+    world.tokens.name(TOKEN.id, key)
+    assert await world.references.key_of(TOKEN.id) == key, "a bare key is one of the bucket"
+    world.tokens.name(TOKEN.id, url and url.format(key))
+    assert await world.references.key_of(TOKEN.id) is None
+    with pytest.raises(TokenNotFoundError):
+        await world.references.key_of(8)
 
 
 async def test_a_reference_is_never_written_over() -> None:

@@ -118,7 +118,7 @@ def create_api(settings: Settings) -> FastAPI:
         retry_routes(jobs, storage, submissions, outbox, back_ends),
         webhook_routes(settings, jobs, rabbitmq, back_ends),
         token_routes(tokens, back_ends),
-        reference_routes(settings, references, back_ends, uploads),
+        reference_routes(settings, references, storage, back_ends=back_ends, uploads=uploads, readers=readers),
         script_routes(tokens, Scripts(catalogue), back_ends),
         actor_routes(tokens, Actors(catalogue), back_ends),
     )

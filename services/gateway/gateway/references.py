@@ -13,6 +13,17 @@ from gateway.catalogue import ChangedError, Expected, Kept, TokenNotFoundError, 
 
 PREFIX = "references/"
 """Where the actors' speech lies in the bucket: references/<token_id>/<16 hex>, and the analysis server's beside it."""
+_MARKS = (
+    (0, b"RIFF", "audio/wav"),
+    (0, b"fLaC", "audio/flac"),
+    (0, b"OggS", "audio/ogg"),
+    (0, b"ID3", "audio/mpeg"),
+    (0, b"\xff\xfb", "audio/mpeg"),
+    (4, b"ftyp", "audio/mp4"),
+    (0, b"\x1aE\xdf\xa3", "audio/webm"),
+)
+"""Where in a file of each kind its mark is."""
+_TELLING_BYTES = 8
 _KEY = re.compile(r"references/[0-9]+/[0-9a-f]{16}(?![0-9a-f])")
 
 
@@ -39,7 +50,7 @@ class File(Protocol):
 class Storage(Protocol):
     """Where the bytes go."""
 
-    async def write(self, key: str, chunks: AsyncIterator[bytes]) -> None:
+    async def write(self, key: str, chunks: AsyncIterator[bytes], content_type: str) -> None:
         """Store all of the chunks, or nothing."""
 
 
@@ -92,6 +103,15 @@ class References:
             raise ChangedError(token.revision)
         return await self._tokens.set_reference(token_id, await self._stored(token_id, file), expected)
 
+    async def key_of(self, token_id: int) -> str | None:
+        """Return where the reference audio of a token lies, None when none of it is here; TokenNotFoundError."""
+        kept = await self._tokens.find(token_id)
+        if kept is None:
+            raise TokenNotFoundError
+        url = kept.row.reference_audio_url or ""
+        key = key_in(url)
+        return key if self._address(url) == f"s3://{self._bucket}/{key}" else None
+
     async def of(self, token_id: str) -> Reference | None:
         """Return what a recording of this token is compared with, None when the catalogue has no such token."""
         number = row_id(token_id)
@@ -112,7 +132,9 @@ class References:
         key = f"{PREFIX}{token_id}/{secrets.token_hex(8)}"
         # First: what is not recorded is never removed.
         await self._records.add(key)
-        await self._storage.write(key, file.chunks())
+        chunks = file.chunks()
+        first = await _beginning(chunks)
+        await self._storage.write(key, _all(first, chunks), audio_type(first))
         if not await self._records.renew(key):
             raise UploadTooLateError(key)
         return f"s3://{self._bucket}/{key}"
@@ -124,10 +146,32 @@ class References:
         return f"s3://{self._bucket}/{written}"
 
 
+def audio_type(beginning: bytes) -> str:
+    """Return the media type of a file that begins like this: browsers play by it, and nothing else goes by it."""
+    known = (kind for at, mark, kind in _MARKS if beginning[at:].startswith(mark))
+    return next(known, "application/octet-stream")
+
+
 def key_in(url: str) -> str | None:
     """Return the key of the object here that an address names, in whichever form; None when it names none."""
     found = _KEY.search(url)
     return None if found is None else found[0]
+
+
+async def _beginning(chunks: AsyncIterator[bytes]) -> bytes:
+    """Return as many chunks as it takes to tell the type, or all that there are."""
+    first = b""
+    async for chunk in chunks:
+        first += chunk
+        if len(first) >= _TELLING_BYTES:
+            break
+    return first
+
+
+async def _all(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in others:
+        yield chunk
 
 
 def _within(token: Token, script: Script) -> ReferenceScript:

@@ -20,6 +20,7 @@ PART_BYTES = 5 * 1024 * 1024
 PARTS_IN_FLIGHT = 2
 """Parts sent at once by this process: more would take memory and gain no speed."""
 READ_BYTES = 64 * 1024
+UNKNOWN_TYPE = "application/octet-stream"
 CONNECTIONS = 128
 """As many as requests may want at once: uploads, audio that is read, and what the sweeper does."""
 
@@ -60,14 +61,14 @@ class Storage:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def write(self, key: str, chunks: AsyncIterator[bytes]) -> None:
+    async def write(self, key: str, chunks: AsyncIterator[bytes], content_type: str = UNKNOWN_TYPE) -> None:
         """Store all of `chunks` under `key`, or nothing when they, or S3, fail (BackEndError) on the way."""
         part = BytesIO()
         size = await _fill(part, chunks)
         if size < PART_BYTES:
-            await self._call("put_object", Key=key, Body=part)
+            await self._call("put_object", Key=key, Body=part, ContentType=content_type)
         else:
-            await self._put_parts(key, part, chunks)
+            await self._put_parts(key, part, chunks, content_type)
 
     async def take_back(self, audio: StoredAudio, key: str) -> None:
         """Copy a kept recording into the inbox, inside S3; AudioGoneError when it is no longer there."""
@@ -80,15 +81,16 @@ class Storage:
         listed = await self._call("list_objects_v2", Prefix=f"audio/{job_id}.", MaxKeys=1)
         if not listed.get("Contents"):
             return None
-        key = listed["Contents"][0]["Key"]
+        return await self.find(listed["Contents"][0]["Key"])
+
+    async def find(self, key: str) -> StoredAudio | None:
+        """Return the audio under a key, None when there is none."""
         try:
             with _noticing_gone():
                 head = await self._call("head_object", Key=key)
         except AudioGoneError:
             return None
-        return StoredAudio(
-            key, head["ContentLength"], head.get("ContentType", "application/octet-stream"), head["ETag"]
-        )
+        return StoredAudio(key, head["ContentLength"], head.get("ContentType", UNKNOWN_TYPE), head["ETag"])
 
     @asynccontextmanager
     async def read(self, audio: StoredAudio, asked: str) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -135,9 +137,9 @@ class Storage:
         await self._s3.head_bucket(Bucket=self._bucket)
         return True
 
-    async def _put_parts(self, key: str, part: BytesIO, chunks: AsyncIterator[bytes]) -> None:
+    async def _put_parts(self, key: str, part: BytesIO, chunks: AsyncIterator[bytes], content_type: str) -> None:
         """Send the part, then fill it anew, until there is nothing left: one buffer for the whole upload."""
-        started = await self._call("create_multipart_upload", Key=key)
+        started = await self._call("create_multipart_upload", Key=key, ContentType=content_type)
         upload = {"Key": key, "UploadId": started["UploadId"]}
         try:
             parts: list[dict[str, object]] = []

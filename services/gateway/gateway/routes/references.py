@@ -1,4 +1,4 @@
-"""The route that gives a token its reference audio."""
+"""The routes of a token's reference audio."""
 
 from typing import Annotated
 
@@ -12,18 +12,31 @@ from gateway.catalogue import ChangedError, Expected, Kept, TokenNotFoundError, 
 from gateway.errors import ProblemError
 from gateway.forms import FileForm
 from gateway.references import References, UploadTooLateError
-from gateway.routes.catalogue import ExpectedRevisions, tagged
+from gateway.routes.audio import Kind, add_routes
+from gateway.routes.catalogue import ExpectedRevisions, TokenNumber, tagged
 from gateway.routes.places import Places
 from gateway.routes.uploads import file_body, file_form
 from gateway.settings import Settings
+from gateway.storage import Storage
+from gateway.submissions import StoredAudio
 
 log = structlog.get_logger()
+
+_PATH = "/tokens/{token_id}/reference-audio"
 
 TokenId = Annotated[str, Path(json_schema_extra={"type": "integer"})]
 
 
-def reference_routes(settings: Settings, references: References, back_ends: Availability, places: Places) -> APIRouter:
-    """Return the route that takes reference audio in; it shares its places with the recordings that come in."""
+def reference_routes(
+    settings: Settings,
+    references: References,
+    storage: Storage,
+    *,
+    back_ends: Availability,
+    uploads: Places,
+    readers: Places,
+) -> APIRouter:
+    """Return the routes that take reference audio in and give it out; recordings take the same places."""
     router = APIRouter(tags=["tokens"])
 
     async def replaced(token_id: str, form: FileForm, expected: Expected) -> Kept[Token]:
@@ -42,7 +55,7 @@ def reference_routes(settings: Settings, references: References, back_ends: Avai
             raise ProblemError(problems.UPLOAD_TOO_SLOW, close=True) from None
 
     @router.put(
-        "/tokens/{token_id}/reference-audio",
+        _PATH,
         response_model_exclude_none=True,
         summary="Upload a token's reference audio",
         responses=api.problem_answers(
@@ -63,7 +76,7 @@ def reference_routes(settings: Settings, references: References, back_ends: Avai
         request: Request, response: Response, token_id: TokenId, expected: ExpectedRevisions
     ) -> Token:
         """Take the actor's speech in while it arrives; recordings that come from then on are compared with it."""
-        with places.taken(close=True):
+        with uploads.taken(close=True):
             form = file_form(request, settings.max_upload_bytes)
             await back_ends.require("S3", "MongoDB")
             kept = await replaced(token_id, form, expected)
@@ -71,4 +84,16 @@ def reference_routes(settings: Settings, references: References, back_ends: Avai
         log.info("reference replaced", token_id=kept.row.id, url=kept.row.reference_audio_url)
         return tagged(response, kept)
 
+    async def found(token_id: TokenNumber) -> StoredAudio:
+        await back_ends.require("S3", "MongoDB")
+        key = await references.key_of(token_id)
+        audio = None if key is None else await storage.find(key)
+        if audio is None:
+            raise ProblemError(problems.REFERENCE_NOT_FOUND)
+        return audio
+
+    kind = Kind(
+        "reference_audio", _PATH, "a token's reference audio", problems.TOKEN_NOT_FOUND, problems.REFERENCE_NOT_FOUND
+    )
+    add_routes(router, kind, found, storage, readers)
     return router

@@ -4,7 +4,9 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Mapping
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,33 @@ class Said:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
+async def sorictl(folder: Path, environ: Mapping[str, str], *arguments: str, answer: str | None = None) -> Said:
+    """Run a command in this folder; `answer` is typed when it asks, at a pipe when None."""
+    async with started(folder, environ, *arguments) as process, asyncio.timeout(LIMIT_SECONDS):
+        out, err = await process.communicate(None if answer is None else f"{answer}\n".encode())
+    return Said(process.returncode or 0, out.decode(), err.decode())
+
+
+@asynccontextmanager
+async def started(folder: Path, environ: Mapping[str, str], *arguments: str) -> AsyncIterator[Process]:
+    """A command that runs during the block."""
+    process = await asyncio.create_subprocess_exec(
+        SORICTL,
+        *arguments,
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "80", **environ},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 class Operator:
     """Somebody at a terminal who can reach this RabbitMQ."""
 
@@ -37,17 +66,5 @@ class Operator:
         self, *arguments: str, answer: str | None = None, environ: Mapping[str, str] | None = None
     ) -> Said:
         """Run `sorictl dead-letters …`; `answer` is typed when it asks, at a pipe when None."""
-        process = await asyncio.create_subprocess_exec(
-            SORICTL,
-            "dead-letters",
-            *arguments,
-            cwd=self._folder,
-            env={**os.environ, "COLUMNS": "80", "RABBITMQ_URL": self._url, **(environ or {})},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        typed = None if answer is None else f"{answer}\n".encode()
-        async with asyncio.timeout(LIMIT_SECONDS):
-            out, err = await process.communicate(typed)
-        return Said(process.returncode or 0, out.decode(), err.decode())
+        given = {"RABBITMQ_URL": self._url, **(environ or {})}
+        return await sorictl(self._folder, given, "dead-letters", *arguments, answer=answer)

@@ -15,7 +15,10 @@ from local_stack.ports import LOOPBACK, Ports
 
 REPLICA_SET = "rs0"
 NOT_YET_INITIALIZED = 94  # server error codes
-CACHE_GB = 0.5
+CACHE_GB = 1
+UNWRITTEN_PERCENT = 60
+"""How much of the cache changes may fill before they are written. A catalogue is imported in one transaction, which
+must fit; MongoDB's own 20 are of larger caches."""
 
 
 def mongodb_url(ports: Ports) -> str:
@@ -33,6 +36,7 @@ def database(home: Path, ports: Ports, system: Mapping[str, str]) -> Part:
         "replSet": REPLICA_SET,
         "oplogSize": 256,
         "wiredTigerCacheSizeGB": CACHE_GB,
+        "wiredTigerEngineConfigString": f"eviction_dirty_trigger={UNWRITTEN_PERCENT}",
         "setParameter": "diagnosticDataCollectionEnabled=false",
     }
     arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]

@@ -1,4 +1,4 @@
-"""The operator's command: dead letters, to be listed, shown, replayed and discarded."""
+"""The operator's command: dead letters, to be dealt with; the catalogue, to be taken in and out."""
 
 SOURCE = "sorictl"
 """What the events that this command publishes are from."""

@@ -3,16 +3,14 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, TypeVar
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sorictl import rendering
+from sorictl.catalogue_cli import catalogue_app
 from sorictl.dead_letters import DeadLetters
 from sorictl.errors import (
     DeclinedError,
@@ -25,34 +23,32 @@ from sorictl.errors import (
 from sorictl.filters import Filters, parse_age, queues_named
 from sorictl.letter import DeadLetter, Message
 from sorictl.rabbitmq import connected
-from sorictl.settings import read_settings
+from sorictl.screen import EXIT_STATUSES, err, out, progress
+from sorictl.settings import BrokerSettings, read_settings
 
 Answer = TypeVar("Answer")
 
 LIMIT = 1000
-EXIT_STATUSES = "Exits with 0 when all was done, 1 when not (a sentence says why), 2 for a wrong option or setting."
-
-out = Console(highlight=False, soft_wrap=False)
-err = Console(stderr=True, highlight=False)
 
 app = typer.Typer(
-    help="The operator's command for Sori. RABBITMQ_URL comes from the environment or from .env.",
+    help="The operator's command for Sori.",
     epilog=EXIT_STATUSES,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 dead_letters_app = typer.Typer(
-    help="Messages that no retry could help. All filters that are given must fit.",
+    help="Messages that no retry could help (in RABBITMQ_URL). All filters that are given must fit.",
     epilog=EXIT_STATUSES,
     no_args_is_help=True,
 )
 app.add_typer(dead_letters_app, name="dead-letters")
+app.add_typer(catalogue_app, name="catalogue")
 
 
 @app.callback()
 def sorictl() -> None:
-    """The operator's command for Sori. RABBITMQ_URL comes from the environment or from .env."""
+    """The operator's command for Sori. Its settings come from the environment or from .env."""
 
 
 def _age(text: str) -> timedelta:
@@ -235,7 +231,7 @@ def _each_found(filters: Filters, limit: int, found: Callable[[DeadLetter, Messa
 
 
 def _run(work: Callable[[DeadLetters], Awaitable[Answer]]) -> Answer:
-    url = str(read_settings().rabbitmq_url)
+    url = str(read_settings(BrokerSettings).rabbitmq_url)
 
     async def connect_and_work() -> Answer:
         async with connected(url) as rabbitmq:
@@ -255,12 +251,12 @@ def _done(
     """Do it, and say how many were done however it ends."""
     count = 0
     try:
-        with _progress(did, len(letters)) as advance:
+        with progress(did, len(letters)) as show_done:
 
             def done() -> None:
                 nonlocal count
                 count += 1
-                advance()
+                show_done(count)
 
             _run(lambda dead_letters: act(dead_letters, letters, done))
     finally:
@@ -269,14 +265,6 @@ def _done(
         raise IncompleteError(
             f"{len(letters) - count:,} were no longer there: somebody else has dealt with them, or looks at them now."
         )
-
-
-@contextmanager
-def _progress(did: str, total: int) -> Iterator[Callable[[], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
-        task = progress.add_task(did, total=total)
-        yield lambda: progress.advance(task)
 
 
 def _confirm(question: str, yes: bool) -> None:

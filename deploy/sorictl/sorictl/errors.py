@@ -1,12 +1,15 @@
 """What can go wrong with a command, each with a sentence for the person at the terminal and an exit status.
 
 SorictlError (1)
-├── SettingError (2)        RABBITMQ_URL is missing or wrong
+├── SettingError (2)        RABBITMQ_URL or MONGODB_URL is missing or wrong
 ├── NobodyToAskError (2)    a confirmation is needed, and there is no terminal
 ├── NothingMatchesError     no dead letter is what was asked for
 ├── DeclinedError           the answer to a confirmation was no
 ├── IncompleteError         some of what was to be done was not
 ├── BrokerError             RabbitMQ is away, refuses, or is not Sori's
+├── DatabaseError           MongoDB is away or refuses
+├── FileError               a file cannot be read or written
+├── RefusedError            a file has rows that cannot be imported
 └── InterruptedByUserError (130)
 """
 
@@ -43,6 +46,18 @@ class IncompleteError(SorictlError):
 
 class BrokerError(SorictlError):
     """RabbitMQ cannot be reached, does not let the command in, or did not take a message."""
+
+
+class DatabaseError(SorictlError):
+    """MongoDB cannot be reached, does not let the command in, or is not what transactions need."""
+
+
+class FileError(SorictlError):
+    """A file cannot be read or written."""
+
+
+class RefusedError(SorictlError):
+    """A file has rows that cannot be imported; nothing of it was."""
 
 
 class InterruptedByUserError(SorictlError):

@@ -1,9 +1,13 @@
 """What sorictl reads from the environment, or from `.env` in the folder that it is called in."""
 
-from pydantic import AmqpDsn, ValidationError
+from typing import TypeVar
+
+from pydantic import AmqpDsn, MongoDsn, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sorictl.errors import SettingError
+
+Wanted = TypeVar("Wanted", bound="Settings")
 
 
 class Settings(BaseSettings):
@@ -11,13 +15,23 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore")
 
+
+class BrokerSettings(Settings):
+    """What the commands need that deal with messages."""
+
     rabbitmq_url: AmqpDsn
 
 
-def read_settings() -> Settings:
+class DatabaseSettings(Settings):
+    """What the commands need that deal with the catalogue."""
+
+    mongodb_url: MongoDsn
+
+
+def read_settings(wanted: type[Wanted]) -> Wanted:
     """Read them; SettingError names the one that is wrong or missing."""
     try:
-        return Settings()
+        return wanted()
     except ValidationError as error:
         problem = error.errors(include_input=False)[0]
         name = "_".join(str(part) for part in problem["loc"]).upper()

@@ -1,0 +1,21 @@
+"""What every command says to a person: where it goes, how far it has come, how it ends."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+EXIT_STATUSES = "Exits with 0 when all was done, 1 when not (a sentence says why), 2 for a wrong option or setting."
+
+out = Console(highlight=False, soft_wrap=False)
+err = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def progress(did: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar at a terminal, nothing elsewhere; what is given is called with how much is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bars:
+        task = bars.add_task(did, total=total)
+        yield lambda done: bars.update(task, completed=done)

@@ -18,7 +18,8 @@ _MARKS = (
     (0, b"fLaC", "audio/flac"),
     (0, b"OggS", "audio/ogg"),
     (0, b"ID3", "audio/mpeg"),
-    (0, b"\xff\xfb", "audio/mpeg"),
+    *((0, b"\xff" + second, "audio/mpeg") for second in (b"\xfb", b"\xfa", b"\xf3", b"\xf2")),
+    *((0, b"\xff" + second, "audio/aac") for second in (b"\xf1", b"\xf9")),
     (4, b"ftyp", "audio/mp4"),
     (0, b"\x1aE\xdf\xa3", "audio/webm"),
 )

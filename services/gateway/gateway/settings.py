@@ -22,7 +22,9 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(default=500 * 1024 * 1024, gt=0)
     max_result_bytes: int = Field(default=1024 * 1024, gt=0)
     inbox_max_age: float = Field(
-        default=24 * 3600, gt=0, description="Seconds after which a crash's leftovers in the inbox are removed"
+        default=24 * 3600,
+        gt=0,
+        description="Seconds after which a crash's leftovers, and references that no token names any more, are removed",
     )
     shutdown_grace: float = Field(default=20, ge=10, description="Seconds from SIGTERM to the end of the process")
     retention_days: float | None = Field(

@@ -142,6 +142,10 @@ QUEUES: tuple[Queue, ...] = (
     *NOTIFIER_QUEUES,
 )
 
+_QUEUES_FOR = {
+    routed.routing_key: tuple(queue for queue in QUEUES if queue.routing_key == routed.routing_key) for routed in QUEUES
+}
+
 PUBLISHES: dict[Service, tuple[type[Event], ...]] = {
     "gateway": (events.UploadReceived, events.AnalysisWebhookReceived, events.JobCancelled, events.JobPurged),
     "uploader": (events.AudioStored, events.UploadRejected, events.JobHeld),
@@ -157,6 +161,11 @@ PUBLISHES: dict[Service, tuple[type[Event], ...]] = {
     "notifier": (events.JobProgressed, events.JobExpired, events.JobHeld),
 }
 """job.resumed comes from the operator's command."""
+
+
+def queues_for(event_type: str) -> tuple[Queue, ...]:
+    """Return the queues that events of this type go to."""
+    return _QUEUES_FOR.get(event_type, ())
 
 
 def held_step(queue: str, event_id: str, replays: int) -> str:

@@ -68,6 +68,9 @@ async def proxied_jobs(proxied: Proxied) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-def rounds(proxied_sori: Sori, seed: int, request: pytest.FixtureRequest) -> Rounds:
-    """Jobs for one test of the proxied stack, with its own part of the run's seed."""
-    return Rounds(FrontEnd(proxied_sori.client, proxied_sori.url), proxied_sori, seed, request.node.name)
+def rounds(proxied: Proxied, proxied_sori: Sori, seed: int, request: pytest.FixtureRequest) -> Rounds:
+    """Jobs for one test of the proxied stack, with its own part of the run's seed.
+
+    The front end reaches the edge through a proxy; what became of its jobs is looked up past it.
+    """
+    return Rounds(FrontEnd(proxied_sori.client, proxied.url), proxied_sori, seed, request.node.name)

@@ -12,7 +12,7 @@ import pytest
 from contracts import topology
 from tests.support.broker import Broker
 from tests.support.bucket import Bucket
-from tests.support.proxied import ANALYSIS_SERVER, WEBHOOK, Proxied
+from tests.support.proxied import ANALYSIS_SERVER, CLIENT, WEBHOOK, Proxied
 from tests.support.proxy import Proxy, Weather
 from tests.support.rounds import Rounds
 from tests.support.waiting import until, until_true
@@ -24,6 +24,7 @@ TOGETHER: dict[str, tuple[str, ...]] = {
     "bridge and analysis server": (ANALYSIS_SERVER,),
     "analysis server and edge": (WEBHOOK,),
     "edge and services": ("edge>gateway", "edge>notifier"),
+    "client and edge": (CLIENT,),
 }
 ALONE = (
     *("gateway>rabbitmq", "uploader>rabbitmq", "analyzer-bridge>rabbitmq", "notifier>rabbitmq"),
@@ -60,6 +61,7 @@ NOTICED_WITHIN = {
     "bridge and analysis server": NoticedWithin(60, "15 s for an answer, then a retry"),
     "analysis server and edge": NoticedWithin(60, "asking again after ANALYSIS_TIMEOUT"),
     "edge and services": NoticedWithin(180, "120 s without a byte: streams have a heartbeat each 15 s"),
+    "client and edge": NoticedWithin(150, "60 s without a byte, which is up to the client"),
 }
 
 

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from contracts import topology
+from tests.support import rabbitmqctl
 from tests.support.broker import Broker
 from tests.support.bucket import Bucket
 from tests.support.proxied import BACK_ENDS, PART_OF, REPLICAS, Proxied
@@ -15,13 +16,15 @@ from tests.support.recordings import wav, wav_of_size
 from tests.support.rounds import Rounds, Sent
 from tests.support.sori import Sori, new_token
 from tests.support.stacks import kill_and_await
-from tests.support.waiting import until
+from tests.support.waiting import until, until_true
 
 AT_ONCE_SECONDS = 2.0
 OUTAGE_SECONDS = 5.0
 SILENT_SECONDS = 130.0
 """Longer than the edge waits for a service."""
 BACK_SECONDS = 30.0
+CONSUMES_AGAIN_SECONDS = 10.0
+UPLOADER_PREFETCH = 8
 LARGE_BYTES = 6 * 1024 * 1024
 OUTAGES = [pytest.param((name,), id=name) for name in BACK_ENDS] + [pytest.param(tuple(BACK_ENDS), id="everything")]
 LONG_OUTAGES = [
@@ -140,41 +143,81 @@ async def test_an_upload_while_a_back_end_says_nothing_at_all_is_answered_in_bou
     await rounds.run(2)
 
 
-@pytest.mark.parametrize(
-    "queue",
-    [
-        pytest.param(topology.UPLOADER_UPLOAD_RECEIVED, id="uploader"),
-        pytest.param(topology.BRIDGE_AUDIO_STORED, id="analyzer-bridge", marks=pytest.mark.full),
-        pytest.param(topology.NOTIFIER_QUEUES[0], id="notifier", marks=pytest.mark.full),
-    ],
-)
-async def test_a_replica_is_ready_only_while_it_consumes(
-    proxied: Proxied, proxied_broker: Broker, client: httpx.AsyncClient, *, rounds: Rounds, queue: topology.Queue
+DELETED = [
+    pytest.param(topology.UPLOADER_UPLOAD_RECEIVED, id="uploader"),
+    pytest.param(topology.BRIDGE_AUDIO_STORED, id="analyzer-bridge", marks=pytest.mark.full),
+    pytest.param(topology.NOTIFIER_QUEUES[0], id="notifier", marks=pytest.mark.full),
+]
+
+
+@pytest.mark.parametrize("queue", DELETED)
+async def test_a_queue_that_is_deleted_under_its_consumers_comes_back_and_costs_no_upload(
+    proxied: Proxied,
+    proxied_broker: Broker,
+    proxied_sori: Sori,
+    client: httpx.AsyncClient,
+    *,
+    rounds: Rounds,
+    queue: topology.Queue,
 ) -> None:
-    """A queue that is deleted takes its consumers along, and the broker goes on answering pings."""
-    await all_ready(proxied, client)
+    """Its consumers go with it, and the broker goes on answering pings; no replica is started anew."""
+    before = proxied.service_pids()
     names = [f"{queue.service}-{replica}" for replica in range(1, REPLICAS + 1)]
+    await all_ready(proxied, client)
     await proxied_broker.delete(queue)
     rounds.say(f"{queue.name} is deleted")
+    uploads = asyncio.gather(*(an_upload(proxied_sori, rounds, 13_000) for _ in range(3)))
 
     async def seen() -> bool:
         return not any([await is_ready(proxied, client, name) for name in names])
 
     await until(seen, f"no replica of {queue.service} is ready", limit_seconds=10)
     rounds.say(f"{', '.join(names)} say that they do not consume")
-    await proxied_broker.declare(queue)
-    await kill_and_await(proxied.stack, names[0])
-    rounds.say(f"{names[0]} was started anew, and consumes; {names[1]} {await health(proxied, client, names[1])}")
+    began = time.monotonic()
 
-    async def honest() -> bool:
-        """As many are ready as there are consumers."""
-        ready = [name for name in names if await is_ready(proxied, client, name)]
-        return len(ready) == await proxied_broker.consumers(queue) and names[0] in ready
+    async def back() -> bool:
+        ready = all([await is_ready(proxied, client, name) for name in names])
+        return ready and await proxied_broker.consumers(queue) == REPLICAS
 
-    await until(honest, "each replica that is ready consumes, and each that consumes is ready")
-    if not await is_ready(proxied, client, names[1]):
-        rounds.say(f"{names[1]} does not come back by itself, and says so: {await health(proxied, client, names[1])}")
-        await kill_and_await(proxied.stack, names[1])
+    await until(back, f"every replica of {queue.service} consumes again", limit_seconds=CONSUMES_AGAIN_SECONDS)
+    rounds.say("they consume again")
+    for answer, token_id in await uploads:
+        if answer.status_code == 202:
+            job = Sent(token_id, answer.json()["job_id"])
+            await rounds.ended(job, began)
+            await rounds.check(job)
+    await rounds.run(4)
+    assert proxied.service_pids() == before
+
+
+async def test_consumers_that_the_broker_counts_but_gives_nothing_are_replaced(
+    proxied: Proxied, proxied_broker: Broker, client: httpx.AsyncClient, rounds: Rounds
+) -> None:
+    """RabbitMQ hands consumers on to a queue that takes the place of theirs at once, and loses what they are given.
+
+    More jobs than these hold: what shows it is that others wait.
+    """
+    before = proxied.service_pids()
+    await all_ready(proxied, client)
+    await proxied_broker.delete(topology.UPLOADER_UPLOAD_RECEIVED)
+    await proxied_broker.declare(topology.UPLOADER_UPLOAD_RECEIVED)
+    rounds.say("a queue was deleted and declared again at once")
+    await rounds.run(2 * UPLOADER_PREFETCH + 8)
+    assert proxied.service_pids() == before
+
+
+async def test_a_connection_whose_publish_is_not_confirmed_is_not_used_again(proxied: Proxied, rounds: Rounds) -> None:
+    await rounds.run(2)
+    (gateway,) = proxied.between("gateway>rabbitmq")
+    accepted = gateway.accepted
+    began = time.monotonic()
+    async with rabbitmqctl.stood_still(proxied.stack, topology.UPLOADER_UPLOAD_RECEIVED.name):
+        rounds.say("a queue takes nothing and refuses nothing")
+        job = await rounds.accepted()
+        await until_true(lambda: gateway.accepted > accepted, "a new connection of the gateway")
+        rounds.say("the gateway has begun anew")
+    await rounds.ended(job, began)
+    await rounds.check(job)
     await rounds.run(4)
 
 

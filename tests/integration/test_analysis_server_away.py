@@ -22,6 +22,7 @@ from contracts.events import (
 )
 from contracts.failures import FailureCode
 from contracts.job import DELAYED_MESSAGE
+from local_stack.stack import Stack
 from tests.conftest import ANALYSIS_TIMEOUT_SECONDS
 from tests.support.analysis_server import AnalysisServer
 from tests.support.broker import Broker
@@ -31,7 +32,8 @@ from tests.support.sori import Sori, new_token
 from tests.support.waiting import until, until_true
 
 JOBS = 24
-REPLICAS = 2
+BRIDGES = ("analyzer-bridge-1", "analyzer-bridge-2")
+REPLICAS = len(BRIDGES)
 SHORT_OF_THE_LONGEST = 30
 """Seconds; where messages wait longest, those of other tests may wait for a server that never comes."""
 
@@ -48,7 +50,7 @@ async def waiting(sori: Sori, job_id: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("status", [0, 503], ids=["closing connections", "503"])
 async def test_jobs_wait_and_the_server_is_left_alone_until_it_is_back(
-    sori: Sori, analysis_server: AnalysisServer, status: int
+    stack: Stack, sori: Sori, analysis_server: AnalysisServer, status: int
 ) -> None:
     known = new_token()
     recording = wav(0.4, seed=31)
@@ -58,6 +60,8 @@ async def test_jobs_wait_and_the_server_is_left_alone_until_it_is_back(
         ids = await asyncio.gather(*(sori.job(wav(0.3, seed=40 + number)) for number in range(JOBS)))
         for state in await asyncio.gather(*(waiting(sori, job_id) for job_id in ids)):
             assert (state["status"], state["stage"], state["progress"]) == ("processing", "waiting", 70)
+        healths = [await sori.client.get(f"{stack.parts[bridge].address}/health") for bridge in BRIDGES]
+        assert any("the analysis server is away" in warning for each in healths for warning in each.json()["warnings"])
         # What is known already needs no server.
         assert (await sori.completed(recording, known))["status"] == "completed"
         # Each replica has asked a few at a time, and none of that may grow with the number of jobs.

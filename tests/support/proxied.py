@@ -35,6 +35,7 @@ NEEDS = {
 PART_OF = {"rabbitmq": "rabbitmq", "mongodb": "mongod", "s3": "s3"}
 """The part of the stack that each back end is."""
 ANALYSIS_SERVER, WEBHOOK = "analyzer-bridge>analysis-server", "analysis-server>edge"
+CLIENT = "client>edge"
 
 
 @dataclass
@@ -46,6 +47,12 @@ class Proxied:
     proxies: dict[str, list[Proxy]]
     disk: Path | None
     """Where the S3 server's small disk is seen from outside, None when mounting is not allowed."""
+
+    @property
+    def url(self) -> str:
+        """The edge as clients reach it."""
+        (proxy,) = self.proxies[CLIENT]
+        return proxy.through(self.stack.url)
 
     def between(self, *pairs: str) -> list[Proxy]:
         """The proxies of these pairs; a pair may be named by its end alone: `>rabbitmq`."""
@@ -93,6 +100,7 @@ def proxied_stack(analysis_server_url: str) -> Iterator[Proxied]:
         given = {**SETTINGS, "TARGET_SERVER_URL": analysis_server_url}
         stack = Stack(home, port_base=base, replicas=REPLICAS, given=given, timeout=UP_SECONDS)
         ways = _services_through(stack, proxies) | _edge_through(stack, proxies)
+        ways[CLIENT] = [proxies.in_front_of(CLIENT, stack.url)]
         disk = opened.enter_context(_small_disk(stack))
         opened.callback(stack.down)
         stack.up()

@@ -1,6 +1,9 @@
 """What the broker itself says of its queues, which AMQP does not tell: messages that are in hand are counted too."""
 
+import asyncio
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from local_stack.stack import Stack
 
@@ -13,9 +16,24 @@ def messages(stack: Stack) -> dict[str, int]:
     return {name: int(count) for name, count in rows}
 
 
+@asynccontextmanager
+async def stood_still(stack: Stack, queue: str) -> AsyncIterator[None]:
+    """Have a quorum queue answer nobody, and refuse nobody either, until the block ends."""
+    process = f"whereis('%2F_{queue}')"
+    await asyncio.to_thread(_run, stack, "eval", f"sys:suspend({process}).")
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(_run, stack, "eval", f"sys:resume({process}).")
+
+
 def _list(stack: Stack, *command: str) -> list[list[str]]:
+    return [line.split("\t") for line in _run(stack, *command, "--no-table-headers").splitlines()]
+
+
+def _run(stack: Stack, *command: str) -> str:
     done = subprocess.run(
-        [PROGRAM, "--quiet", "--timeout", "20", *command, "--no-table-headers"],
+        [PROGRAM, "--quiet", "--timeout", "20", *command],
         env=dict(stack.parts["rabbitmq"].env),
         cwd=stack.home,  # the broker's environment is relative to it
         capture_output=True,
@@ -23,4 +41,4 @@ def _list(stack: Stack, *command: str) -> list[list[str]]:
         check=True,
         timeout=30,
     )
-    return [line.split("\t") for line in done.stdout.splitlines()]
+    return done.stdout

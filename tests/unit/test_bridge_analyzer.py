@@ -185,7 +185,10 @@ async def test_requests_that_were_given_up_leave_their_places_to_others(
 async def test_a_server_that_is_away_is_left_alone(remote: Remote) -> None:
     remote.status = 503
     async with calling(remote.port) as server:
+        assert server.warnings() == []
         errors = await refusals(server, FAILURES + 20)
+        (warning,) = server.warnings()
+        assert "is away" in warning
         assert {type(error) for error in errors} == {AnalysisServerUnavailableError}
         assert remote.asked == FAILURES
         assert 0 < server.away_for() <= analyzer.REST_SECONDS
@@ -235,6 +238,7 @@ async def test_after_its_rest_a_few_ask_until_it_answers_and_then_everybody(
         await until_true(lambda: remote.open == OPEN_REQUESTS, "everybody")
         remote.going.set()
         await asyncio.gather(*then)
+        assert server.warnings() == []
 
 
 async def test_after_its_rest_it_is_left_alone_again_when_it_is_still_away(

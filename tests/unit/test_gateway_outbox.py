@@ -91,6 +91,14 @@ async def test_an_outage_of_the_broker_is_not_the_users_business() -> None:
     assert broker.published == []
 
 
+async def test_what_was_not_confirmed_is_published_again_though_its_mark_is_gone() -> None:
+    """The notifier may have had it, and cleared the mark, while the uploader's queue has not."""
+    broker, event = Broker(failures=2), stories.received()
+    async with relaying(Jobs(), broker) as leaving:
+        leaving.publish_soon(event)
+        assert await until_one(broker) == event
+
+
 async def test_a_broker_that_hangs_holds_the_service_up_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mark in the job stands."""
     monkeypatch.setattr(outbox, "STOP_SECONDS", 0.05)

@@ -140,3 +140,14 @@ def test_what_failed_together_returns_apart() -> None:
     assert len(waits) >= 3
     assert max(waits) - min(waits) > 15
     assert all("x-message-ttl" in delay.arguments for delay in RETRY_DELAYS)
+
+
+@pytest.mark.parametrize("queue", QUEUES, ids=lambda queue: queue.name)
+def test_the_queues_of_an_event_are_those_with_its_type(queue: Queue) -> None:
+    found = topology.queues_for(queue.event.TYPE)
+    assert queue in found
+    assert {other.event for other in found} == {queue.event}
+
+
+def test_an_event_without_a_queue_goes_to_none() -> None:
+    assert topology.queues_for(events.JobProgressed.TYPE) == ()

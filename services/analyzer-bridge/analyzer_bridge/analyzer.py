@@ -71,6 +71,11 @@ class AnalysisServer:
         opened = self._breaker.open_remaining if self._breaker.opened else 0
         return max(opened, self._rests_until - monotonic(), 0.0)
 
+    def warnings(self) -> list[str]:
+        """Say, for /health, that the server is away."""
+        seconds = self.away_for()
+        return [f"the analysis server is away; left alone for {seconds:.0f} s"] if self._away or seconds else []
+
     async def request(
         self, job_id: str, token_id: str, s3_url: str, attempt: int, reference: Reference | None = None
     ) -> None:

@@ -58,6 +58,6 @@ def create_app(settings: Settings) -> FastAPI:
         "consumers": rabbitmq.consumes,
         "mongodb": analyses.is_up,
     }
-    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters))
+    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters, server.warnings))
     app.include_router(metrics_routes(rabbitmq.dead_letters))
     return app

@@ -1,14 +1,15 @@
 """RabbitMQ: the connection, the topology, and publishing with confirmation."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 from aio_pika import DeliveryMode, ExchangeType, Message
-from aio_pika.abc import AbstractRobustConnection
+from aio_pika.abc import AbstractChannel, AbstractRobustChannel, AbstractRobustConnection, UnderlayConnection
+from aio_pika.exceptions import ChannelNotFoundEntity, PublishError
 from faststream import AckPolicy
 from faststream.rabbit import Channel, RabbitBroker, RabbitExchange, RabbitMessage, RabbitQueue
 from faststream.rabbit.subscriber.usecase import RabbitSubscriber
@@ -28,6 +29,14 @@ RECONNECT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 5
 """A connection that swallows everything is noticed by the broker after twice this, by us after some four times."""
 CLOSE_SECONDS = 2.0
+LOOK_SECONDS = 2.0
+"""How often it is looked whether the queues are still there."""
+SETTLE_SECONDS = 2.0
+"""How long a deleted queue stays away. RabbitMQ (seen in 3.10) hands a consumer whose queue was deleted on to a queue
+of that name that is declared within some 30 ms: it is counted there, and brings nothing of what it is given.
+"""
+PATIENT_LOOKS = 3
+"""How often in a row messages may wait while this process has nothing in hand, before its consumer is not believed."""
 NO_LIMIT_SECONDS = 600.0
 """FastStream waits for work in hand only when given a time; the limits are those of `drain` and `stop`."""
 
@@ -48,8 +57,14 @@ class RabbitMQ:
             logger=None,
         )
         self._connection: AbstractRobustConnection | None = None
+        self._binding: AbstractRobustChannel | None = None
         self._connecting: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
+        self._missing = False
+        self._doubted: UnderlayConnection | None = None
         self._queues: list[topology.Queue] = []
+        self._hands: dict[str, _Hands] = {}
         self._subscribers: list[RabbitSubscriber] = []
 
     def subscribe(self, queue: topology.Queue, deliver: Callable[[RabbitMessage], Awaitable[None]]) -> None:
@@ -58,18 +73,21 @@ class RabbitMQ:
         # Declared with all the others, so that FastStream need not know the arguments.
         existing = RabbitQueue(queue.name, declare=False)
         subscriber = self._broker.subscriber(existing, ack_policy=AckPolicy.NACK_ON_ERROR)
-        subscriber(deliver)
+        self._hands[queue.name] = hands = _Hands(deliver)
+        subscriber(hands.take)
         self._subscribers.append(subscriber)
 
     def start(self) -> None:
         """Begin to connect, for as long as it takes; publishing fails and nothing is consumed until then."""
         self._connecting = asyncio.create_task(self._connect())
+        self._keeping = asyncio.create_task(self._keep())
 
     async def drain(self, seconds: float) -> None:
         """Take no more messages, then let the work in hand end, for so long at most."""
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.wait([self._connecting])
+        for task in (self._connecting, self._keeping):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         # Whatever the broker says: when it is away, nothing comes in, and what is in hand is given back.
         with suppress(Exception):
             async with _bounded(seconds):
@@ -83,7 +101,7 @@ class RabbitMQ:
                 await self._broker.stop()
 
     async def publish(self, event: Event) -> None:
-        """Return once the broker has `event` safely in every queue bound to its type; raises when it has not."""
+        """Return once the broker has `event` safely in every queue for its type; raises when it has not."""
         await self._send(
             topology.EVENTS_EXCHANGE, event.type, event.encode(), message_id=event.id, content_type=CONTENT_TYPE
         )
@@ -137,10 +155,89 @@ class RabbitMQ:
         message = Message(body, delivery_mode=DeliveryMode.PERSISTENT, timestamp=datetime.now(UTC), **properties)
         if self._connection is None:
             raise ConnectionError("RabbitMQ is not connected yet")
-        async with _bounded(PUBLISH_SECONDS):
-            await self._broker.publish(
-                message, exchange=RabbitExchange(exchange, declare=False), routing_key=routing_key, mandatory=True
-            )
+        with self._noticing(self._connection.transport):
+            async with _bounded(PUBLISH_SECONDS):
+                if exchange == topology.EVENTS_EXCHANGE:
+                    await self._bind(routing_key)
+                await self._broker.publish(
+                    message, exchange=RabbitExchange(exchange, declare=False), routing_key=routing_key, mandatory=True
+                )
+
+    async def _keep(self) -> None:
+        """Mend, for as long as the service runs, what a connection that restores itself does not notice."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._woken.wait()
+            self._woken.clear()
+            # Whatever the broker says: the next look comes soon.
+            with suppress(Exception):
+                async with _bounded(SET_UP_SECONDS):
+                    await self._mend()
+
+    async def _mend(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if self._doubted is not None and self._doubted is connection.transport:
+            log.warning("rabbitmq connection given up")
+            async with _bounded(CLOSE_SECONDS):
+                # The driver opens another at once, with new channels, and restores what was declared and consumed.
+                await self._doubted.connection.close()
+            self._doubted = None
+        elif self._missing:
+            log.warning("rabbitmq queue is missing")
+            await asyncio.sleep(SETTLE_SECONDS)
+            async with connection.channel() as channel:
+                await _declare_all(channel)
+            self._missing = False
+            log.info("rabbitmq queues declared again")
+        else:
+            await self._look(connection)
+
+    def _doubt(self, transport: UnderlayConnection | None) -> None:
+        """Have this connection given up, if it is still the present one."""
+        self._doubted = transport
+        self._woken.set()
+
+    def _miss(self) -> None:
+        """Have every queue declared again."""
+        self._missing = True
+        self._woken.set()
+
+    @contextmanager
+    def _noticing(self, transport: UnderlayConnection | None) -> Iterator[None]:
+        """Learn from a publish that fails: its connection is not used again, or a queue is declared again."""
+        try:
+            yield
+        except TimeoutError:
+            self._doubt(transport)
+            raise
+        except (ChannelNotFoundEntity, PublishError):
+            self._miss()
+            raise
+
+    async def _bind(self, event_type: str) -> None:
+        """Make sure that none of the queues for these events is missing: `mandatory` proves but one of them."""
+        queues = topology.queues_for(event_type)
+        if len(queues) <= 1 or self._binding is None:
+            return
+        channel = await self._binding.get_underlay_channel()
+        for queue in queues:
+            await channel.queue_bind(queue.name, topology.EVENTS_EXCHANGE, queue.routing_key)
+
+    async def _look(self, connection: AbstractRobustConnection) -> None:
+        transport = connection.transport
+        async with connection.channel() as channel:
+            for queue in self._queues:
+                try:
+                    found = await channel.declare_queue(queue.name, passive=True)
+                except ChannelNotFoundEntity:
+                    self._miss()
+                    return
+                if self._hands[queue.name].are_passed_over(found.declaration_result.message_count or 0):
+                    log.warning("rabbitmq brings nothing of what waits", queue=queue.name)
+                    self._doubt(transport)
 
     async def _connect(self) -> None:
         attempts = AsyncRetrying(
@@ -156,7 +253,9 @@ class RabbitMQ:
 
     async def _set_up(self) -> None:
         connection = await self._broker.connect()
-        await _declare_all(connection)
+        # The channel stays open, so that all of it is declared again after an outage.
+        await _declare_all(await connection.channel())
+        self._binding = await connection.channel()
         # Messages come while the others still start: their handlers must be able to publish, and FastStream drops,
         # unacknowledged and for good, what is delivered to a subscriber that does not yet say that it runs.
         self._connection = connection
@@ -181,6 +280,33 @@ async def _consumes(subscriber: RabbitSubscriber) -> bool:
     channel = await queue.channel.get_underlay_channel()
     # aiormq forgets the tag when the broker cancels the consumer; its interface does not name the attribute.
     return tag in getattr(channel, "consumers", ())
+
+
+class _Hands:
+    """The messages of one queue that this process has in hand."""
+
+    def __init__(self, deliver: Callable[[RabbitMessage], Awaitable[None]]) -> None:
+        self._deliver = deliver
+        self._held = 0
+        self._taken = 0
+        self._taken_before = 0
+        self._passed_over = 0
+
+    async def take(self, message: RabbitMessage) -> None:
+        """Hand the message on, and hold it until that is done."""
+        self._taken += 1
+        self._held += 1
+        try:
+            await self._deliver(message)
+        finally:
+            self._held -= 1
+
+    def are_passed_over(self, waiting: int) -> bool:
+        """Tell, at each look, whether messages have been waiting for some looks while none came into empty hands."""
+        idle = waiting > 0 and not self._held and self._taken == self._taken_before
+        self._passed_over = self._passed_over + 1 if idle else 0
+        self._taken_before = self._taken
+        return self._passed_over >= PATIENT_LOOKS
 
 
 class _Raw:
@@ -211,12 +337,8 @@ def _say_waiting(state: RetryCallState) -> None:
     log.warning("rabbitmq cannot be reached yet", attempt=state.attempt_number, reason=type(error).__name__)
 
 
-async def _declare_all(connection: AbstractRobustConnection) -> None:
-    """Declare every service's queues: an event published before its subscriber first ran must still reach it.
-
-    The channel stays open, so that all of it is declared again after an outage.
-    """
-    channel = await connection.channel()
+async def _declare_all(channel: AbstractChannel) -> None:
+    """Declare every service's queues: an event published before its subscriber first ran must still reach it."""
     events = await channel.declare_exchange(topology.EVENTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
     await channel.declare_exchange(topology.PROGRESS_EXCHANGE, ExchangeType.FANOUT, durable=True)
     for delay in topology.RETRY_DELAYS:

@@ -26,6 +26,8 @@ STOP_SECONDS = 1.0
 RELAY_EVENTS = 500
 MAX_RESTING = 5000
 """Relayed events whose marks still stand; with so many the notifier is away, and more would only pile up."""
+MAX_UNCONFIRMED = 5000
+"""Events kept in memory until they are confirmed; of more than these the marks alone tell."""
 
 
 class Jobs(Protocol):
@@ -55,6 +57,9 @@ class Outbox:
         # Relayed, and not to be relayed again before: as long again as the event has waited so far. A mark that stays
         # means that the notifier is behind, and each repeat makes work for everybody else.
         self._resting: dict[str, datetime] = {}
+        # By job. The notifier's queue may have such an event, which clears the mark, and the uploader's may not: only a
+        # confirmation says that both do.
+        self._unconfirmed: dict[str, Event] = {}
         self._hurry_until = 0.0
         self._relay: asyncio.Task[None] | None = None
 
@@ -79,8 +84,8 @@ class Outbox:
 
     async def _publish(self, event: Event) -> None:
         try:
-            await self._publisher.publish(event)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the mark in the job stands and the relay goes on
+            await self._publish_confirmed(event)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the relay goes on
             self._hurry_until = time.monotonic() + LEFT_BEHIND.total_seconds()
             log.warning("event left in the outbox", job_id=event.subject, reason=type(error).__name__)
 
@@ -103,6 +108,8 @@ class Outbox:
     async def _relay_once(self, older_than: timedelta) -> None:
         now = datetime.now(UTC)
         self._resting = {job_id: until for job_id, until in self._resting.items() if until > now}
+        for event in list(self._unconfirmed.values()):
+            await self._relay_event(event, now)
         limit = min(RELAY_EVENTS, MAX_RESTING - len(self._resting))
         if limit <= 0:
             return
@@ -113,6 +120,18 @@ class Outbox:
                 self._resting[job_id] = now + NO_EVENT_RESTS
                 log.error("outbox holds what is no event", job_id=job_id, reason=str(error))  # noqa: TRY400 - the reason is all there is
                 continue
+            await self._relay_event(event, now)
+
+    async def _relay_event(self, event: Event, now: datetime) -> None:
+        await self._publish_confirmed(event)
+        self._resting[event.subject] = now + max(LEFT_BEHIND, now - event.time)
+        log.info("event relayed from the outbox", job_id=event.subject, type=event.type)
+
+    async def _publish_confirmed(self, event: Event) -> None:
+        try:
             await self._publisher.publish(event)
-            self._resting[job_id] = now + max(LEFT_BEHIND, now - event.time)
-            log.info("event relayed from the outbox", job_id=job_id, type=event.type)
+        except Exception:
+            if len(self._unconfirmed) < MAX_UNCONFIRMED:
+                self._unconfirmed[event.subject] = event
+            raise
+        self._unconfirmed.pop(event.subject, None)

@@ -1,13 +1,14 @@
 """RabbitMQ: the connection, the topology, and publishing with confirmation."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 
 import structlog
 from aio_pika import DeliveryMode, ExchangeType, Message
-from aio_pika.abc import AbstractRobustConnection
+from aio_pika.abc import AbstractChannel, AbstractRobustChannel, AbstractRobustConnection, UnderlayConnection
+from aio_pika.exceptions import ChannelNotFoundEntity, PublishError
 from faststream.rabbit import Channel, RabbitBroker, RabbitExchange
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
@@ -27,6 +28,12 @@ RECONNECT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 5
 """A connection that swallows everything is noticed by the broker after twice this, by us after some four times."""
 CLOSE_SECONDS = 2.0
+LOOK_SECONDS = 2.0
+"""How often it is looked whether the queues are still there."""
+SETTLE_SECONDS = 2.0
+"""How long a deleted queue stays away. RabbitMQ (seen in 3.10) hands a consumer whose queue was deleted on to a queue
+of that name that is declared within some 30 ms: it is counted there, and brings nothing of what it is given.
+"""
 
 
 class RabbitMQ:
@@ -45,11 +52,17 @@ class RabbitMQ:
         # Nothing is consumed here, but this service's /health speaks for all.
         self._queues = topology.QUEUES
         self._connection: AbstractRobustConnection | None = None
+        self._binding: AbstractRobustChannel | None = None
         self._connecting: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
+        self._missing = False
+        self._doubted: UnderlayConnection | None = None
 
     def start(self) -> None:
         """Begin to connect, for as long as it takes; publishing fails until then."""
         self._connecting = asyncio.create_task(self._connect())
+        self._keeping = asyncio.create_task(self._keep())
 
     async def first_connected(self, seconds: float) -> None:
         """Return once the broker was reached for the first time, or after so long."""
@@ -58,15 +71,16 @@ class RabbitMQ:
 
     async def stop(self) -> None:
         """Disconnect."""
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.wait([self._connecting])
+        for task in (self._connecting, self._keeping):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         with suppress(Exception):
             async with _bounded(CLOSE_SECONDS):
                 await self._broker.stop()
 
     async def publish(self, event: Event) -> None:
-        """Return once `event` is safe in every queue bound to its type; BackEndError when it is not."""
+        """Return once `event` is safe in every queue for its type; BackEndError when it is not."""
         if self._connection is None:
             raise BackEndError("RabbitMQ")
         message = Message(
@@ -77,8 +91,10 @@ class RabbitMQ:
             content_type=CONTENT_TYPE,
         )
         try:
-            async with _bounded(PUBLISH_SECONDS):
-                await self._broker.publish(message, exchange=EVENTS, routing_key=event.type, mandatory=True)
+            with self._noticing(self._connection.transport):
+                async with _bounded(PUBLISH_SECONDS):
+                    await self._bind(event.type)
+                    await self._broker.publish(message, exchange=EVENTS, routing_key=event.type, mandatory=True)
         except Exception as error:
             raise BackEndError("RabbitMQ") from error
 
@@ -100,6 +116,78 @@ class RabbitMQ:
         async with _bounded(ANSWER_SECONDS), self._connection.channel():
             return True
 
+    async def _keep(self) -> None:
+        """Mend, for as long as the service runs, what a connection that restores itself does not notice."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._woken.wait()
+            self._woken.clear()
+            # Whatever the broker says: the next look comes soon.
+            with suppress(Exception):
+                async with _bounded(SET_UP_SECONDS):
+                    await self._mend()
+
+    async def _mend(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if self._doubted is not None and self._doubted is connection.transport:
+            log.warning("rabbitmq connection given up")
+            async with _bounded(CLOSE_SECONDS):
+                # The driver opens another at once, with new channels, and restores what was declared and consumed.
+                await self._doubted.connection.close()
+            self._doubted = None
+        elif self._missing:
+            log.warning("rabbitmq queue is missing")
+            await asyncio.sleep(SETTLE_SECONDS)
+            async with connection.channel() as channel:
+                await _declare_all(channel)
+            self._missing = False
+            log.info("rabbitmq queues declared again")
+        else:
+            await self._look(connection)
+
+    def _doubt(self, transport: UnderlayConnection | None) -> None:
+        """Have this connection given up, if it is still the present one."""
+        self._doubted = transport
+        self._woken.set()
+
+    def _miss(self) -> None:
+        """Have every queue declared again."""
+        self._missing = True
+        self._woken.set()
+
+    @contextmanager
+    def _noticing(self, transport: UnderlayConnection | None) -> Iterator[None]:
+        """Learn from a publish that fails: its connection is not used again, or a queue is declared again."""
+        try:
+            yield
+        except TimeoutError:
+            self._doubt(transport)
+            raise
+        except (ChannelNotFoundEntity, PublishError):
+            self._miss()
+            raise
+
+    async def _bind(self, event_type: str) -> None:
+        """Make sure that none of the queues for these events is missing: `mandatory` proves but one of them."""
+        queues = topology.queues_for(event_type)
+        if len(queues) <= 1 or self._binding is None:
+            return
+        channel = await self._binding.get_underlay_channel()
+        for queue in queues:
+            await channel.queue_bind(queue.name, topology.EVENTS_EXCHANGE, queue.routing_key)
+
+    async def _look(self, connection: AbstractRobustConnection) -> None:
+        async with connection.channel() as channel:
+            for queue in self._queues:
+                try:
+                    await channel.declare_queue(queue.name, passive=True)
+                except ChannelNotFoundEntity:
+                    self._miss()
+                    return
+
     async def _connect(self) -> None:
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(Exception),
@@ -114,7 +202,9 @@ class RabbitMQ:
 
     async def _set_up(self) -> AbstractRobustConnection:
         connection = await self._broker.connect()
-        await _declare_all(connection)
+        # The channel stays open, so that all of it is declared again after an outage.
+        await _declare_all(await connection.channel())
+        self._binding = await connection.channel()
         await self._broker.start()
         return connection
 
@@ -137,12 +227,8 @@ def _say_waiting(state: RetryCallState) -> None:
     log.warning("rabbitmq cannot be reached yet", attempt=state.attempt_number, reason=type(error).__name__)
 
 
-async def _declare_all(connection: AbstractRobustConnection) -> None:
-    """Declare every service's queues: an event published before its subscriber first ran must still reach it.
-
-    The channel stays open, so that all of it is declared again after an outage.
-    """
-    channel = await connection.channel()
+async def _declare_all(channel: AbstractChannel) -> None:
+    """Declare every service's queues: an event published before its subscriber first ran must still reach it."""
     events = await channel.declare_exchange(topology.EVENTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
     await channel.declare_exchange(topology.PROGRESS_EXCHANGE, ExchangeType.FANOUT, durable=True)
     for delay in topology.RETRY_DELAYS:

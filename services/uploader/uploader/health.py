@@ -11,6 +11,7 @@ from contracts.api import Health
 
 Check = Callable[[], Awaitable[bool]]
 DeadLetters = Callable[[], Awaitable[dict[str, int]]]
+Warnings = Callable[[], list[str]]
 CHECK_SECONDS = 2.0
 
 
@@ -22,7 +23,7 @@ async def _run(check: Check) -> Literal["up", "down"]:
         return "down"
 
 
-async def _warnings(dead_letters: DeadLetters) -> list[str]:
+async def _waiting(dead_letters: DeadLetters) -> list[str]:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             counts = await dead_letters()
@@ -35,10 +36,12 @@ async def _warnings(dead_letters: DeadLetters) -> list[str]:
     ]
 
 
-def health_routes(service: str, checks: Mapping[str, Check], dead_letters: DeadLetters) -> APIRouter:
+def health_routes(
+    service: str, checks: Mapping[str, Check], dead_letters: DeadLetters, warnings: Warnings = list
+) -> APIRouter:
     """Return /health, /health/live and /health/ready for a service that needs all of `checks`.
 
-    Dead letters, by queue, are a warning: somebody has to look, but the service can work.
+    Dead letters, by queue, are a warning, as is what else the service says: somebody has to look, but it can work.
     """
     router = APIRouter(prefix="/health", tags=["health"])
 
@@ -54,7 +57,7 @@ def health_routes(service: str, checks: Mapping[str, Check], dead_letters: DeadL
     async def report_with_warnings(response: Response) -> Health:
         """Say what this service can reach, and what somebody should look at; 503 when it cannot do its work."""
         health = await report(response)
-        return health.model_copy(update={"warnings": await _warnings(dead_letters)})
+        return health.model_copy(update={"warnings": [*warnings(), *await _waiting(dead_letters)]})
 
     async def live() -> dict[str, str]:
         """Say that the process runs."""

@@ -11,6 +11,7 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from contracts.catalogue import MAX_SCRIPTS, Actor, ActorBody, Script, ScriptBody, Token, TokenBody, document, folded
+from gateway import catalogue_store, store
 from gateway.catalogue import (
     ActorExistsError,
     ActorNotFoundError,
@@ -230,15 +231,26 @@ async def test_ids_are_given_once_and_those_that_an_import_took_are_passed_over(
 
 
 async def test_a_script_that_is_added_while_its_token_is_removed_is_never_left_behind(
-    tokens: Tokens, scripts: Scripts, catalogue: Catalogue
+    tokens: Tokens, scripts: Scripts, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = await asyncio.gather(*(tokens.add(token_body()) for _ in range(10)))
-    for kept in made:
-        token_id = kept.row.id
-        adding = [scripts.add(script_body(token_id)) for _ in range(3)]
-        *added, removed = await asyncio.gather(*adding, tokens.remove(token_id, None), return_exceptions=True)
-        assert removed is None
-        assert all(isinstance(answer, TokenNotFoundError) for answer in added if isinstance(answer, Exception))
+    token_id = (await tokens.add(token_body())).row.id
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def insert_later(*given: Any, **more: Any) -> None:
+        begun.set()
+        await go.wait()
+        await store.insert(*given, **more)
+
+    monkeypatch.setattr(catalogue_store, "insert", insert_later)
+    adding = asyncio.create_task(scripts.add(script_body(token_id)))
+    await begun.wait()
+    removing = asyncio.create_task(tokens.remove(token_id, None))
+    # It is in the way of the removal, which would be done by then.
+    await asyncio.wait([removing], timeout=0.3)
+    go.set()
+    await asyncio.gather(adding, removing)
+    with pytest.raises(TokenNotFoundError):
+        await scripts.add(script_body(token_id))
     assert await (await catalogue.collection("scripts")).count_documents({}) == 0
 
 

@@ -1,194 +1,38 @@
 """The analysis server as a program: real S3 in front of it, a real webhook behind it, its processes and its end."""
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, TypeVar
 
-import boto3
 import httpx
-import psutil
 import pytest
-import uvicorn
-from starlette.types import Receive, Scope, Send
 
+from tests.support.analysis_program import (
+    BUCKET,
+    LIMIT_S,
+    Program,
+    Receiver,
+    Store,
+    is_so,
+    running,
+    running_receiver,
+    running_store,
+    until,
+)
 from tests.support.recordings import speech, wav
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
-BUCKET = "recordings"
-LIMIT_S = 30
-KEYS = ("key", "a-secret-of-the-test")
-
-Found = TypeVar("Found")
-
-
-async def until(look: Callable[[], Awaitable[Found | None]]) -> Found:
-    """Look again and again until there is something to be found; fails after LIMIT_S."""
-    async with asyncio.timeout(LIMIT_S):
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                if found := await look():
-                    return found
-            await asyncio.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-@dataclass
-class Store:
-    """An S3 server over a folder."""
-
-    port: int
-    process: subprocess.Popen[bytes]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def put(self, key: str, content: bytes) -> str:
-        client = boto3.client(
-            "s3",
-            endpoint_url=self.url,
-            aws_access_key_id=KEYS[0],
-            aws_secret_access_key=KEYS[1],
-            region_name="us-east-1",
-        )
-        client.put_object(Bucket=BUCKET, Key=key, Body=content)
-        return f"s3://{BUCKET}/{key}"
-
-
-@contextlib.asynccontextmanager
-async def running_store(folder: Path) -> AsyncIterator[Store]:
-    (folder / BUCKET).mkdir(parents=True)
-    port = free_port()
-    rclone = Path(sys.executable).with_name("rclone")
-    command = [str(rclone), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", ",".join(KEYS), str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: ASYNC220 - starts in no time
-    try:
-        async with httpx.AsyncClient() as client:
-            await until(lambda: client.get(f"http://127.0.0.1:{port}/"))
-        yield Store(port, process)
-    finally:
-        process.kill()
-        process.wait()
-
-
-@dataclass
-class Receiver:
-    """A webhook that keeps what it is sent, in order, and answers each path with the statuses it was told to."""
-
-    port: int = field(default_factory=free_port)
-    received: asyncio.Queue[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=asyncio.Queue)
-    statuses: dict[str, list[int]] = field(default_factory=dict)
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-        target = f"{scope['raw_path'].decode()}?{scope['query_string'].decode()}"
-        await self.received.put((target, json.loads(body), headers))
-        if scope["path"].startswith("/gated"):
-            await self.gate.wait()
-        statuses = self.statuses.get(scope["path"], [])
-        await send({"type": "http.response.start", "status": statuses.pop(0) if statuses else 200, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-
-    def address(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
-
-    async def call(self) -> tuple[str, dict[str, Any], dict[str, str]]:
-        return await asyncio.wait_for(self.received.get(), LIMIT_S)
-
-    async def outcome(self) -> dict[str, Any]:
-        return (await self.call())[1]
 
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    made = Receiver()
-    config = uvicorn.Config(made, host="127.0.0.1", port=made.port, log_config=None, lifespan="off")
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve())
-    await until(lambda: _is(server.started))
-    yield made
-    made.gate.set()
-    server.should_exit = True
-    await serving
-
-
-async def _is(fact: bool) -> bool:
-    return fact
-
-
-@dataclass
-class Program:
-    """A running analysis server."""
-
-    url: str
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    async def analyse(self, audio: str, webhook: str, **more: str) -> httpx.Response:
-        form = {"s3_audio_url": audio, "webhook_url": webhook, "video_id": "token-1"} | more
-        async with httpx.AsyncClient(timeout=LIMIT_S) as client:
-            return await client.post(f"{self.url}/analyze-voice", data=form)
-
-    async def get(self, path: str) -> httpx.Response:
-        async with httpx.AsyncClient(timeout=LIMIT_S) as client:
-            return await client.get(f"{self.url}{path}")
-
-    def workers(self) -> list[psutil.Process]:
-        children = psutil.Process(self.process.pid).children()
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-    async def logged(self, event: str, times: int = 1) -> list[dict[str, Any]]:
-        async def find() -> list[dict[str, Any]] | None:
-            found = [line for line in self.lines() if line["event"] == event]
-            return found if len(found) >= times else None
-
-        return await until(find)
-
-
-@contextlib.asynccontextmanager
-async def running(store: Store, folder: Path, **settings: str) -> AsyncIterator[Program]:
-    port, log = free_port(), folder / "log"
-    env = {
-        "PATH": os.environ["PATH"],
-        "PORT": str(port),
-        "S3_BUCKET_NAME": BUCKET,
-        "S3_ENDPOINT_URL": store.url,
-        "AWS_ACCESS_KEY_ID": KEYS[0],
-        "AWS_SECRET_ACCESS_KEY": KEYS[1],
-        "WORKERS": "1",
-    }
-    with log.open("wb") as out:
-        command = [sys.executable, "-m", "analysis_server"]
-        process = subprocess.Popen(command, env=env | settings, stdout=out, stderr=subprocess.STDOUT)  # noqa: ASYNC220 - as above
-    program = Program(f"http://127.0.0.1:{port}", process, log)
-    try:
-        await until(lambda: program.get("/health/live"))
-        yield program
-    finally:
-        process.kill()
-        process.wait()
+    async with running_receiver() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +130,7 @@ async def test_every_log_line_is_json_and_none_has_the_webhooks_query(
     await server.analyse(store.put("a.wav", speech(SENTENCE)), receiver.address(f"/logged?{secret}"))
     for _ in range(3):
         await receiver.call()
-    await until(lambda: _is(any(line.get("reason") == "status 500" for line in server.lines())))
+    await until(lambda: is_so(any(line.get("reason") == "status 500" for line in server.lines())))
     assert secret not in server.log.read_text()
     for line in server.lines():
         assert list(line)[:4] == ["time", "level", "service", "event"]
@@ -301,16 +145,28 @@ async def test_health_says_what_is_up(server: Program) -> None:
     assert "/analyze-voice" in (await server.get("/openapi.json")).json()["paths"]
 
 
-async def test_a_full_server_says_busy_and_when_to_come_back(store: Store, receiver: Receiver, tmp_path: Path) -> None:
-    audio = store.put("a.wav", speech(SENTENCE))
-    async with running(store, tmp_path, MAX_JOBS="2") as server:
-        for _ in range(2):
-            assert (await server.analyse(audio, receiver.address("/gated"))).status_code == 200
-        refused = await server.analyse(audio, receiver.address("/gated"))
+async def test_one_job_at_a_time_per_worker_then_a_queue_and_beyond_it_busy_and_when_to_come_back(
+    store: Store, receiver: Receiver, tmp_path: Path
+) -> None:
+    audio, webhook = store.put("a.wav", speech(SENTENCE)), receiver.address("/gated")
+    async with running(store, tmp_path, WORKERS="2", MAX_JOBS="5") as server:
+        workers = server.workers()
+        assert len(workers) == 2
+        for worker in workers:
+            worker.suspend()
+        for _ in range(5):
+            assert (await server.analyse(audio, webhook)).status_code == 200
+        refused = await server.analyse(audio, webhook)
         assert (refused.status_code, refused.json()["code"]) == (503, "busy")
         assert int(refused.headers["retry-after"]) > 0
+        # Two are with the workers and the next one is at hand; the others wait, and cost a place in the queue alone.
+        assert len(await server.logged("recording-fetched", times=3)) == 3
+        for worker in workers:
+            worker.resume()
+        assert [(await receiver.outcome())["status"] for _ in range(5)] == ["completed"] * 5
+        assert server.workers() == workers
         receiver.gate.set()
-        await until(lambda: _took(server, audio, receiver.address("/gated")))
+        await until(lambda: _took(server, audio, webhook))
 
 
 async def _took(server: Program, audio: str, webhook: str) -> bool:
@@ -398,7 +254,7 @@ async def test_a_killed_server_leaves_no_worker_behind(store: Store, tmp_path: P
         workers = server.workers()
         assert len(workers) == 2
         server.process.kill()
-        await until(lambda: _is(not any(worker.is_running() for worker in workers)))
+        await until(lambda: is_so(not any(worker.is_running() for worker in workers)))
 
 
 async def test_a_server_whose_store_is_gone_is_not_ready_and_says_so_to_the_job(

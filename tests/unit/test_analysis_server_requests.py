@@ -1,5 +1,6 @@
 """What the analysis server refuses before it takes any work on, and the settings that it refuses to start with."""
 
+import json
 from collections.abc import AsyncIterator
 
 import httpx
@@ -64,6 +65,42 @@ async def test_a_missing_field_is_named(client: httpx.AsyncClient, field: str) -
 )
 async def test_a_bad_value_has_its_code(client: httpx.AsyncClient, field: str, value: str, code: str) -> None:
     assert await problem(client, GOOD | {field: value}) == (422, code)
+
+
+SCRIPT = {"script_id": 1, "start_seconds": 0.5, "end_seconds": 2, "script": "Hello."}
+
+
+@pytest.mark.parametrize(
+    "scripts",
+    [
+        "Hello.",
+        "{}",
+        "[[]]",
+        json.dumps(SCRIPT),
+        *(json.dumps([{name: value for name, value in SCRIPT.items() if name != missing}]) for missing in SCRIPT),
+        json.dumps([SCRIPT | {"script_id": "1"}]),
+        json.dumps([SCRIPT | {"script_id": 0}]),
+        json.dumps([SCRIPT | {"script_id": 1.5}]),
+        json.dumps([SCRIPT | {"start_seconds": "0"}]),
+        json.dumps([SCRIPT | {"start_seconds": 2}]),
+        json.dumps([SCRIPT | {"end_seconds": float("nan")}]),
+        json.dumps([SCRIPT | {"end_seconds": float("inf")}]),
+        json.dumps([SCRIPT | {"script": " "}]),
+        json.dumps([SCRIPT | {"script": None}]),
+        json.dumps([SCRIPT | {"script": "x" * 501}]),
+        json.dumps([SCRIPT, SCRIPT]),
+        json.dumps([SCRIPT | {"script_id": number} for number in range(1, 102)]),
+    ],
+    ids=range(20),
+)
+async def test_scripts_that_are_none_are_refused(client: httpx.AsyncClient, scripts: str) -> None:
+    assert await problem(client, GOOD | {"scripts": scripts}) == (422, "scripts_invalid")
+
+
+async def test_the_first_mistake_in_the_scripts_is_named(client: httpx.AsyncClient) -> None:
+    scripts = json.dumps([SCRIPT, SCRIPT | {"script_id": 2, "end_seconds": "late"}])
+    detail = (await client.post("/analyze-voice", data=GOOD | {"scripts": scripts})).json()["detail"]
+    assert detail.startswith("scripts[1].end_seconds: ")
 
 
 async def test_an_endless_body_is_cut_off(client: httpx.AsyncClient) -> None:

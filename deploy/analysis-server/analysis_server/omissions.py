@@ -14,3 +14,8 @@ _PARTS: dict[Part, str] = {
 def left_out(part: Part, fault: str, reason: str) -> dict[str, str]:
     """Return the warning that a part of the reference was left out; `reason` is a sentence."""
     return {"code": f"{part}_{fault}", "text": f"{_PARTS[part]} was left out. {reason}"}
+
+
+def all_left_out(fault: str, reason: str) -> dict[str, str]:
+    """Return the warning that nothing was compared with the reference."""
+    return {"code": f"reference_{fault}", "text": f"The reference was left out. {reason}"}

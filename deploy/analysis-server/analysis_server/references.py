@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from analysis_server.addresses import AddressError, Addresses, OtherBucketError
 from analysis_server.errors import StorageError
 from analysis_server.job import Job, Part, Script
-from analysis_server.omissions import Warnings, left_out
+from analysis_server.omissions import Warnings, all_left_out, left_out
 from analysis_server.settings import Settings
 from analysis_server.storage import Storage
 from analysis_server.workers import Workers
@@ -99,10 +99,10 @@ class References:
             return Known(voice, warnings + more)
         except StorageError as error:
             _log.warning("reference-left-out", fault=error.fault, exc_info=error.__cause__)
-            return Known(None, [left_out("reference", error.fault, _REASONS[error.fault])])
+            return Known(None, [all_left_out(error.fault, _REASONS[error.fault])])
         except Exception:  # noqa: BLE001 - whatever it is, the recording can still be measured by itself
             _log.exception("reference-left-out")
-            return Known(None, [left_out("reference", "failed", "Its analysis failed for a reason that is ours.")])
+            return Known(None, [all_left_out("failed", "Its analysis failed for a reason that is ours.")])
 
     async def stop(self) -> None:
         """End what is under way; whoever waits for it is cancelled."""

@@ -1,8 +1,8 @@
 """S3: fetching an object to a local file with bounded memory, and keeping small ones."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ _Answer = TypeVar("_Answer")
 
 _CHUNK = 1024 * 1024
 _CHECK_SECONDS = 3
+_WRITE_SECONDS = 5
 _NOT_THERE = {"NoSuchKey", "NoSuchBucket", "404", "NotFound"}
 _PASSING = (BotoCoreError, StreamError, OSError, TimeoutError)  # the network's or the store's trouble
 
@@ -52,9 +53,9 @@ class Storage:
         await self._stack.aclose()
 
     async def fetch(self, key: str, path: Path, limit: int) -> str:
-        """Write the object to `path`, a chunk at a time, and return its ETag; raises StorageError, as all of these do.
+        """Write the object to `path`, a chunk at a time, and return its ETag.
 
-        While the store is away each of them tries again for `STORAGE_SECONDS`.
+        Raises StorageError, and tries again for `STORAGE_SECONDS` while the store is away, as all reading does.
         """
         return await self._patiently(self._fetch, key, path, limit)
 
@@ -67,8 +68,10 @@ class Storage:
         return await self._patiently(self._read, key, limit)
 
     async def write(self, key: str, content: bytes) -> None:
-        """Write a small object."""
-        await self._patiently(self._write, key, content)
+        """Write a small object, or raise StorageError; nobody waits long for it."""
+        with _told():
+            async with asyncio.timeout(_WRITE_SECONDS):
+                await self._s3.put_object(Bucket=self._settings.s3_bucket_name, Key=key, Body=content)
 
     async def is_reachable(self) -> bool:
         """Say whether the bucket answers; a key that may only read objects is told 403, which is an answer too."""
@@ -85,15 +88,11 @@ class Storage:
         attempts = AsyncRetrying(
             retry=retry_if_exception(_may_pass),
             stop=stop_after_delay(self._settings.storage_seconds),
-            wait=wait_exponential_jitter(initial=0.2, max=5),
+            wait=wait_exponential_jitter(multiplier=0.2, max=5),
             reraise=True,
         )
-        try:
+        with _told():
             return await attempts(call, *asked)
-        except ClientError as error:
-            raise StorageError(_fault(error)) from error
-        except _PASSING as error:
-            raise StorageError("unavailable") from error
 
     async def _fetch(self, key: str, path: Path, limit: int) -> str:
         async with self._opened(key, limit) as (body, etag):
@@ -112,15 +111,23 @@ class Storage:
         answer = await self._s3.head_object(Bucket=self._settings.s3_bucket_name, Key=key)
         return _etag(answer, limit)
 
-    async def _write(self, key: str, content: bytes) -> None:
-        await self._s3.put_object(Bucket=self._settings.s3_bucket_name, Key=key, Body=content)
-
     @asynccontextmanager
     async def _opened(self, key: str, limit: int) -> AsyncIterator[tuple[Any, str]]:
         answer = await self._s3.get_object(Bucket=self._settings.s3_bucket_name, Key=key)
         body = answer["Body"]
         async with body:
             yield body, _etag(answer, limit)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn the client's errors into ours."""
+    try:
+        yield
+    except ClientError as error:
+        raise StorageError(_fault(error)) from error
+    except _PASSING as error:
+        raise StorageError("unavailable") from error
 
 
 def _etag(answer: dict[str, Any], limit: int) -> str:

@@ -29,7 +29,7 @@ def read(path: Path, end_s: float) -> tuple[list[Spoken], list[Spoken]]:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
+            warnings.simplefilter("error", UserWarning)
             grid = _opened(path)
             tiers = list(_interval_tiers(grid))
             begin_s = float(call(grid, "Get start time"))

@@ -55,7 +55,7 @@ class Webhook:
         attempts = AsyncRetrying(
             retry=retry_if_exception(_may_pass),
             stop=stop_after_attempt(self._attempts),
-            wait=wait_exponential_jitter(initial=_FIRST_DELAY_S, max=_LONGEST_DELAY_S, jitter=_FIRST_DELAY_S),
+            wait=wait_exponential_jitter(multiplier=_FIRST_DELAY_S, max=_LONGEST_DELAY_S, jitter=_FIRST_DELAY_S),
             before_sleep=_log_retry,
             reraise=True,
         )

@@ -1,0 +1,93 @@
+"""Which addresses name an object of the analysis server's bucket."""
+
+import string
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis_server.addresses import AddressError, Addresses, OtherBucketError
+
+AWS = Addresses("sori-audio", None)
+OWN = Addresses("sori-audio", "http://127.0.0.1:9000/s3/")
+
+_PART = st.text(string.ascii_letters + string.digits + " 한글+%?#&=;.~", min_size=1).filter(
+    lambda it: it not in {".", ".."}
+)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://sori-audio/references/1/a.wav",
+        "https://sori-audio.s3.amazonaws.com/references/1/a.wav",
+        "https://sori-audio.s3.ap-northeast-2.amazonaws.com/references/1/a.wav",
+        "https://sori-audio.s3-us-west-2.amazonaws.com/references/1/a.wav",
+        "https://sori-audio.s3.dualstack.eu-west-1.amazonaws.com/references/1/a.wav",
+        "https://sori-audio.s3-accelerate.amazonaws.com/references/1/a.wav",
+        "https://sori-audio.s3.cn-north-1.amazonaws.com.cn/references/1/a.wav",
+        "https://s3.amazonaws.com/sori-audio/references/1/a.wav",
+        "https://s3.us-gov-west-1.amazonaws.com/sori-audio/references/1/a.wav",
+        "https://SORI-AUDIO.s3.amazonaws.com/references/1/a.wav?X-Amz-Signature=00&X-Amz-Expires=60",
+        "https://s3.amazonaws.com/sori%2Daudio/references%2F1/a.wav#t=1",
+        "http://127.0.0.1:9000/s3/sori-audio/references/1/a.wav",
+    ],
+)
+def test_every_form_of_an_address_in_the_bucket_is_understood(address: str) -> None:
+    assert OWN.key_of(address) == "references/1/a.wav"
+
+
+@given(st.lists(_PART, min_size=1, max_size=4).map("/".join))
+def test_any_key_comes_out_of_its_address_as_it_went_in(key: str) -> None:
+    assert AWS.key_of(f"s3://sori-audio/{key}") == key
+    assert AWS.key_of(f"https://sori-audio.s3.amazonaws.com/{quote(key)}") == key
+    assert OWN.key_of(f"http://127.0.0.1:9000/s3/sori-audio/{quote(key)}") == key
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://other/a.wav",
+        "https://other.s3.amazonaws.com/a.wav",
+        "https://s3.amazonaws.com/other/sori-audio/a.wav",
+        "https://sori-audio.example.com/a.wav",
+        "https://sori-audio.s3.amazonaws.com.example.com/a.wav",
+        "https://sori-audio.s3.amazonaws.com@example.com/a.wav",
+        "https://evil.sori-audio.s3.amazonaws.com/a.wav",
+        "https://169.254.169.254/latest/meta-data",
+        "http://127.0.0.1:9000/s3/other/a.wav",
+    ],
+)
+def test_what_is_not_in_the_bucket_is_told_apart(address: str) -> None:
+    with pytest.raises(OtherBucketError):
+        OWN.key_of(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "references/1/a.wav",
+        "s3://sori-audio",
+        "s3://sori-audio/",
+        "s3://sori-audio/../other/a.wav",
+        "S3://sori-audio/a.wav",
+        "https://sori-audio.s3.amazonaws.com/",
+        "https://s3.amazonaws.com/sori-audio",
+        "https://sori-audio.s3.amazonaws.com/%2e%2e/other/a.wav",
+        "https://sori-audio.s3.amazonaws.com/%ff.wav",
+        "https://sori-audio.s3.amazonaws.com/a%0ab.wav",
+        "http://sori-audio.s3.amazonaws.com/a.wav",
+        "http://127.0.0.1:9001/s3/sori-audio/a.wav",
+        "http://127.0.0.1:9000/s3x/sori-audio/a.wav",
+        "https://127.0.0.1:port/a.wav",
+        "https://[::1/a.wav",
+        "https:///a.wav",
+        "file:///etc/passwd",
+        "ftp://sori-audio.s3.amazonaws.com/a.wav",
+    ],
+)
+def test_what_is_no_address_of_an_object_is_told_apart(address: str) -> None:
+    with pytest.raises(AddressError):
+        OWN.key_of(address)

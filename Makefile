@@ -12,7 +12,7 @@ TWO_AT_A_TIME := -n 2 --dist loadfile
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
 
-run: setup ## Set up, start everything, send a sample recording and show its result
+run: setup ## Set up, start everything, load a sample catalogue, send a sample recording and show its result
 	@$(STACK) run
 
 up: setup ## Start everything in the background; return when it is ready
@@ -21,8 +21,8 @@ up: setup ## Start everything in the background; return when it is ready
 down: setup ## Stop everything; the data stays
 	@$(STACK) down
 
-send: setup ## Send a recording through the running stack: make send FILE=path
-	@$(STACK) send "$$FILE"
+send: setup ## Send a recording through the running stack: make send FILE=path TOKEN=1
+	@$(STACK) send "$$FILE" $${TOKEN:+--token "$$TOKEN"}
 
 logs: setup ## Show the logs of all parts as they come
 	@$(STACK) logs

@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 
 from local_stack.errors import SendFailedError
-from local_stack.rendering import render_job, render_result, sparkline
+from local_stack.rendering import render_job, render_result
 from local_stack.sending import Job, Sori, recording_at
+from local_stack.sparklines import sparkline
 
 JOB = "73732cad-5149-44d4-a954-e9c4781635c3"
 

@@ -10,10 +10,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from local_stack import interrupts
+from local_stack import interrupts, sample
 from local_stack.errors import StackError
 from local_stack.logs import show_logs
-from local_stack.sample import make_sample
 from local_stack.screen import PartsProgress, is_interactive, out, show_error
 from local_stack.sending import DEFAULT_TOKEN, Sori, recording_at
 from local_stack.settings import ROOT, given_settings, stack_settings
@@ -61,11 +60,13 @@ def down() -> None:
 
 @app.command()
 def run() -> None:
-    """Start every part, send a sample recording, show its result; in a terminal, stay until Ctrl-C."""
+    """Start every part, load a sample catalogue, compare a sample recording; in a terminal, stay until Ctrl-C."""
     stack = _configured()
     fresh = _bring_up(stack)
     try:
-        succeeded = send_and_watch(Sori(stack.url), make_sample(stack.home), DEFAULT_TOKEN)
+        sori = Sori(stack.url)
+        token = sample.load(sori, stack.settings["MONGODB_URL"], stack.home)
+        succeeded = send_and_watch(sori, sample.recording(stack.home), token)
         if succeeded and is_interactive():
             _show_addresses(stack)
             if fresh:

@@ -1,7 +1,6 @@
 """Shows a job's result readably, whatever an analysis server puts into it."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -9,8 +8,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-BARS = "▁▂▃▄▅▆▇█"
-SPARK_WIDTH = 44
+from local_stack import comparing
+from local_stack.sparklines import is_series, sparkline
+
 MOST_ROWS = 40
 LONGEST_TEXT = 200
 
@@ -27,26 +27,17 @@ def render_job(job: Mapping[str, Any]) -> RenderableType:
 
 
 def render_result(result: Mapping[str, Any]) -> RenderableType:
-    """Single values as one table, lists of objects as tables, lists of numbers as lines drawn small."""
+    """A comparison first, if there is one; of the rest, single values as a table, lists as tables or drawn small."""
+    comparison, rest = comparing.split(result)
     single, blocks = Table.grid(padding=(0, 2)), list[RenderableType]()
     single.add_column(style="bold")
-    for name, value in _flattened(result):
+    for name, value in _flattened(rest):
         if _is_list_of(value, Mapping):
             more = f" (the first {MOST_ROWS} of {len(value)})" if len(value) > MOST_ROWS else ""
             blocks += [Text(f"{name}{more}", style="bold"), _rows_table(value[:MOST_ROWS])]
         else:
             single.add_row(name, _shown(value))
-    return Group(single, *blocks)
-
-
-def sparkline(values: Sequence[float | None], width: int = SPARK_WIDTH) -> str:
-    """The values as a line of at most `width` bars, each the mean of its share; a blank where there is no value."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return ""
-    low, span = min(known), max(known) - min(known)
-    means = [_mean(share) for share in _shares(values, width)]
-    return "".join(" " if mean is None else BARS[round((mean - low) / (span or 1) * (len(BARS) - 1))] for mean in means)
+    return Group(*comparing.render(comparison), single, *blocks)
 
 
 def _flattened(result: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -62,20 +53,10 @@ def _is_list_of(value: object, kind: type) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, kind) for item in value)
 
 
-def _is_series(value: object) -> bool:
-    return (
-        isinstance(value, list) and any(_is_number(v) for v in value) and all(v is None or _is_number(v) for v in value)
-    )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _shown(value: Any) -> Text:
     if value is None:
         return Text("–", style="dim")
-    if _is_series(value):
+    if is_series(value):
         return _series(value)
     if value in ([], {}):
         return Text("none", style="dim")
@@ -97,14 +78,3 @@ def _rows_table(rows: list[Mapping[str, Any]]) -> Table:
     for row in rows:
         table.add_row(*(_shown(row.get(column)) for column in columns))
     return table
-
-
-def _shares(values: Sequence[float | None], width: int) -> Iterable[Sequence[float | None]]:
-    count = min(width, len(values))
-    edges = [round(i * len(values) / count) for i in range(count + 1)]
-    return [values[start:end] for start, end in pairwise(edges)]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

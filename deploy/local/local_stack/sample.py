@@ -1,26 +1,80 @@
-"""Makes a recording to try Sori with: a spoken sentence that is new each time, so that no result comes from a cache."""
+"""The sample: a small catalogue for a stack that has none, its reference audio, a recording to compare with it."""
 
+import json
+import os
 import secrets
-import shutil
 import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from local_stack import speech
 from local_stack.errors import StackError
+from local_stack.screen import out
+from local_stack.sending import DEFAULT_TOKEN, Sori
+from local_stack.settings import ROOT
+from local_stack.speech import Line, Voice
 
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+CATALOGUE = ROOT / "deploy/local/sample-catalogue.json"
+ACTOR = Voice("en-us", words_per_minute=140, pitch=45)
+"""Who speaks the references; who sends recordings is another voice."""
+
+Row = dict[str, Any]
 
 
-def make_sample(home: Path) -> Path:
-    """A WAV file of some six seconds in `home`. Raises StackError when espeak-ng cannot make it."""
-    number = " ".join(secrets.choice(DIGITS) for _ in range(6))
-    text = f"Hello, this is Sori. Is this recording number {number}? Yes, it is, and now it is being analysed."
-    path = home / "sample.wav"
-    if not (program := shutil.which("espeak-ng")):
-        raise StackError("espeak-ng is missing, which makes the sample recording. Install it with: make setup")
-    try:
-        command = [program, "-v", "en", "-s", "150", "-w", path.name, text]  # it cuts long paths off
-        subprocess.run(command, cwd=home, check=True, capture_output=True)  # noqa: S603  # the words are ours
-    except subprocess.CalledProcessError as error:
-        details = tuple(error.stderr.decode(errors="replace").splitlines())
-        raise StackError("espeak-ng could not make the sample recording.", details) from error
-    return path
+def load(sori: Sori, mongodb_url: str, home: Path) -> str:
+    """Return which token the sample recording is for: the sample's first, or none of the catalogue's.
+
+    The sample goes into an empty catalogue alone, so that nobody's own rows are ever touched. Raises StackError.
+    """
+    if not sori.tokens():
+        _import(mongodb_url)
+    sample = _sample()
+    own = [token for token in sample["tokens"] if _is_there(sori, token)]
+    for token in own:
+        if not (sori.token(token["id"]) or {}).get("reference_audio_url"):
+            with _spoken(sample, token, ACTOR, home / f"reference-{token['id']}.wav").open("rb") as audio:
+                sori.put_reference(token["id"], audio)
+    if sample["tokens"][0] in own:
+        return str(sample["tokens"][0]["id"])
+    out.print("The catalogue has tokens of its own, and stays as it is: nothing to compare the sample with.")
+    return DEFAULT_TOKEN
+
+
+def recording(home: Path) -> Path:
+    """Make a recording of the first token in `home`, new each time: no result of it comes from a cache.
+
+    Raises StackError when espeak-ng cannot make it.
+    """
+    sample = _sample()
+    learner = Voice("en-us+f4", words_per_minute=150 + secrets.randbelow(11), pitch=50 + secrets.randbelow(11))
+    return _spoken(sample, sample["tokens"][0], learner, home / "sample.wav")
+
+
+def _sample() -> dict[str, list[Row]]:
+    return dict(json.loads(CATALOGUE.read_text(encoding="utf-8")))
+
+
+def _is_there(sori: Sori, token: Row) -> bool:
+    found = sori.token(token["id"])
+    return found is not None and found["token_name"] == token["token_name"]
+
+
+def _spoken(sample: Mapping[str, list[Row]], token: Row, voice: Voice, path: Path) -> Path:
+    lines = [
+        Line(script["start_time"] - token["start_time"], script["script"])
+        for script in sample["scripts"]
+        if script["token_id"] == token["id"]
+    ]
+    return speech.make(lines, token["end_time"] - token["start_time"], voice, path)
+
+
+def _import(mongodb_url: str) -> None:
+    command = [sys.executable, "-m", "sorictl", "catalogue", "import", str(CATALOGUE)]
+    done = subprocess.run(  # noqa: S603  # Sori's own program
+        command, env={**os.environ, "MONGODB_URL": mongodb_url}, check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise StackError("The sample catalogue could not be loaded.", tuple(done.stderr.splitlines()))
+    out.print(done.stdout, end="", markup=False, soft_wrap=True)

@@ -1,7 +1,7 @@
 """Sends a recording through a running stack, as any client would: the upload, the live progress, the result."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -70,6 +70,26 @@ class Sori:
             except httpx.HTTPError as error:
                 raise SendFailedError("The result cannot be read: is the stack still up? See: make logs") from error
 
+    def tokens(self) -> list[dict[str, Any]]:
+        """The first tokens of the catalogue. Raises SendFailedError."""
+        return list(_checked(self._asked("GET", "/tokens/")).json())
+
+    def token(self, token_id: int) -> dict[str, Any] | None:
+        """A token of the catalogue, None when there is none. Raises SendFailedError."""
+        answer = self._asked("GET", f"/tokens/{token_id}")
+        return None if answer.status_code == httpx.codes.NOT_FOUND else _body(answer)
+
+    def put_reference(self, token_id: int, audio: BinaryIO) -> None:
+        """Gives a token its reference audio. Raises SendFailedError."""
+        _checked(self._asked("PUT", f"/tokens/{token_id}/reference-audio", {"file": ("reference.wav", audio)}))
+
+    def _asked(self, method: str, path: str, files: Mapping[str, Any] | None = None) -> httpx.Response:
+        with self._client() as client:
+            try:
+                return client.request(method, f"{self.url}{path}", files=files)
+            except httpx.HTTPError as error:
+                raise SendFailedError("The catalogue cannot be read: is the stack still up? See: make logs") from error
+
     def _events(self, client: httpx.Client, job_id: str, last_id: str) -> Iterator[ServerSentEvent]:
         headers = {"Last-Event-ID": last_id} if last_id else {}
         with connect_sse(client, "GET", f"{self.url}/tokens/analysis-progress/{job_id}", headers=headers) as source:
@@ -100,6 +120,11 @@ def recording_at(path: Path) -> Path:
 
 def _body(answer: httpx.Response) -> Job:
     """The JSON object of a good answer. Raises SendFailedError with a problem body's own words."""
+    return dict(_checked(answer).json())
+
+
+def _checked(answer: httpx.Response) -> httpx.Response:
+    """A good answer, with JSON in it. Raises SendFailedError with a problem body's own words."""
     try:
         body = answer.json()
     except ValueError:
@@ -107,4 +132,4 @@ def _body(answer: httpx.Response) -> Job:
     if answer.is_error:
         detail = body.get("detail") or body.get("title") or f"The server answered {answer.status_code}."
         raise SendFailedError(f"{detail} ({body.get('code', answer.status_code)})")
-    return dict(body)
+    return answer

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from analysis_server.references import Known
 from tests.support.analysis_program import (
     BUCKET,
     Program,
@@ -256,3 +257,14 @@ async def test_a_reference_that_kills_its_worker_costs_the_comparison_alone(
         case.put(wav(1500, 5, rate=8000))
         assert "reference_failed" in codes(await case.result(server, receiver))
         assert case.kept() == []
+
+
+async def test_a_comparison_that_fails_takes_nothing_but_itself_from_the_result(
+    case: Case, store: Store, server: Program, receiver: Receiver
+) -> None:
+    await case.result(server, receiver)
+    (kept,) = case.kept()
+    store.put(kept, Known(b"whole, but no voice", []).to_bytes())
+    result = await case.result(server, receiver)
+    assert codes(result) == ["comparison_failed"]
+    assert result["duration_s"] > 1

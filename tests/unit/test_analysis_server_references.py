@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis_server.addresses import Addresses
-from analysis_server.job import Job
-from analysis_server.references import Known, References
+from analysis_server.job import Job, Script
+from analysis_server.references import Known, References, Source
 from analysis_server.settings import Settings
 from analysis_server.storage import Storage
 from analysis_server.workers import Workers
@@ -47,3 +47,15 @@ def test_one_changed_byte_of_the_voice_is_noticed(data: st.DataObject) -> None:
     content[at] ^= data.draw(st.integers(1, 255))
     with pytest.raises(ValueError, match="damaged"):
         Known.from_bytes(bytes(content))
+
+
+def test_any_difference_that_matters_has_another_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def digest(etag: str = "1", script: str = "Hello.", seconds: float = 60) -> str:
+        settings = Settings(s3_bucket_name="bucket", max_audio_seconds=seconds)
+        references = References(Storage(settings), Addresses("bucket", None), Workers(1, 1, 1), settings)
+        return references.digest({"reference": Source("r", etag)}, [Script(1, 0, 1, script)])
+
+    digests = [digest(), digest(etag="2"), digest(script="Hello!"), digest(seconds=61)]
+    assert digest() == digests[0]
+    monkeypatch.setattr("analysis_server.references.version", lambda _: "0.0.0")
+    assert len({*digests, digest()}) == 5

@@ -63,14 +63,14 @@ class _Header(BaseModel):
     warnings: Warnings
 
 
-class _Source(NamedTuple):
+class Source(NamedTuple):
     """A file of the reference: where it lies, and as what S3 knows its bytes."""
 
     key: str
     etag: str
 
 
-_Sources = dict[Part, _Source]
+Sources = dict[Part, Source]
 
 
 class References:
@@ -111,17 +111,17 @@ class References:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def _found(self, job: Job) -> tuple[_Sources, Warnings]:
+    async def _found(self, job: Job) -> tuple[Sources, Warnings]:
         """Look at each part's object, all at the same time; raises StorageError `unavailable`."""
         looks = await asyncio.gather(*(self._look(part, address) for part, address in job.reference.items()))
         found = dict(zip(job.reference, looks, strict=True))
-        sources = {part: look for part, look in found.items() if isinstance(look, _Source)}
-        return sources, [look for look in looks if not isinstance(look, _Source)]
+        sources = {part: look for part, look in found.items() if isinstance(look, Source)}
+        return sources, [look for look in looks if not isinstance(look, Source)]
 
-    async def _look(self, part: Part, address: str) -> _Source | dict[str, str]:
+    async def _look(self, part: Part, address: str) -> Source | dict[str, str]:
         try:
             key = self._addresses.key_of(address)
-            return _Source(key, await self._storage.look(key, self._max_bytes[part]))
+            return Source(key, await self._storage.look(key, self._max_bytes[part]))
         except AddressError:
             return left_out(part, "address_invalid", "Its address is no s3:// or https:// address of a file.")
         except OtherBucketError:
@@ -131,9 +131,9 @@ class References:
                 raise
             return left_out(part, error.fault, _REASONS[error.fault])
 
-    async def _shared(self, sources: _Sources, scripts: Sequence[Script]) -> Known:
+    async def _shared(self, sources: Sources, scripts: Sequence[Script]) -> Known:
         """Have one task find it out for all jobs that ask meanwhile; it goes on when one of them is given up."""
-        digest = self._digest(sources, scripts)
+        digest = self.digest(sources, scripts)
         task = self._under_way.get(digest)
         if task is None:
             task = asyncio.create_task(self._found_out(digest, sources, scripts))
@@ -141,11 +141,12 @@ class References:
             task.add_done_callback(lambda _: self._under_way.pop(digest))
         return await asyncio.shield(task)
 
-    def _digest(self, sources: _Sources, scripts: Sequence[Script]) -> str:
+    def digest(self, sources: Sources, scripts: Sequence[Script]) -> str:
+        """Return what is another for everything that could make a difference to what is found."""
         told = [self._circumstances, sources, [asdict(script) for script in scripts]]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
-    async def _found_out(self, digest: str, sources: _Sources, scripts: Sequence[Script]) -> Known:
+    async def _found_out(self, digest: str, sources: Sources, scripts: Sequence[Script]) -> Known:
         if "reference" not in sources:  # reading marks is quick, and there is nothing that they could be kept beside
             return (await self._understood(sources, scripts))[0]
         key = f"{sources['reference'].key}.analysis-{digest}"
@@ -160,10 +161,8 @@ class References:
     async def _kept(self, key: str) -> Known | None:
         try:
             return Known.from_bytes(await self._storage.read(key, _MAX_KEPT_BYTES))
-        except StorageError as error:
-            if error.fault == "unavailable":
-                raise
-            return None  # AWS calls what is not there forbidden, too, where listing the bucket is not allowed
+        except StorageError:  # not there; AWS calls that forbidden where listing the bucket is not allowed
+            return None
         except ValueError:
             _log.warning("reference-damaged", key=key)
             return None
@@ -174,7 +173,7 @@ class References:
         except StorageError as error:
             _log.warning("reference-not-kept", fault=error.fault, exc_info=error.__cause__)
 
-    async def _understood(self, sources: _Sources, scripts: Sequence[Script]) -> tuple[Known, bool]:
+    async def _understood(self, sources: Sources, scripts: Sequence[Script]) -> tuple[Known, bool]:
         """Return what the files say, and whether they are still those that were looked at."""
         with tempfile.TemporaryDirectory(prefix="sori-reference-") as folder:
             files = {part: Path(folder, part) for part in sources}

@@ -2,9 +2,7 @@
 
 import io
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from local_stack.errors import SendFailedError
 from local_stack.rendering import render_job, render_result
 from local_stack.sending import Job, Sori, recording_at
 from local_stack.sparklines import sparkline
+from tests.support.scripted_server import Answer, ScriptedServer, problem
 
 JOB = "73732cad-5149-44d4-a954-e9c4781635c3"
 
@@ -26,58 +25,19 @@ def event(number: int, job: Job) -> bytes:
     return f"id: {number}\ndata: {json.dumps(job)}\n\n".encode()
 
 
-class Server:
-    """Answers each request in turn with the next of its scripted answers, and remembers the requests."""
-
-    def __init__(self) -> None:
-        self.answers: list[tuple[int, str, bytes]] = []
-        self.requests: list[tuple[str, str | None, bytes]] = []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self._answer()
-
-            def do_POST(self) -> None:
-                self._answer()
-
-            def _answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                server.requests.append((self.path, self.headers.get("Last-Event-ID"), body))
-                status, kind, answer = server.answers.pop(0)
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name for it
-                """Stay silent."""
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.sori = Sori(f"http://127.0.0.1:{self._http.server_port}", pause_seconds=0)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
-    running = Server()
+def server() -> Iterator[ScriptedServer]:
+    running = ScriptedServer()
     yield running
     running.stop()
 
 
-def stream(*events: bytes) -> tuple[int, str, bytes]:
+def sori(server: ScriptedServer) -> Sori:
+    return Sori(server.url, pause_seconds=0)
+
+
+def stream(*events: bytes) -> Answer:
     return 200, "text/event-stream", b"retry: 100\n\n" + b"".join(events)
-
-
-def problem(status: int, code: str) -> tuple[int, str, bytes]:
-    body = {"title": "No", "status": status, "detail": "Because.", "code": code}
-    return status, "application/problem+json", json.dumps(body).encode()
 
 
 def text_of(renderable: object) -> str:
@@ -87,36 +47,36 @@ def text_of(renderable: object) -> str:
     return console.file.getvalue()
 
 
-def test_a_job_is_followed_to_its_end(server: Server) -> None:
+def test_a_job_is_followed_to_its_end(server: ScriptedServer) -> None:
     server.answers = [stream(event(1, state(10)), b": heartbeat\n\n", event(2, state(100, "completed", "done")))]
-    assert [job["progress"] for job in server.sori.follow(JOB)] == [10, 100]
+    assert [job["progress"] for job in sori(server).follow(JOB)] == [10, 100]
 
 
-def test_a_stream_that_breaks_off_is_taken_up_where_it_was(server: Server) -> None:
+def test_a_stream_that_breaks_off_is_taken_up_where_it_was(server: ScriptedServer) -> None:
     server.answers = [
         stream(event(7, state(40))),
         problem(502, "upstream_unavailable"),
         stream(event(8, state(100, "failed"))),
     ]
-    assert [job["progress"] for job in server.sori.follow(JOB)] == [40, 100]
-    assert [last_id for _, last_id, _ in server.requests] == [None, "7", "7"]
+    assert [job["progress"] for job in sori(server).follow(JOB)] == [40, 100]
+    assert [request.last_event_id for request in server.requests] == [None, "7", "7"]
 
 
-def test_a_held_job_is_not_waited_for(server: Server) -> None:
+def test_a_held_job_is_not_waited_for(server: ScriptedServer) -> None:
     server.answers = [stream(event(1, state(40, stage="held")))]
-    assert [job["stage"] for job in server.sori.follow(JOB)] == ["held"]
+    assert [job["stage"] for job in sori(server).follow(JOB)] == ["held"]
 
 
-def test_an_unknown_job_ends_the_following_with_the_servers_words(server: Server) -> None:
+def test_an_unknown_job_ends_the_following_with_the_servers_words(server: ScriptedServer) -> None:
     server.answers = [problem(404, "job_not_found")]
     with pytest.raises(SendFailedError, match=r"Because\. \(job_not_found\)"):
-        list(server.sori.follow(JOB))
+        list(sori(server).follow(JOB))
 
 
-def test_an_upload_is_a_form_with_the_file(server: Server) -> None:
+def test_an_upload_is_a_form_with_the_file(server: ScriptedServer) -> None:
     server.answers = [(202, "application/json", json.dumps({"job_id": JOB}).encode())]
-    assert server.sori.upload("a b.wav", io.BytesIO(b"RIFF"), "token/1")["job_id"] == JOB
-    path, _, body = server.requests[0]
+    assert sori(server).upload("a b.wav", io.BytesIO(b"RIFF"), "token/1")["job_id"] == JOB
+    path, body = server.requests[0].path, server.requests[0].body
     assert path == "/tokens/token%2F1/upload-audio"
     assert b'name="file"; filename="a b.wav"' in body
     assert b"\r\n\r\nRIFF\r\n" in body
@@ -129,10 +89,10 @@ def test_an_upload_is_a_form_with_the_file(server: Server) -> None:
         ((500, "text/html", b"<html>"), r"The server answered 500\. \(500\)"),
     ],
 )
-def test_a_refused_upload_says_why(server: Server, answer: tuple[int, str, bytes], words: str) -> None:
+def test_a_refused_upload_says_why(server: ScriptedServer, answer: Answer, words: str) -> None:
     server.answers = [answer]
     with pytest.raises(SendFailedError, match=words):
-        server.sori.upload("a.wav", io.BytesIO(b"RIFF"))
+        sori(server).upload("a.wav", io.BytesIO(b"RIFF"))
 
 
 def test_a_stack_that_is_down_is_said_so() -> None:
@@ -196,8 +156,8 @@ def test_each_end_of_a_job_is_told(job: Job, shown: tuple[str, ...]) -> None:
     assert all(words in text for words in shown)
 
 
-def test_the_progress_ends_in_an_error_when_the_stack_is_gone_for_good(server: Server) -> None:
+def test_the_progress_ends_in_an_error_when_the_stack_is_gone_for_good(server: ScriptedServer) -> None:
     server.answers = [problem(502, "upstream_unavailable")] * 30
     with pytest.raises(SendFailedError, match="progress cannot be read"):
-        list(server.sori.follow(JOB))
+        list(sori(server).follow(JOB))
     assert len(server.requests) == 21

@@ -14,7 +14,8 @@ def send_and_watch(sori: Sori, recording: Path, token_id: str) -> bool:
 
     Raises SendFailedError when it cannot be sent or followed.
     """
-    out.print(f"Sending {recording} ({recording.stat().st_size / 1024:.0f} KiB)", markup=False, soft_wrap=True)
+    size = recording.stat().st_size / 1024
+    out.print(f"Sending {recording} ({size:.0f} KiB) for token {token_id}", markup=False, soft_wrap=True)
     accepted = _upload(sori, recording, token_id)
     out.print(f"Accepted as job {accepted['job_id']}", soft_wrap=True)
     job = _watch(sori, accepted["job_id"])

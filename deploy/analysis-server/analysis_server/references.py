@@ -23,8 +23,7 @@ from analysis_server.workers import Workers
 
 _log = structlog.get_logger()
 
-_FORMAT = 1
-"""Part of what a kept voice is kept under: raise it with every change of what is found in a reference."""
+_LISTENERS = ("praat-parselmouth", "pocketsphinx", "av", "numpy")
 _MAX_KEPT_BYTES = 64 * 1024 * 1024
 _MAX_MARKS_BYTES = 4 * 1024 * 1024  # a TextGrid or a pitch file of half an hour
 
@@ -86,7 +85,7 @@ class References:
             "pitch": _MAX_MARKS_BYTES,
         }
         # What could make a difference to what is found, besides the files and the scripts.
-        self._circumstances = [_FORMAT, version("sori-analysis-server"), settings.max_audio_seconds]
+        self._circumstances = [_code(), [version(name) for name in _LISTENERS], settings.max_audio_seconds]
         self._under_way: dict[str, asyncio.Task[Known]] = {}
 
     async def known(self, job: Job) -> Known:
@@ -184,3 +183,9 @@ class References:
             known = Known(*await self._workers.understand(files, scripts))
         _log.info("reference-understood", key=[source.key for source in sources.values()])
         return known, etags == [source.etag for source in sources.values()]
+
+
+def _code() -> str:
+    """Return what is another for every change of this server: its version's number would have to be thought of."""
+    modules = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()

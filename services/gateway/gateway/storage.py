@@ -19,6 +19,8 @@ PART_BYTES = 5 * 1024 * 1024
 """S3's smallest part. What an upload holds in memory is one part that fills, or one that is being sent."""
 PARTS_IN_FLIGHT = 2
 """Parts sent at once by this process: more would take memory and gain no speed."""
+ABORT_SECONDS = 5.0
+"""How long an upload that has failed waits for its parts to go; what does not answer is left to the sweeper."""
 READ_BYTES = 64 * 1024
 UNKNOWN_TYPE = "application/octet-stream"
 CONNECTIONS = 128
@@ -156,8 +158,9 @@ class Storage:
             raise
 
     async def _abort(self, upload: dict[str, object]) -> None:
-        with suppress(BackEndError):
-            await self._call("abort_multipart_upload", **upload)
+        with suppress(BackEndError, TimeoutError):
+            async with asyncio.timeout(ABORT_SECONDS):
+                await self._call("abort_multipart_upload", **upload)
 
     async def _call(self, operation: str, **arguments: object) -> Any:
         try:

@@ -1,56 +1,59 @@
-"""Forced alignment, on sentences spoken by espeak-ng."""
+"""Which words are found in a recording and when, on sentences spoken by espeak-ng."""
 
-import io
 import itertools
+from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
-from analysis_server import alignment
-from analysis_server.alignment import Alignment, NotAlignedError, align
-from tests.support.recordings import speech
+from analysis_server.job import Script
+from analysis_server.listening import MAX_SECONDS, listen
+from analysis_server.voice import Voice
+from tests.support.recordings import speech, wav_header
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 
 
-def pcm(text: str, voice: str = "en-us") -> bytes:
-    resampler = av.AudioResampler("s16", "mono", 16_000)
-    with av.open(io.BytesIO(speech(text, voice=voice)), "r") as container:
-        frames = itertools.chain.from_iterable(resampler.resample(frame) for frame in container.decode(audio=0))
-        return b"".join(frame.to_ndarray().tobytes() for frame in frames)
+def heard(folder: Path, content: bytes, *scripts: str) -> tuple[Voice, list[str]]:
+    path = folder / "recording"
+    path.write_bytes(content)
+    voice, warnings = listen(path, [Script(at, 0.0, 1.0, text) for at, text in enumerate(scripts, 1)], 3600)
+    assert all(warning["text"].endswith((".", "…")) or ":" in warning["text"] for warning in warnings)
+    return voice, [warning["code"] for warning in warnings]
 
 
-def refusal(recording: bytes, script: str) -> str:
-    with pytest.raises(NotAlignedError) as refused:
-        align(recording, script)
-    assert refused.value.text.endswith((".", "…")) or ":" in refused.value.text
-    return refused.value.code
+def names(voice: Voice) -> list[str]:
+    return [word.name for word in voice.words or ()]
 
 
 @pytest.fixture(scope="module")
-def fox() -> Alignment:
-    return align(pcm(SENTENCE), SENTENCE)
+def fox(tmp_path_factory: pytest.TempPathFactory) -> Voice:
+    voice, warnings = heard(tmp_path_factory.mktemp("fox"), speech(SENTENCE, voice="en-us"), SENTENCE)
+    assert warnings == []
+    return voice
 
 
-def test_the_words_of_the_script_come_in_order_and_inside_the_recording(fox: Alignment) -> None:
-    duration = len(pcm(SENTENCE)) / 32_000
-    assert [word.name for word in fox.words] == ["The", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog"]
-    times = [time for word in fox.words for time in (word.start_s, word.end_s)]
+def test_the_words_of_the_script_come_in_order_and_inside_the_recording(fox: Voice) -> None:
+    assert names(fox) == ["The", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog"]
+    assert fox.places == tuple(range(9))
+    times = [time for word in fox.words or () for time in (word.start_s, word.end_s)]
     assert times == sorted(times)
     assert times[0] >= 0
-    assert times[-1] <= duration
-    assert all(word.end_s > word.start_s for word in fox.words)
+    assert times[-1] <= fox.duration_s
+    assert all(word.end_s > word.start_s for word in fox.words or ())
 
 
-def test_words_are_where_the_sound_is(fox: Alignment) -> None:
-    samples = np.frombuffer(pcm(SENTENCE), dtype="<i2").astype(float)
-    loud = np.flatnonzero(np.abs(samples) > 500) / 16_000
+def test_words_are_where_the_sound_is(fox: Voice) -> None:
+    samples = np.frombuffer(speech(SENTENCE, voice="en-us")[44:], dtype="<i2").astype(float)
+    loud = np.flatnonzero(np.abs(samples) > 500) / (len(samples) / fox.duration_s)
+    assert fox.words is not None
     assert fox.words[0].start_s == pytest.approx(loud[0], abs=0.1)
     assert fox.words[-1].end_s == pytest.approx(loud[-1], abs=0.25)
 
 
-def test_phones_fill_their_words(fox: Alignment) -> None:
+def test_phones_fill_their_words(fox: Voice) -> None:
+    assert fox.words is not None
+    assert fox.phones is not None
     by_word = [[p for p in fox.phones if w.start_s <= p.start_s < w.end_s] for w in fox.words]
     assert [phone.name for phone in by_word[3]] == ["F", "AA", "K", "S"]
     for word, phones in zip(fox.words, by_word, strict=True):
@@ -59,24 +62,75 @@ def test_phones_fill_their_words(fox: Alignment) -> None:
     assert sum(len(phones) for phones in by_word) == len(fox.phones)
 
 
-def test_a_pause_belongs_to_no_word() -> None:
-    words = align(pcm("One two. [[_::::::_::::::]] Three four."), "One two. Three four.").words
-    assert words[2].start_s - words[1].end_s > 0.2
+def test_every_frame_of_a_word_has_a_likelihood_ratio_of_zero_at_most_and_no_other_frame(fox: Voice) -> None:
+    assert fox.likelihood_ratio is not None
+    within = np.zeros(len(fox.likelihood_ratio), dtype=bool)
+    for phone in fox.phones or ():
+        within[round(phone.start_s * 100) : round(phone.end_s * 100)] = True
+    assert (~np.isnan(fox.likelihood_ratio) == within).all()
+    assert -5 < np.nanmean(fox.likelihood_ratio) < 0
+    assert np.nanmax(fox.likelihood_ratio) <= 0
 
 
-def test_apostrophes_of_either_kind_and_hyphens_are_understood() -> None:
-    words = align(pcm("I don't know that well-known actor."), "I don’t know that well-known actor!").words
-    assert [word.name for word in words] == ["I", "don't", "know", "that", "well", "known", "actor"]
+def test_the_same_recording_is_heard_the_same_whatever_was_heard_before(fox: Voice, tmp_path: Path) -> None:
+    heard(tmp_path, speech("Ask not what your country can do for you.", voice="en-gb"), SENTENCE)
+    heard(tmp_path, wav_header(6400, rate=16_000) + bytes(6400), SENTENCE)
+    again, _ = heard(tmp_path, speech(SENTENCE, voice="en-us"), SENTENCE)
+    assert again.to_bytes() == fox.to_bytes()
 
 
-def test_words_outside_the_dictionary_are_named() -> None:
-    with pytest.raises(NotAlignedError, match="words_not_in_dictionary") as refused:
-        align(pcm(SENTENCE), "The quick brown zxqwv jumps over the blorptik dog")
-    assert refused.value.text.endswith(": zxqwv, blorptik")
+def test_a_pause_belongs_to_no_word(tmp_path: Path) -> None:
+    voice, _ = heard(
+        tmp_path, speech("One two. [[_::::::_::::::]] Three four.", voice="en-us"), "One two.", "Three four."
+    )
+    assert voice.words is not None
+    assert voice.words[2].start_s - voice.words[1].end_s > 0.2
 
 
-def test_the_decoders_own_symbols_in_a_script_are_words_like_any_other() -> None:
-    assert refusal(pcm(SENTENCE), "<sil> [NOISE] the(2)") in {"words_not_in_dictionary", "alignment_failed"}
+def test_apostrophes_of_either_kind_and_hyphens_are_understood(tmp_path: Path) -> None:
+    content = speech("I don't know that well-known actor.", voice="en-us")
+    voice, _ = heard(tmp_path, content, "I don’t know that well-known actor!")
+    assert names(voice) == ["I", "don't", "know", "that", "well", "known", "actor"]
+
+
+def test_words_that_were_left_out_are_missing_and_the_others_are_found(tmp_path: Path) -> None:
+    voice, warnings = heard(tmp_path, speech("The quick fox jumps over the dog.", voice="en-us"), SENTENCE)
+    assert warnings == []
+    assert voice.places == (0, 1, 3, 4, 5, 6, 8)
+
+
+def test_a_word_that_was_replaced_by_another_is_not_found(tmp_path: Path) -> None:
+    voice, _ = heard(tmp_path, speech("The quick green fox jumps over the lazy cat.", voice="en-us"), SENTENCE)
+    assert {"fox", "jumps", "over", "lazy"} <= set(names(voice))
+    assert {"brown", "dog"}.isdisjoint(names(voice))
+
+
+def test_a_recording_that_ends_early_has_the_words_up_to_there(tmp_path: Path) -> None:
+    voice, _ = heard(tmp_path, speech("I never said that.", voice="en-us"), "I never said that she stole my money.")
+    assert names(voice)[:4] == ["I", "never", "said", "that"]
+    assert len(names(voice)) <= 5
+
+
+def test_more_than_the_script_may_be_said(tmp_path: Path) -> None:
+    content = speech(f"Well, er, listen to me: {SENTENCE}", voice="en-us")
+    voice, _ = heard(tmp_path, content, SENTENCE)
+    assert names(voice)[1:] == ["quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog"]
+
+
+def test_unknown_words_are_named_and_cost_only_themselves(tmp_path: Path) -> None:
+    path = tmp_path / "recording"
+    path.write_bytes(speech("The quick yorkie fox jumps over the lazy dog.", voice="en-us"))
+    voice, warnings = listen(path, [Script(1, 0.0, 1.0, "The quick zxqwv fox jumps over the lazy dog.")], 3600)
+    assert [warning["code"] for warning in warnings] == ["words_not_in_dictionary"]
+    assert warnings[0]["text"].endswith(": zxqwv")
+    assert voice.unheard == {2}
+    assert names(voice)[-6:] == ["fox", "jumps", "over", "the", "lazy", "dog"]
+
+
+def test_the_decoders_own_symbols_in_a_script_are_words_like_any_other(tmp_path: Path) -> None:
+    _, warnings = heard(tmp_path, speech(SENTENCE, voice="en-us"), "<sil> [NOISE] the(2)")
+    assert set(warnings) <= {"words_not_in_dictionary", "script_language_unsupported", "script_does_not_match"}
+    assert warnings
 
 
 @pytest.mark.parametrize(
@@ -87,18 +141,30 @@ def test_the_decoders_own_symbols_in_a_script_are_words_like_any_other() -> None
         ("word " * 700, "script_too_long"),
     ],
 )
-def test_a_script_that_cannot_be_aligned_says_why(script: str, code: str) -> None:
-    assert refusal(pcm(SENTENCE), script) == code
+def test_a_script_that_cannot_be_aligned_says_why(script: str, code: str, tmp_path: Path) -> None:
+    voice, warnings = heard(tmp_path, speech(SENTENCE, voice="en-us"), script)
+    assert warnings == [code]
+    assert voice.words is None
+    assert voice.mfcc is not None
 
 
-@pytest.mark.parametrize("seconds", [0, 0.005, 0.05, 0.5, 2])
-def test_a_script_is_not_found_in_silence(seconds: float) -> None:
-    assert refusal(bytes(int(seconds * 16_000) * 2), SENTENCE) == "alignment_failed"
+@pytest.mark.parametrize("seconds", [0.005, 0.05, 0.5, 2])
+def test_a_script_is_not_found_in_silence(seconds: float, tmp_path: Path) -> None:
+    size = int(seconds * 16_000) * 2
+    voice, warnings = heard(tmp_path, wav_header(size, rate=16_000) + bytes(size), SENTENCE)
+    assert set(warnings) <= {"alignment_failed", "script_does_not_match"}
+    assert voice.words == ()
 
 
-def test_a_script_far_longer_than_the_recording_is_not_found_in_it() -> None:
-    assert refusal(pcm("Hello."), " ".join([SENTENCE] * 20)) == "alignment_failed"
+def test_another_sentence_is_not_taken_for_the_script(tmp_path: Path) -> None:
+    for said, script in itertools.pairwise([SENTENCE, "Winter is coming.", "May the force be with you.", SENTENCE]):
+        voice, warnings = heard(tmp_path, speech(said, voice="en-us"), script)
+        assert (voice.words, warnings[0]) in [((), "script_does_not_match"), ((), "alignment_failed")]
 
 
-def test_a_recording_that_would_take_too_much_memory_is_left_alone() -> None:
-    assert refusal(bytes(int(alignment.MAX_SECONDS * 32_000) + 2), SENTENCE) == "recording_too_long_to_align"
+def test_a_recording_that_would_take_too_much_memory_is_left_alone(tmp_path: Path) -> None:
+    size = int(MAX_SECONDS * 32_000) + 32_000
+    voice, warnings = heard(tmp_path, wav_header(size, rate=16_000) + bytes(size), SENTENCE)
+    assert warnings == ["recording_too_long_to_align"]
+    assert voice.words is None
+    assert voice.mfcc is None

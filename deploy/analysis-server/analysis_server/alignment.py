@@ -1,25 +1,38 @@
-"""When each word and phone of a known English text was spoken: forced alignment by pocketsphinx."""
+"""Which words of a known English text were spoken, and when: a decoder that may leave words out, by pocketsphinx."""
 
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any
 
-from pocketsphinx import Decoder
+from pocketsphinx import Alignment, Decoder
 
 from analysis_server.audio import SAMPLE_RATE
 
 MAX_SECONDS = 120.0
-"""The aligner's memory grows with length times text: 120 s of speech take about 400 MB for as long as it runs."""
+"""The aligner's memory grows with length times text."""
 MAX_SCRIPT = 3000
 """Characters; nobody reads more aloud in MAX_SECONDS."""
 
-_FRAMES_PER_SECOND = 100
 _PIECE = re.compile(r"[^\W_]+(?:'[^\W_]+)*'?")
-_VARIANT = re.compile(r"\(\d+\)$")  # the aligner names a word's second pronunciation "the(2)"
+_VARIANT = re.compile(r"\(\d+\)$")  # the decoder names a word's second pronunciation "the(2)"
+_PHONES = re.findall(  # CMUdict's
+    r"\w+", "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"
+)
+_ANY = "any-phone-"
+_SILENCE = "<sil>"
 
-# The default beams are for recognising speech fast and lose the one allowed path when a voice is unusual. The best-path
-# search may give a phone fewer frames than its model has states, and the second pass then fails.
-_SEARCH = {"lm": None, "bestpath": False, "beam": 1e-150, "pbeam": 1e-150, "wbeam": 1e-150, "loglevel": "FATAL"}
+
+_WIDE, _NARROW = 1e-200, 1e-110
+"""How much worse than the best a word may be to be followed. The wide beam holds all that the grammar allows, but its
+memory and time grow with the square of the length: 330 MB and 7 s for 30 s, gigabytes and minutes for 120 s."""
+_WIDE_SECONDS = 30.0
+_GAP_COST = 100.0  # nats: dearer than any word badly spoken, cheaper than a word where there is none
+_PAUSE_COST = 400.0  # for a pause with so much noise in it that it was not cut out
+_PHONE_COST = 30.0
+_LONGEST_GAP = 6  # words, but for the beginning and the end, where any number may be missing
 
 
 class NotAlignedError(Exception):
@@ -31,88 +44,152 @@ class NotAlignedError(Exception):
         self.text = text
 
 
-class Spoken(NamedTuple):
-    """A word (as the script writes it) or a phone (ARPAbet, as CMUdict names it), and when it was spoken."""
-
-    name: str
-    start_s: float
-    end_s: float
-
-
-_Found = tuple[Spoken, list[Spoken]]  # a word as the aligner names it, and its phones
-
-
 @dataclass(frozen=True)
-class Alignment:
-    """The script's words and their phones, in order."""
+class Text:
+    """A text's words as it writes them, and which of them the dictionary lacks."""
 
-    words: list[Spoken]
-    phones: list[Spoken]
+    words: tuple[str, ...]
+    unknown: frozenset[int]
+
+    @property
+    def known(self) -> list[int]:
+        """Return the places of the words that the dictionary has."""
+        return [at for at in range(len(self.words)) if at not in self.unknown]
 
 
-def align(pcm: bytes, script: str) -> Alignment:
-    """Align 16-bit mono samples at 16 kHz with the text spoken in them; times are multiples of 10 ms.
+def words_of(text: str) -> list[str]:
+    """Split a text into what is looked up: words without their punctuation, hyphenated ones apart."""
+    return _PIECE.findall(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
 
-    Raises NotAlignedError `script_has_no_words`, `script_too_long`, `recording_too_long_to_align`,
-    `script_language_unsupported`, `words_not_in_dictionary` or `alignment_failed`.
+
+def read(text: str) -> Text:
+    """Look a text's words up.
+
+    Raises NotAlignedError `script_has_no_words`, `script_too_long` or, when the dictionary lacks half of them or more,
+    `script_language_unsupported`.
     """
-    if len(script) > MAX_SCRIPT:
+    if len(text) > MAX_SCRIPT:
         raise NotAlignedError("script_too_long", f"Only scripts of up to {MAX_SCRIPT} characters are aligned.")
+    words = words_of(text)
+    if not words:
+        raise NotAlignedError("script_has_no_words", "The script has no words in it.")
+    unknown = frozenset(at for at, word in enumerate(words) if _decoder(_WIDE).lookup_word(word.lower()) is None)
+    if 2 * len(unknown) >= len(words):
+        raise NotAlignedError("script_language_unsupported", "Only English scripts can be aligned.")
+    return Text(tuple(words), unknown)
+
+
+def find(pcm: bytes, text: Text) -> tuple[list[int | None], Alignment]:
+    """Find the text in 16-bit mono samples at 16 kHz without pauses; words may be missing, and others between them.
+
+    Returns the decoder's alignment, for `likelihood.judge`, and of each entry which word of the text it is, or None.
+    It holds until the next call. Raises NotAlignedError `alignment_failed` or `recording_too_long_to_align`.
+    """
     if len(pcm) > MAX_SECONDS * SAMPLE_RATE * 2:
         raise NotAlignedError("recording_too_long_to_align", f"Only recordings of up to {MAX_SECONDS:g} s are aligned.")
-    decoder = Decoder(samprate=SAMPLE_RATE, **_SEARCH)
-    pieces = _pieces(script)
-    _check_known(decoder, pieces)
-    return _spoken(_two_passes(decoder, pcm, " ".join(piece.lower() for piece in pieces)), pieces)
-
-
-def _pieces(script: str) -> list[str]:
-    """Split a text into what is looked up: words without their punctuation, hyphenated ones apart."""
-    return _PIECE.findall(script.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
-
-
-def _check_known(decoder: Decoder, pieces: list[str]) -> None:
-    unknown = [piece for piece in dict.fromkeys(pieces) if decoder.lookup_word(piece.lower()) is None]
-    if not pieces:
-        raise NotAlignedError("script_has_no_words", "The script has no words in it.")
-    if len(unknown) == len(set(pieces)):
-        raise NotAlignedError("script_language_unsupported", "Only English scripts can be aligned.")
-    if unknown:
-        listed = ", ".join(unknown[:10]) + (", …" if len(unknown) > 10 else "")  # noqa: PLR2004 - enough to act on
-        raise NotAlignedError("words_not_in_dictionary", f"Not in the English dictionary, so nothing aligned: {listed}")
-
-
-def _two_passes(decoder: Decoder, pcm: bytes, text: str) -> list[_Found]:
-    """Find the words, then their phones within them."""
+    decoder, known = _decoder(_WIDE if len(pcm) <= _WIDE_SECONDS * SAMPLE_RATE * 2 else _NARROW), text.known
+    decoder.add_fsg("script", decoder.create_fsg("script", 0, len(known), list(_arcs(text))))
+    decoder.activate_search("script")
     try:
-        decoder.set_align_text(text)
-        _hear(decoder, pcm)
+        hear(decoder, pcm)
+        names = [_VARIANT.sub("", segment.word) for segment in decoder.seg()]
         decoder.set_alignment()
-        _hear(decoder, pcm)
-        # Its entries point into the alignment's memory: they are read here and now, while it is held.
-        entries = decoder.get_alignment()
-        return [(_timed(entry), [_timed(phone) for phone in entry]) for entry in entries if entry.name[0] not in "<["]
-    except (RuntimeError, IndexError):  # what its binding raises: no path through the text, or no samples at all
-        raise _not_found() from None
+        return _places(names, text), decoder.get_alignment()
+    except (RuntimeError, TypeError, IndexError):  # what its binding raises: no path through the text, or no samples
+        raise NotAlignedError("alignment_failed", "The script could not be found in the recording.") from None
 
 
-def _hear(decoder: Decoder, pcm: bytes) -> None:
+def hear(decoder: Decoder, pcm: bytes) -> None:
+    """Let a decoder hear samples as one utterance; raises RuntimeError."""
     decoder.start_utt()
-    decoder.process_raw(pcm, full_utt=True)
-    decoder.end_utt()
+    try:
+        decoder.process_raw(pcm, full_utt=True)
+    finally:
+        decoder.end_utt()
 
 
-def _spoken(found: list[_Found], pieces: list[str]) -> Alignment:
-    if [_VARIANT.sub("", word.name) for word, _ in found] != [piece.lower() for piece in pieces]:
-        raise _not_found()
-    words = [word._replace(name=piece) for (word, _), piece in zip(found, pieces, strict=True)]
-    return Alignment(words, [phone for _, phones in found for phone in phones])
+def new_decoder(**settings: Any) -> Decoder:
+    """Return a decoder of the US English model, without the noise removal that takes steady vowels for noise."""
+    decoder = Decoder(samprate=SAMPLE_RATE, loglevel="FATAL", lm=None, bestpath=False, **settings)
+    decoder.config["remove_noise"] = False  # the model's own feat.params set it, whatever the caller asks for
+    decoder.reinit_feat(decoder.config)
+    return decoder
 
 
-def _timed(entry: Any) -> Spoken:
-    start, end = entry.start, entry.start + entry.duration
-    return Spoken(entry.name, start / _FRAMES_PER_SECOND, end / _FRAMES_PER_SECOND)
+@cache
+def _decoder(word_beam: float) -> Decoder:
+    # The default beams are for recognising speech fast and lose the one allowed path when a voice is unusual. Pauses
+    # were cut out before: where the grammar allows fillers everywhere, the broad model of silence swallows words.
+    decoder = new_decoder(fsgusefiller=False, beam=1e-200, pbeam=1e-200, wbeam=word_beam)
+    for phone in _PHONES:
+        decoder.add_word(_ANY + phone.lower(), phone, phone == _PHONES[-1])
+    return decoder
 
 
-def _not_found() -> NotAlignedError:
-    return NotAlignedError("alignment_failed", "The script could not be found in the recording.")
+def _arcs(text: Text) -> Iterator[tuple[int, int, float, str]]:
+    """Yield the grammar: state n is "the first n known words are over". No arc is empty, for set_alignment's sake."""
+    known = text.known
+    last = len(known)
+    gap, pause = _probability(_GAP_COST), _probability(_PAUSE_COST)
+    for state in range(last + 1):
+        yield state, state, pause, _SILENCE
+        if _has_unknown(text.unknown, known, state):
+            yield from ((state, state, _probability(_PHONE_COST), _ANY + phone.lower()) for phone in _PHONES)
+    for place, at in enumerate(known):
+        word = text.words[at].lower()
+        yield place, place + 1, 1.0, word
+        if place + 1 < last:
+            yield place, last, gap, word
+        first = max(1, place - _LONGEST_GAP)
+        yield from ((state, place + 1, gap, word) for state in {0, *range(first, place)} if state < place)
+
+
+def _probability(cost: float) -> float:
+    return math.exp(-cost)
+
+
+def _has_unknown(unknown: frozenset[int], known: list[int], state: int) -> bool:
+    """Say whether unknown words stand before the known word of this state."""
+    before = known[state - 1] if state else -1
+    after = known[state] if state < len(known) else before + 1 + len(unknown)
+    return any(before < at < after for at in unknown)
+
+
+def _places(names: list[str], text: Text) -> list[int | None]:
+    """Say which word each name is, with the fewest gaps, as the decoder had it: a text may have a word twice."""
+    known = text.known
+    spoken = [name for name in names if name[0] != "<" and not name.startswith(_ANY)]
+    chosen = iter(_fewest_gaps(spoken, [text.words[at].lower() for at in known]))
+    return [None if name.startswith(_ANY) or name[0] == "<" else known[next(chosen)] for name in names]
+
+
+def _fewest_gaps(names: list[str], words: list[str]) -> list[int]:
+    """Return an ascending place for each name."""
+    far = len(words) + len(names) + 2
+    costs = [0 if not place else 1 for place in range(len(words))]  # of a first name there
+    steps: list[list[int]] = []
+    for index, name in enumerate(names):
+        if index:
+            costs, came = _next_costs(costs)
+            steps.append(came)
+        costs = [cost if word == name else far for cost, word in zip(costs, words, strict=True)]
+    if not names:
+        return []
+    place = min(range(len(words)), key=lambda at: costs[at] + (at + 1 < len(words)))
+    places = [place]
+    for came in reversed(steps):
+        place = came[place]
+        places.append(place)
+    return places[::-1]
+
+
+def _next_costs(costs: list[int]) -> tuple[list[int], list[int]]:
+    """Return the cost of each place for the next name, and from where it comes: the word before, or over a gap."""
+    after, came = [len(costs) * 2 + 2], [0]
+    best = 0
+    for place in range(1, len(costs)):
+        adjacent, over_gap = costs[place - 1], costs[best] + 1
+        after.append(min(adjacent, over_gap))
+        came.append(place - 1 if adjacent <= over_gap else best)
+        best = place if costs[place] < costs[best] else best
+    return after, came

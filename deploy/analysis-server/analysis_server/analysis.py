@@ -1,97 +1,72 @@
 """One recording's analysis, as a worker process runs it: a file in, the result object out."""
 
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from analysis_server import alignment, measures
-from analysis_server.alignment import Alignment, NotAlignedError, Spoken
-from analysis_server.audio import SAMPLE_RATE, AudioFile, Samples
+from analysis_server import comparison, listening, measures, summary
+from analysis_server.comparison import Comparison, Contours, Score, Word
 from analysis_server.job import Script
+from analysis_server.listening import Warnings, warning
 from analysis_server.measures import Contour, Tracks
-from analysis_server.voice import Voice
+from analysis_server.voice import Floats, Spoken, Voice
 
 Result = dict[str, Any]
-Warnings = list[dict[str, str]]
-
-_ALIGNABLE_BYTES = int(alignment.MAX_SECONDS * SAMPLE_RATE) * 2
-_MIN_VOICE_IN_WORDS = 0.5
 
 
 def analyse(
     path: Path, scripts: Sequence[Script], reference: Voice | None, max_seconds: float, time_limit_s: int
 ) -> Result:
-    """Return the result object (see README.md) of the recording at `path`; no number in it is NaN or infinite.
+    """Return the result object (see README.md) of the recording at `path`; what cannot be said is absent.
 
     `scripts` are in the order in which they are spoken; the reference is the actor's voice, as far as it is known.
-
-    Raises AnalysisError for what is no usable recording. Past the time limit SIGALRM ends the whole process, for a
-    decoder or an aligner that hangs in native code hears no exception.
+    No number is NaN or infinite. Raises AnalysisError for what is no usable recording. Past the time limit SIGALRM ends
+    the whole process, for a decoder or an aligner that hangs in native code hears no exception.
     """
-    assert reference is None or reference.duration_s >= 0  # noqa: S101 - the comparison comes next
     signal.alarm(time_limit_s)
     try:
-        return _analyse(path, " ".join(one.script for one in scripts) or None, max_seconds)
+        return _analyse(path, scripts, reference, max_seconds)
     finally:
         signal.alarm(0)
 
 
-def _analyse(path: Path, script: str | None, max_seconds: float) -> Result:
-    recording, pcm = AudioFile(path, max_seconds), bytearray()
-    tracks = measures.track(_copied(recording.blocks(), pcm) if script else recording.blocks())
-    times, warnings = _times(bytes(pcm), script, tracks) if script else (_NO_TIMES, [])
+def _analyse(path: Path, scripts: Sequence[Script], reference: Voice | None, max_seconds: float) -> Result:
+    voice, loudness_lufs, warnings = listening.hear(path, scripts, max_seconds)
+    compared = comparison.compare(voice, reference, scripts)
     return {
-        "duration_s": _number(recording.duration_s, 3),
-        "loudness_lufs": _number(recording.loudness_lufs, 1),
-        "intensity_mean_db": _number(measures.mean_db(tracks.intensity_db), 1),
-        "voiced_share": _number(measures.voiced_share(tracks), 3),
-        **_rate(tracks, recording.duration_s),
-        "pitch": _pitch(tracks),
-        "pitch_contour": _contour(measures.pitch_contour(tracks), "values_hz"),
-        "intensity_contour": _contour(measures.intensity_contour(tracks), "values_db"),
-        **times,
-        "warnings": [*_absences(tracks, recording.duration_s), *warnings],
+        **_known(_measured(voice, loudness_lufs)),
+        **_known(_compared(compared)),
+        "warnings": [*_absences(voice), *warnings],
     }
 
 
-def _copied(blocks: Iterable[Samples], pcm: bytearray) -> Iterator[Samples]:
-    """Pass the blocks on, keeping 16-bit samples for the aligner: just over its limit at most, which it then sees."""
-    for block in blocks:
-        if len(pcm) <= _ALIGNABLE_BYTES:
-            pcm += (np.clip(block, -1, 1) * 32767).astype("<i2").tobytes()
-        yield block
+def _known(fields: Result) -> Result:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-_NO_TIMES: Result = {"words": None, "phones": None}
+def _measured(voice: Voice, loudness_lufs: float | None) -> Result:
+    tracks = _tracks(voice)
+    return {
+        "duration_s": _number(voice.duration_s, 3),
+        "loudness_lufs": _number(loudness_lufs, 1),
+        "intensity_mean_db": _number(measures.mean_db(tracks.intensity_db), 1),
+        "voiced_share": _number(measures.voiced_share(tracks), 3),
+        **_rate(tracks, voice.duration_s),
+        "pitch_range": _pitch_range(tracks),
+        "pitch_contour": _contour(measures.pitch_contour(tracks), "values_hz"),
+        "intensity_contour": _contour(measures.intensity_contour(tracks), "values_db"),
+        "words": _spoken(voice.words, "word"),
+        "phones": _spoken(voice.phones, "phone"),
+    }
 
 
-def _times(pcm: bytes, script: str, tracks: Tracks) -> tuple[Result, Warnings]:
-    try:
-        aligned = _aligned(pcm, script, tracks)
-    except NotAlignedError as reason:
-        return _NO_TIMES, [_warning(reason.code, reason.text)]
-    words = [{"word": word.name, "start_s": word.start_s, "end_s": word.end_s} for word in aligned.words]
-    phones = [{"phone": phone.name, "start_s": phone.start_s, "end_s": phone.end_s} for phone in aligned.phones]
-    return {"words": words, "phones": phones}, []
-
-
-def _aligned(pcm: bytes, script: str, tracks: Tracks) -> Alignment:
-    aligned = alignment.align(pcm, script)
-    if _voice_in(aligned.words, tracks) < _MIN_VOICE_IN_WORDS:
-        raise NotAlignedError("script_does_not_match", "The recording does not seem to be of this script.")
-    return aligned
-
-
-def _voice_in(words: list[Spoken], tracks: Tracks) -> float:
-    """Return the share of the voiced frames that lie within a word, 0 when there is no voice at all."""
-    voiced = tracks.voiced()
-    within = np.zeros(len(voiced), dtype=bool)
-    for word in words:
-        within[round(word.start_s / measures.FRAME_S) : round(word.end_s / measures.FRAME_S)] = True
-    return float((voiced & within).sum() / voiced.sum()) if voiced.any() else 0.0
+def _tracks(voice: Voice) -> Tracks:
+    assert voice.pitch_hz is not None  # noqa: S101 - whoever was heard has both
+    assert voice.level_db is not None  # noqa: S101 - as above
+    return Tracks(voice.pitch_hz, voice.level_db)
 
 
 def _rate(tracks: Tracks, duration_s: float) -> Result:
@@ -103,7 +78,7 @@ def _rate(tracks: Tracks, duration_s: float) -> Result:
     }
 
 
-def _pitch(tracks: Tracks) -> dict[str, float] | None:
+def _pitch_range(tracks: Tracks) -> dict[str, float] | None:
     voiced = tracks.pitch_hz[tracks.voiced()]
     if not voiced.size:
         return None
@@ -115,25 +90,69 @@ def _pitch(tracks: Tracks) -> dict[str, float] | None:
 def _contour(contour: Contour, values_name: str) -> Result | None:
     if np.isnan(contour.values).all():
         return None
+    return {"times_s": _rounded(contour.times_s, 3), values_name: _rounded(contour.values, 1)}
+
+
+def _rounded(values: Floats, digits: int) -> list[float | None]:
+    return [_number(value, digits) for value in values.tolist()]
+
+
+def _spoken(all_spoken: Sequence[Spoken] | None, name: str) -> list[Result] | None:
+    """Return words or phones with their times; none at all is absent too, and a warning says why."""
+    return [{name: one.name, **_when(one)} for one in all_spoken] if all_spoken else None
+
+
+def _when(one: Spoken) -> Result:
+    return {"start_s": _number(one.start_s, 3), "end_s": _number(one.end_s, 3)}
+
+
+def _compared(compared: Comparison) -> Result:
     return {
-        "times_s": [round(time, 3) for time in contour.times_s.tolist()],
-        values_name: [_number(value, 1) for value in contour.values.tolist()],
+        "overall_score": _number(compared.overall, 1),
+        "scores": {name: _score(score) for name, score in compared.scores.items()} or None,
+        "word_analysis": [_word(word) for word in compared.words] if compared.words else None,
+        "pitch": _pitch(compared.contours) if compared.contours else None,
+        "summary": summary.summarise(compared),
     }
 
 
-def _absences(tracks: Tracks, duration_s: float) -> Warnings:
-    """Say what was not measured and why, so that a null is no riddle."""
+def _score(score: Score) -> Result:
+    details = {name: _number(value, 3) for name, value in score.details.items()}
+    return {"score": _number(score.score, 1), "method": score.method, **details}
+
+
+def _word(word: Word) -> Result:
+    fields = {
+        "word": word.word,
+        "script_id": word.script.script_id,
+        "script": word.script.script,
+        "reference": _when(word.reference) if word.reference else None,
+        "recording": _when(word.recording) if word.recording else None,
+        "matched": word.matched,
+        "likelihood_ratio": _number(word.ratio, 2),
+        "mfcc_similarity": _number(word.similarity, 3),
+        "score": _number(word.score, 1),
+    }
+    return _known(fields)
+
+
+def _pitch(contours: Contours) -> Result:
+    recording = measures.semitone_contour(contours.recording)
+    found = {"times_s": _rounded(recording.times_s, 3), "recording_semitones": _rounded(recording.values, 2)}
+    if contours.reference is not None:
+        found["reference_semitones"] = _rounded(measures.semitone_contour(contours.reference).values, 2)
+    return found
+
+
+def _absences(voice: Voice) -> Warnings:
+    """Say what was not measured and why, so that what is absent is no riddle."""
     warnings = []
-    if duration_s < measures.MIN_RATE_S:
+    if voice.duration_s < measures.MIN_RATE_S:
         text = "Under 1 s there is no speaking rate, under 0.4 s no loudness, and under 0.13 s no intensity."
-        warnings.append(_warning("recording_too_short", text))
-    if not tracks.voiced().any():
-        warnings.append(_warning("no_voice_found", "No voiced sound was found, so there is no pitch and no rate."))
+        warnings.append(warning("recording_too_short", text))
+    if not _tracks(voice).voiced().any():
+        warnings.append(warning("no_voice_found", "No voiced sound was found, so there is no pitch and no rate."))
     return warnings
-
-
-def _warning(code: str, text: str) -> dict[str, str]:
-    return {"code": code, "text": text}
 
 
 def _number(value: float | None, digits: int) -> float | None:

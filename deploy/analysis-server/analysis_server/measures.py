@@ -9,9 +9,8 @@ import parselmouth
 from numpy.typing import NDArray
 
 from analysis_server.audio import SAMPLE_RATE, Samples
+from analysis_server.voice import FRAME_S, Floats
 
-FRAME_S = 0.01
-"""One pitch and one intensity value each 10 ms."""
 MAX_POINTS = 2000
 """No contour has more points than this."""
 
@@ -24,14 +23,18 @@ MIN_RATE_S = 1.0  # below this a rate is one or two syllables divided by chance
 MIN_PITCH_S = 0.05  # Praat needs three periods of the pitch floor
 MIN_INTENSITY_S = 0.13  # Praat needs 6.4 periods of the intensity floor
 
+SPEECH_RANGE_DB = 35.0  # below the loud level; the weakest fricatives of careful speech are some 30 dB below its vowels
+SPEECH_LEAST_RANGE_DB = 15.0  # however noisy the pauses are
+SPEECH_OVER_NOISE_DB = 6.0  # the quietest twentieth of a recording with pauses in it is its noise
+SPEECH_MARGIN = 3  # frames: plosives begin quietly
+MFCC_COUNT, MFCC_WINDOW_S = 12, 0.015  # Praat's standard
+
 _DIGITAL_SILENCE_DB = -200.0  # Praat says -300 dB of a window of zeros; the quietest 24-bit sound is near -50
 _NO_LEVEL_DB = -1000.0
 
 _FRAME = int(SAMPLE_RATE * FRAME_S)
 _CORE = 60 * SAMPLE_RATE  # a window's own samples, a whole number of frames
 _MARGIN = SAMPLE_RATE // 2  # what Praat also sees on either side, so that a seam does not show
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,40 @@ def pitch_contour(tracks: Tracks) -> Contour:
     return _contour(tracks.pitch_hz, _median_of_most)
 
 
+def semitone_contour(semitones: Floats) -> Contour:
+    """Return a pitch in semitones as `pitch_contour` does one in Hz."""
+    return _contour(semitones, _median_of_most)
+
+
 def intensity_contour(tracks: Tracks) -> Contour:
     """Return the intensity in dB: the mean power of each point's frames, NaN in digital silence and at the edges."""
     return _contour(tracks.intensity_db, mean_db)
+
+
+def speech_frames(tracks: Tracks) -> NDArray[np.int_]:
+    """Return the frames that are no pause: those near the recording's loud level, with a margin of 30 ms."""
+    level = np.nan_to_num(tracks.intensity_db, nan=_NO_LEVEL_DB)
+    if not level.size:
+        return np.empty(0, dtype=int)
+    loud, noise = _loud_level(tracks.intensity_db), np.percentile(level, 5)
+    least = max(loud - SPEECH_RANGE_DB, min(noise + SPEECH_OVER_NOISE_DB, loud - SPEECH_LEAST_RANGE_DB))
+    near: NDArray[np.int_] = np.flatnonzero(np.convolve(level > least, np.ones(2 * SPEECH_MARGIN + 1), "same") > 0)
+    return near[near < level.size]
+
+
+def mfcc(samples: Samples, frames: int) -> Floats | None:
+    """Return MFCC_COUNT coefficients for each of so many frames, without the 0th (the level); None if too short.
+
+    Praat's `Sound: To MFCC` (Davis & Mermelstein 1980), windows of 15 ms, filters 100 mel apart.
+    """
+    if samples.size < 3 * MFCC_WINDOW_S * SAMPLE_RATE or not frames:
+        return None
+    sound = parselmouth.Sound(samples.astype(np.float64), SAMPLE_RATE)
+    found = sound.to_mfcc(number_of_coefficients=MFCC_COUNT, window_length=MFCC_WINDOW_S, time_step=FRAME_S)
+    values: Floats = found.to_array()[1:].T
+    index = np.rint(((np.arange(frames) + 0.5) * FRAME_S - found.x1) / found.dx).astype(int)
+    frame_values: Floats = values[np.clip(index, 0, len(values) - 1)]
+    return frame_values
 
 
 def mean_db(levels: Floats) -> float:

@@ -4,7 +4,7 @@ import io
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,9 @@ class Voice:
     - `mfcc`: frames x coefficients, without the 0th, as Praat gives them
     - `likelihood_ratio`: of the phone that the script has there over the best phone at all, natural logarithm, at most
       about 0; NaN outside of words
-    - `words`, `phones`: by time, without pauses
+    - `words`, `phones`: by time, without pauses; no words at all when the scripts were not found in what was said
+    - `places`: which of the scripts' words each is
+    - `unheard`: which of the scripts' words could not be listened for
     """
 
     duration_s: float
@@ -50,11 +52,14 @@ class Voice:
     likelihood_ratio: Floats | None = None
     words: tuple[Spoken, ...] | None = None
     phones: tuple[Spoken, ...] | None = None
+    places: tuple[int, ...] | None = None
+    unheard: frozenset[int] = frozenset()
 
     def with_words(self, words: Sequence[Spoken], phones: Sequence[Spoken]) -> Self:
         """Return this voice with words and phones that somebody marked, in place of those found; times in seconds."""
         end = max((word.end_s for word in words), default=0.0)
-        return replace(self, words=tuple(words), phones=tuple(phones), duration_s=max(self.duration_s, end))
+        duration = max(self.duration_s, end)
+        return replace(self, words=tuple(words), phones=tuple(phones), places=None, duration_s=duration)
 
     def with_pitch(self, times_s: Sequence[float], hz: Sequence[float | None]) -> Self:
         """Return this voice with another's measure of its pitch; `times_s` ascend, None and 0 are unvoiced."""
@@ -70,14 +75,17 @@ class Voice:
     def to_bytes(self) -> bytes:
         """Return it as a compressed NumPy archive, for `from_bytes`."""
         known = {name: getattr(self, name) for name in _TRACKS if getattr(self, name) is not None}
-        arrays = {name: track.astype(np.float32) for name, track in known.items()}
+        arrays: dict[str, NDArray[Any]] = {name: track.astype(np.float32) for name, track in known.items()}
         for name in ("words", "phones"):
             spoken: tuple[Spoken, ...] | None = getattr(self, name)
             if spoken is not None:
                 arrays[f"{name}_names"] = np.array([one.name for one in spoken], dtype=np.str_)
                 arrays[f"{name}_times"] = np.array([one[1:] for one in spoken], dtype=np.float64).reshape(-1, 2)
+        arrays["unheard"] = np.array(sorted(self.unheard), dtype=np.int64)
+        if self.places is not None:
+            arrays["places"] = np.array(self.places, dtype=np.int64)
         file = io.BytesIO()
-        np.savez_compressed(file, duration_s=np.float64(self.duration_s), **arrays)
+        np.savez_compressed(file, allow_pickle=False, duration_s=np.float64(self.duration_s), **arrays)
         return file.getvalue()
 
     @classmethod
@@ -87,7 +95,10 @@ class Voice:
             with np.load(io.BytesIO(content), allow_pickle=False) as kept:
                 tracks = {name: kept[name].astype(np.float64) for name in _TRACKS if name in kept}
                 words, phones = _spoken(kept, "words"), _spoken(kept, "phones")
-                return cls(float(kept["duration_s"]), words=words, phones=phones, **tracks)
+                places = tuple(kept["places"].tolist()) if "places" in kept else None
+                unheard = frozenset(kept["unheard"].tolist())
+                duration_s = float(kept["duration_s"])
+                return cls(duration_s, words=words, phones=phones, places=places, unheard=unheard, **tracks)
         except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise DamagedVoiceError(str(error)) from None
 

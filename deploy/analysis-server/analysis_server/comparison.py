@@ -1,0 +1,299 @@
+"""How near a recording comes to the reference: words, pitch and timing set side by side, and scores of 0 to 100.
+
+Every score is 100 for a recording that is the reference itself. Their anchors are this module's constants, and the
+README's table says where each comes from.
+"""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from analysis_server import alignment, warping
+from analysis_server.job import Script
+from analysis_server.voice import FRAME_S, Floats, Spoken, Voice
+from analysis_server.warping import Warp
+
+RATIO_AT_ZERO = 6.0
+"""Nats a frame below the reference's likelihood ratio (or below RATIO_OF_GOOD): the pronunciation of a word is 0."""
+RATIO_OF_GOOD = -1.0
+"""Without a reference a word at or above this ratio is 100."""
+SIMILARITY_AT_ZERO = 0.1
+"""What different words have in common by chance; the same word is 1."""
+SPEECH_SIMILARITY_AT_ZERO = 0.45
+"""As above, of whole sentences that are warped on each other freely, where each sound finds a similar one."""
+TEMPO_AT_ZERO = 2.0
+"""Twice as fast or half as fast: the tempo's half of the timing is 0."""
+RHYTHM_AT_ZERO = 0.7
+"""Mean deviation of the intervals, as a natural logarithm, after the tempo is taken out: the rhythm's half is 0."""
+PITCH_TOLERANCE = 1.0
+"""Semitones squared: differences that hardly anybody hears ('t Hart 1981) do not make a flat contour wrong."""
+PITCH_OVERLAP = 0.7
+"""Voices differ in what they voice: less than this share of the reference's voiced frames lowers the pitch score."""
+HALF_SURE = 50.0
+"""Without words: below this pronunciation the two hardly answer to each other, and timing and pitch count less."""
+MIN_PITCH_FRAMES = 10
+INTERVAL_FRAMES = 50
+"""Where no words are known, the timing is compared in intervals of half a second of the reference."""
+WEIGHTS = {"pronunciation": 0.6, "timing": 0.2, "pitch": 0.2}
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of the scripts, and what is known of it in either voice; `matched` None is "cannot be said"."""
+
+    word: str
+    script: Script
+    matched: bool | None
+    recording: Spoken | None
+    reference: Spoken | None
+    ratio: float | None
+    similarity: float | None
+    score: float | None
+
+
+class Score(NamedTuple):
+    """0 to 100, how it was computed, and what it was computed from."""
+
+    score: float
+    method: str
+    details: dict[str, float]
+
+
+class Contours(NamedTuple):
+    """Pitch in semitones around each voice's own median, for each frame of the recording; NaN is "no voice"."""
+
+    recording: Floats
+    reference: Floats | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that can be said; `words` and `contours` None and scores absent are what cannot."""
+
+    words: list[Word] | None
+    scores: dict[str, Score]
+    overall: float | None
+    contours: Contours | None
+
+
+def compare(recording: Voice, reference: Voice | None, scripts: Sequence[Script]) -> Comparison:
+    """Compare a recording with the reference, as far as either and the scripts are known."""
+    if reference is not None and reference.words == () and reference.mfcc is not None:
+        # The reference itself is not of these scripts: it is what counts.
+        scripts, recording = (), replace(recording, words=None)
+    told = [(word, script) for script in scripts for word in alignment.words_of(script.script)]
+    ours, theirs = _placed(recording, told), _placed(reference, told)
+    both = [(ours[place], theirs[place]) for place in sorted(ours.keys() & theirs.keys())]
+    warp = _warp(recording, reference, both)
+    words = list(_words(told, recording, reference, warp)) if recording.words is not None or theirs else []
+    scores = _scores(recording, reference, words, both, warp)
+    return Comparison(words or None, scores, _overall(scores), _contours(recording, reference, warp))
+
+
+def _warp(recording: Voice, reference: Voice | None, both: list[tuple[Spoken, Spoken]]) -> Warp | None:
+    """Warp word by word, or all speech where no words are known; not at all when none of the scripts' was found."""
+    if reference is None or (recording.words is not None and reference.words and not both):
+        return None
+    return None if recording.words == () else warping.warp(recording, reference, warping.pairs_of(both))
+
+
+def _placed(voice: Voice | None, told: Sequence[tuple[str, Script]]) -> dict[int, Spoken]:
+    """Return a voice's words by their places in the scripts; those of a TextGrid are found by their spelling."""
+    words = voice.words if voice is not None and voice.words else ()
+    if voice is not None and voice.places is not None:
+        return dict(zip(voice.places, words, strict=True))
+    ours = ["".join(alignment.words_of(word.name)).casefold() for word in words]
+    matcher = difflib.SequenceMatcher(None, [word.casefold() for word, _ in told], ours, autojunk=False)
+    return {
+        block.a + offset: words[block.b + offset]._replace(name=told[block.a + offset][0])
+        for block in matcher.get_matching_blocks()
+        for offset in range(block.size)
+    }
+
+
+def _words(
+    told: Sequence[tuple[str, Script]], recording: Voice, reference: Voice | None, warp: Warp | None
+) -> Iterator[Word]:
+    ours, theirs = _placed(recording, told), _placed(reference, told)
+    for place, (word, script) in enumerate(told):
+        spoken, model = ours.get(place), theirs.get(place)
+        # Only a reference whose words are known shows where the words are of a recording that could not be aligned.
+        if recording.words is None and warp is not None and model is not None:
+            spoken = warp.in_recording(model)
+        matched = None if recording.words is None or place in recording.unheard else place in ours
+        ratio = _ratio(recording, spoken)
+        similarity = warp.mean_similarity(spoken) if warp is not None and spoken is not None else None
+        score = _word_score(ratio, _ratio(reference, model), similarity) if matched is not False else 0.0
+        yield Word(word, script, matched, spoken, model, ratio, similarity, score)
+
+
+def _ratio(voice: Voice | None, word: Spoken | None) -> float | None:
+    """Return the mean likelihood ratio over a word's phones, each counting the same however long."""
+    if voice is None or voice.likelihood_ratio is None or word is None:
+        return None
+    ratios = voice.likelihood_ratio
+    phones = [one for one in voice.phones or () if word.start_s <= one.start_s < word.end_s]
+    of_phones = [float(ratios[round(one.start_s / FRAME_S) : round(one.end_s / FRAME_S)].mean()) for one in phones]
+    known = [ratio for ratio in of_phones if np.isfinite(ratio)]
+    return sum(known) / len(known) if known else None
+
+
+def _word_score(ratio: float | None, of_reference: float | None, similarity: float | None) -> float | None:
+    parts = []
+    if ratio is not None:
+        best = RATIO_OF_GOOD if of_reference is None else min(of_reference, 0.0)
+        parts.append(_percent(1 + (ratio - best) / RATIO_AT_ZERO))
+    if similarity is not None:
+        parts.append(_percent((similarity - SIMILARITY_AT_ZERO) / (1 - SIMILARITY_AT_ZERO)))
+    return sum(parts) / len(parts) if parts else None
+
+
+def _percent(share: float) -> float:
+    return 100 * min(1.0, max(0.0, share))
+
+
+def _scores(
+    recording: Voice,
+    reference: Voice | None,
+    words: list[Word],
+    both: list[tuple[Spoken, Spoken]],
+    warp: Warp | None,
+) -> dict[str, Score]:
+    pronunciation = _pronunciation(words, warp)
+    if reference is not None and pronunciation is None and _is_voiceless(recording):
+        pronunciation = Score(0.0, "no voice in the recording", {})
+    if reference is None or pronunciation is None:
+        return {"pronunciation": pronunciation} if pronunciation is not None else {}
+    share = _share_spoken(words) if words else min(1.0, pronunciation.score / HALF_SURE)
+    found = {
+        "pronunciation": pronunciation,
+        "timing": _timing(both, warp, share),
+        "pitch": _pitch(recording, reference, warp, share),
+    }
+    return {name: score for name, score in found.items() if score is not None}
+
+
+def _is_voiceless(voice: Voice) -> bool:
+    return voice.pitch_hz is None or bool(np.isnan(voice.pitch_hz).all())
+
+
+def _share_spoken(words: list[Word]) -> float:
+    """Return the share of the scripts that was spoken, by the words' lengths; 1 when it cannot be said."""
+    judged = [word for word in words if word.matched is not None]
+    total = sum(_weight(word) for word in judged)
+    return sum(_weight(word) for word in judged if word.matched) / total if total else 1.0
+
+
+def _weight(word: Word) -> float:
+    """Return how much a word counts: as long as the reference speaks it, or as long as it is written."""
+    return word.reference.end_s - word.reference.start_s if word.reference else 0.06 * len(word.word)
+
+
+def _pronunciation(words: list[Word], warp: Warp | None) -> Score | None:
+    judged = [(_weight(word), word.score) for word in words if word.score is not None]
+    if judged:
+        score = sum(weight * score for weight, score in judged) / sum(weight for weight, _ in judged)
+        return Score(score, _word_method(words), {})
+    similarity = warp.mean_similarity(None) if warp is not None else None
+    if similarity is None:
+        return None
+    method = "cosine of the MFCCs along the warping path, over all speech"
+    score = _percent((similarity - SPEECH_SIMILARITY_AT_ZERO) / (1 - SPEECH_SIMILARITY_AT_ZERO))
+    return Score(score, method, {"mfcc_similarity": similarity})
+
+
+def _word_method(words: list[Word]) -> str:
+    parts = []
+    if any(word.ratio is not None for word in words):
+        against = "the reference's" if any(word.reference for word in words) else "a fixed anchor"
+        parts.append(f"phone log-likelihood ratio against {against}")
+    if any(word.similarity is not None for word in words):
+        parts.append("cosine of the MFCCs along the warping path")
+    how = "mean of " + " and ".join(parts) if parts else "no word of the scripts was found"
+    return f"{how}; words by their lengths, those not spoken count as 0"
+
+
+def _timing(both: list[tuple[Spoken, Spoken]], warp: Warp | None, share: float) -> Score | None:
+    """Compare the intervals between the words' beginnings, which have the words' lengths and the pauses in them.
+
+    Half of the score is the tempo (the interval's overall ratio), half the rhythm: how much the single intervals'
+    ratios differ from it (durations normalised by the rate of speech: Franco et al. 2000). Unspoken words lower both.
+    """
+    intervals = _intervals(both) if both else _intervals_of(warp)
+    if not intervals:
+        return None
+    ours, theirs = (np.array(side) for side in zip(*intervals, strict=True))
+    tempo = float(theirs.sum() / ours.sum())
+    deviations = np.abs(np.log(ours / theirs) + np.log(tempo))
+    deviation = float(np.average(deviations, weights=theirs))
+    of_tempo = _percent(1 - abs(np.log(tempo)) / np.log(TEMPO_AT_ZERO))
+    of_rhythm = _percent(1 - deviation / RHYTHM_AT_ZERO)
+    method = "tempo and rhythm of the words and pauses" if both else "tempo and rhythm along the warping path"
+    return Score(share * (of_tempo + of_rhythm) / 2, method, {"tempo_ratio": tempo, "rhythm_deviation": deviation})
+
+
+def _intervals(both: list[tuple[Spoken, Spoken]]) -> list[tuple[float, float]]:
+    ends = [(ours.start_s, theirs.start_s) for ours, theirs in both[1:]] + [(both[-1][0].end_s, both[-1][1].end_s)]
+    pairs = [
+        (end - ours.start_s, other - theirs.start_s) for (ours, theirs), (end, other) in zip(both, ends, strict=True)
+    ]
+    return [(one, other) for one, other in pairs if one > 0 and other > 0]
+
+
+def _intervals_of(warp: Warp | None) -> list[tuple[float, float]]:
+    if warp is None or warp.similarity is None:
+        return []
+    marks = np.arange(warp.reference[0], warp.reference[-1] + 1, INTERVAL_FRAMES)
+    at = warp.recording[np.searchsorted(warp.reference, marks)]
+    ends = zip(np.diff(at).tolist(), np.diff(marks).tolist(), strict=True)
+    return [(max(1.0, one) * FRAME_S, other * FRAME_S) for one, other in ends]
+
+
+def _contours(recording: Voice, reference: Voice | None, warp: Warp | None) -> Contours | None:
+    if recording.pitch_hz is None or np.isnan(recording.pitch_hz).all():
+        return None
+    ours = _semitones(recording.pitch_hz)
+    if reference is None or reference.pitch_hz is None or np.isnan(reference.pitch_hz).all() or warp is None:
+        return Contours(ours, None)
+    answers = warp.reference_at(len(ours))
+    known = (answers >= 0) & (answers < len(reference.pitch_hz))
+    theirs = np.where(known, _semitones(reference.pitch_hz)[np.where(known, answers, 0)], np.nan)
+    return Contours(ours, theirs)
+
+
+def _semitones(hz: Floats) -> Floats:
+    semitones: Floats = 12 * np.log2(hz / np.nanmedian(hz))
+    return semitones
+
+
+def _pitch(recording: Voice, reference: Voice | None, warp: Warp | None, share: float) -> Score | None:
+    """Return Lin's concordance of the two contours (1989), over frames that both voice, with a tolerance.
+
+    As 2 cov / (var + var + difference of means squared) it is 1 for the same contour, less for a flatter, wider or
+    shifted one, 0 for an unrelated and below for an inverted one; a shift of the whole voice is gone with its median.
+    """
+    contours = _contours(recording, reference, warp)
+    if contours is None or contours.reference is None or reference is None or reference.pitch_hz is None:
+        return None
+    voiced = ~np.isnan(contours.recording) & ~np.isnan(contours.reference)
+    if voiced.sum() < MIN_PITCH_FRAMES:
+        return None
+    ours, theirs = contours.recording[voiced], contours.reference[voiced]
+    apart = float(np.mean(ours) - np.mean(theirs))
+    covariance = float(np.mean((ours - ours.mean()) * (theirs - theirs.mean())))
+    spread = float(ours.var() + theirs.var() + apart**2)
+    concordance = (2 * covariance + PITCH_TOLERANCE) / (spread + PITCH_TOLERANCE)
+    overlap = voiced.sum() / max(1, int((~np.isnan(contours.reference)).sum()))
+    difference = float(np.sqrt(np.mean((ours - theirs) ** 2)))
+    details = {"concordance": concordance, "rms_semitones": difference, "voiced_overlap": float(overlap)}
+    score = share * min(1.0, overlap / PITCH_OVERLAP) * _percent(concordance)
+    return Score(score, "concordance of the contours in semitones around each voice's median", details)
+
+
+def _overall(scores: dict[str, Score]) -> float | None:
+    """Return the weighted mean of what could be scored."""
+    weight = sum(WEIGHTS[name] for name in scores)
+    return sum(WEIGHTS[name] * score.score for name, score in scores.items()) / weight if weight else None

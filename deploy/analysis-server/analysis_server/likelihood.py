@@ -1,0 +1,76 @@
+"""How well the sound fits the phones that the text has there: the log-likelihood ratio of Witt & Young 2000."""
+
+import math
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from pocketsphinx import Alignment, Decoder
+
+from analysis_server.alignment import hear, new_decoder
+from analysis_server.voice import Floats
+
+_LOG_BASE = math.log(1.0001)
+_SCORE_UNIT = 1024 * _LOG_BASE  # the decoder's scores are shifted right by 10 bits
+_PHONE_SEARCH = "phones"
+
+
+class JudgedPhone(NamedTuple):
+    """A phone (ARPAbet), its frames of 10 ms, and its ratio: natural logarithm, per frame, 0 at most."""
+
+    name: str
+    start: int
+    end: int
+    ratio: float
+
+
+def judge(pcm: bytes, found: Alignment) -> list[list[JudgedPhone]]:
+    """Return the phones of each entry that was found in these samples, each with its likelihood ratio.
+
+    Goodness of pronunciation (Witt & Young 2000, *Phone-level pronunciation scoring and assessment for interactive
+    language learning*, Speech Communication 30, 95-108): the log likelihood of the frames as the phone that the text
+    has there, less that of the same frames on the best path through any phones at all, over the number of frames.
+    0 is "no phone fits better". Raises RuntimeError when the samples are too few for it.
+    """
+    decoder = _decoder()
+    decoder.set_alignment(found)
+    hear(decoder, pcm)
+    entries = [
+        [(phone.name, phone.start, phone.duration, phone.score) for phone in entry] for entry in _entries(decoder)
+    ]
+    free = _free_scores(decoder, pcm)
+    return [
+        [
+            JudgedPhone(name, at, at + frames, _ratio(score, free[at : at + frames]))
+            for name, at, frames, score in phones
+        ]
+        for phones in entries
+    ]
+
+
+def _entries(decoder: Decoder) -> Alignment:
+    return decoder.get_alignment()
+
+
+def _ratio(score: int, free: Floats) -> float:
+    return min(0.0, (score - float(free.sum())) * _SCORE_UNIT / len(free))
+
+
+def _free_scores(decoder: Decoder, pcm: bytes) -> Floats:
+    """Return each frame's part of the best path through any phones."""
+    decoder.activate_search(_PHONE_SEARCH)
+    hear(decoder, pcm)
+    scores = np.zeros(decoder.n_frames() + 1)
+    for segment in decoder.seg():
+        frames = segment.end_frame - segment.start_frame + 1
+        scores[segment.start_frame : segment.end_frame + 1] = math.log(segment.ascore) / _LOG_BASE / frames
+    return scores
+
+
+@cache
+def _decoder() -> Decoder:
+    # All senones in all frames: each frame's scores are relative to the best of those computed, so that those of the
+    # two searches compare only when both compute all.
+    decoder = new_decoder(compallsen=True, beam=1e-150, pbeam=1e-150, wbeam=1e-150)
+    decoder.add_allphone_file(_PHONE_SEARCH)
+    return decoder

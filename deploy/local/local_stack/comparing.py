@@ -12,6 +12,7 @@ from local_stack.sparklines import is_number, is_series, sparkline
 
 GOOD, FAIR = 80, 60
 BAR_WIDTH = 20
+LINE_WIDTH = 30
 MOST_WORDS = 100
 VOICES = ("recording", "reference")
 TWICE = ("words", "phones")
@@ -66,8 +67,9 @@ def _melodies(pitch: Mapping[str, Any]) -> Iterator[RenderableType]:
         semitones = pitch.get(f"{voice}_semitones")
         if is_series(semitones):
             known = [value for value in semitones if value is not None]
-            spread = Text(f"{min(known):+.0f} … {max(known):+.0f} semitones", style="dim")
-            grid.add_row(Text(f"pitch of the {voice}", style="bold"), Text(sparkline(semitones), style="cyan"), spread)
+            name = Text(f"pitch of the {voice}, semitones", style="bold")
+            line = Text(sparkline(semitones, LINE_WIDTH), style="cyan")
+            grid.add_row(name, line, Text(f"{min(known):+.0f} … {max(known):+.0f}", style="dim"))
     yield grid
 
 

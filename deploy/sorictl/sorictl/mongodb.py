@@ -1,6 +1,7 @@
 """MongoDB: the catalogue's rows read at one moment, and written all or not at all."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -46,26 +47,25 @@ class Database:
 
     def apply(self, file: File, *, dry_run: bool, show_done: Callable[[int], None]) -> Changes:
         """Write what the file changes, in one transaction; nothing when it has problems, or in a dry run."""
-        answers_to_ctrl_c = signal.getsignal(signal.SIGINT)
         problems = list(file.problems)
+        self._client.admin.command("ping")  # while nobody answers, Ctrl-C ends the command at once
 
-        def work(session: ClientSession) -> Changes:
-            signal.signal(signal.SIGINT, answers_to_ctrl_c)  # a transaction that met another one begins anew
-            file.problems = list(problems)
-            found = changes(file, self._kept(file, session))
-            if not file.problems and not dry_run:
-                self._write(found, session, show_done)
-                # All is written: an end between here and the commit's answer would leave open which it was.
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
-            return found
+        with _ctrl_c_at_set_times() as heed_ctrl_c, self._client.start_session() as session:
 
-        try:
-            with self._client.start_session() as session:
-                return session.with_transaction(
-                    work, read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority", j=True)
-                )
-        finally:
-            signal.signal(signal.SIGINT, answers_to_ctrl_c)
+            def work(session: ClientSession) -> Changes:
+                heed_ctrl_c()
+                file.problems = list(problems)  # a transaction that met another one begins anew
+                found = changes(file, self._kept(file, session))
+                heed_ctrl_c()
+                if not file.problems and not dry_run:
+                    for done in self._written(found, session):
+                        show_done(done)
+                        heed_ctrl_c()
+                return found
+
+            return session.with_transaction(
+                work, read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority", j=True)
+            )
 
     def _rows(self, table: str, session: ClientSession) -> Iterator[Mapping[str, Any]]:
         for kept in self._database[table].find({}, session=session).sort("_id"):
@@ -88,7 +88,8 @@ class Database:
             names={kept["name_key"]: actor for actor, kept in named.items()},
         )
 
-    def _write(self, found: Changes, session: ClientSession, show_done: Callable[[int], None]) -> None:
+    def _written(self, found: Changes, session: ClientSession) -> Iterator[int]:
+        """Write batch by batch; how many rows are written by then."""
         self._free_names(found.changed["actors"], session)
         done = 0
         for table in TABLES:
@@ -96,7 +97,7 @@ class Database:
             for batch in _batches([*changed, *map(InsertOne, found.new[table])]):
                 self._database[table].bulk_write(batch, session=session)
                 done += len(batch)
-                show_done(done)
+                yield done
         touched = {"_id": {"$in": list(found.touched)}}
         self._database["tokens"].update_many(touched, {"$inc": {"revision": 1}}, session=session)
         for table, new in found.new.items():
@@ -109,6 +110,25 @@ class Database:
         own = {"$concat": ["\0", {"$toString": "$_id"}]}
         query = {"_id": {"$in": [actor["_id"] for actor in actors]}}
         self._database["actors"].update_many(query, [{"$set": {"name_key": own}}], session=session)
+
+
+@contextmanager
+def _ctrl_c_at_set_times() -> Iterator[Callable[[], None]]:
+    """Give what raises KeyboardInterrupt if Ctrl-C was pressed; in the block nothing else does.
+
+    In the driver it might leave a lock held, and in a commit it would be open whether all or nothing is there.
+    """
+    pressed = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
+
+    def heed() -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+
+    try:
+        yield heed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

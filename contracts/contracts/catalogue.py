@@ -162,8 +162,8 @@ def folded(name: str) -> str:
 
 
 def actor_names(actor_name: str) -> list[str]:
-    """Return the folded names in a token's `actor_name`, which has commas between several."""
-    return list(dict.fromkeys(name for part in actor_name.split(",") if (name := folded(part))))
+    """Return a token's actors, folded: what stands between commas, and the whole, for a name may have a comma."""
+    return list(dict.fromkeys(name for part in (*actor_name.split(","), actor_name) if (name := folded(part))))
 
 
 def grams(text: str) -> list[str]:

@@ -54,12 +54,18 @@ def test_a_name_is_folded_once_and_for_all(name: str) -> None:
 def test_a_token_is_found_by_each_of_its_actors_and_an_actor_by_each_name() -> None:
     kept = document(Token.model_validate({"_id": 3, **TOKEN, "actor_name": " 최민식,Choi  MIN-sik,, 최민식"}))
     assert (kept["_id"], kept["view_count"]) == (3, 0)
-    assert kept["actors"] == ["최민식", "choi min-sik"]
+    assert kept["actors"] == ["최민식", "choi min-sik", "최민식,choi min-sik,, 최민식"]
     assert set(grams("명량")) | set(grams("최민식")) <= set(kept["grams"])
     assert "id" not in kept
     actor = document(Actor(id=4, name="최민식", aliases=["Choi Min-sik", "최민식"]))
     assert (actor["name_key"], actor["names"]) == ("최민식", ["최민식", "choi min-sik"])
     assert set(sought("min-s")) <= set(actor["grams"])
+
+
+def test_an_actors_name_may_have_a_comma_in_it() -> None:
+    kept = document(Token.model_validate({"id": 3, **TOKEN, "actor_name": "Downey,  Robert"}))
+    actor = document(Actor(id=4, name="Downey, Robert"))
+    assert actor["name_key"] in kept["actors"]
 
 
 def test_a_row_is_read_back_from_its_document() -> None:

@@ -19,6 +19,9 @@ PART_BYTES = 5 * 1024 * 1024
 """S3's smallest part. What an upload holds in memory is one part that fills, or one that is being sent."""
 PARTS_IN_FLIGHT = 2
 """Parts sent at once by this process: more would take memory and gain no speed."""
+CALL_SECONDS = 60.0
+"""For a call with its repeat; less than the edge waits. The client's own limits begin once a request is sent, and its
+body is not sent before `Expect: 100-continue` is answered: a server that says nothing would be waited for without end."""
 ABORT_SECONDS = 5.0
 """How long an upload that has failed waits for its parts to go; what does not answer is left to the sweeper."""
 READ_BYTES = 64 * 1024
@@ -164,7 +167,8 @@ class Storage:
 
     async def _call(self, operation: str, **arguments: object) -> Any:
         try:
-            return await getattr(self._s3, operation)(Bucket=self._bucket, **arguments)
+            async with asyncio.timeout(CALL_SECONDS):
+                return await getattr(self._s3, operation)(Bucket=self._bucket, **arguments)
         except (ClientError, BotoCoreError, OSError) as error:
             raise BackEndError("S3") from error
 

@@ -21,7 +21,7 @@ PARTS_IN_FLIGHT = 2
 """Parts sent at once by this process: more would take memory and gain no speed."""
 CALL_SECONDS = 60.0
 """For a call with its repeat; less than the edge waits. The client's own limits begin once a request is sent, and its
-body is not sent before `Expect: 100-continue` is answered: a server that says nothing would be waited for without end."""
+body is not sent before `Expect: 100-continue` is answered: who says nothing would be waited for without end."""
 ABORT_SECONDS = 5.0
 """How long an upload that has failed waits for its parts to go; what does not answer is left to the sweeper."""
 READ_BYTES = 64 * 1024

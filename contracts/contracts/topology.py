@@ -87,6 +87,14 @@ class Queue:
         return f"{self.name}.dead"
 
     @property
+    def witness_name(self) -> str:
+        """Name of an exchange bound to nothing but the queue, which the broker deletes with it.
+
+        A queue that takes the place of a deleted one looks the same; that its witness is gone tells them apart.
+        """
+        return f"{self.name}.witness"
+
+    @property
     def routing_key(self) -> str:
         """The event's type, by which the queue is bound to the exchange."""
         return self.event.TYPE

@@ -24,7 +24,6 @@ SILENT_SECONDS = 130.0
 """Longer than the edge waits for a service."""
 BACK_SECONDS = 30.0
 CONSUMES_AGAIN_SECONDS = 10.0
-UPLOADER_PREFETCH = 8
 LARGE_BYTES = 6 * 1024 * 1024
 OUTAGES = [pytest.param((name,), id=name) for name in BACK_ENDS] + [pytest.param(tuple(BACK_ENDS), id="everything")]
 LONG_OUTAGES = [
@@ -164,6 +163,7 @@ async def test_a_queue_that_is_deleted_under_its_consumers_comes_back_and_costs_
     before = proxied.service_pids()
     names = [f"{queue.service}-{replica}" for replica in range(1, REPLICAS + 1)]
     await all_ready(proxied, client)
+    await all_witnessed(proxied)
     await proxied_broker.delete(queue)
     rounds.say(f"{queue.name} is deleted")
     uploads = asyncio.gather(*(an_upload(proxied_sori, rounds, 13_000) for _ in range(3)))
@@ -193,16 +193,14 @@ async def test_a_queue_that_is_deleted_under_its_consumers_comes_back_and_costs_
 async def test_consumers_that_the_broker_counts_but_gives_nothing_are_replaced(
     proxied: Proxied, proxied_broker: Broker, client: httpx.AsyncClient, rounds: Rounds
 ) -> None:
-    """RabbitMQ hands consumers on to a queue that takes the place of theirs at once, and loses what they are given.
-
-    More jobs than these hold: what shows it is that others wait.
-    """
+    """RabbitMQ hands consumers on to a queue that takes the place of theirs at once, and loses what they are given."""
     before = proxied.service_pids()
     await all_ready(proxied, client)
+    await all_witnessed(proxied)
     await proxied_broker.delete(topology.UPLOADER_UPLOAD_RECEIVED)
     await proxied_broker.declare(topology.UPLOADER_UPLOAD_RECEIVED)
     rounds.say("a queue was deleted and declared again at once")
-    await rounds.run(2 * UPLOADER_PREFETCH + 8)
+    await rounds.run(4)
     assert proxied.service_pids() == before
 
 
@@ -239,6 +237,21 @@ async def all_ready(proxied: Proxied, client: httpx.AsyncClient) -> None:
         return all([await is_ready(proxied, client, name) for name in proxied.service_pids()])
 
     await until(look, "every replica of every service is ready", limit_seconds=BACK_SECONDS)
+
+
+async def all_witnessed(proxied: Proxied) -> None:
+    """Wait until a deletion would be noticed: of the one before everybody has heard, and is done with it."""
+    witnesses = {queue.witness_name for queue in topology.QUEUES}
+
+    def done(name: str) -> bool:
+        log = proxied.stack.log(name).read_text()
+        return log.rfind('"rabbitmq queues declared again"') >= log.rfind('"rabbitmq queue was deleted"')
+
+    async def look() -> bool:
+        there = await asyncio.to_thread(rabbitmqctl.exchanges, proxied.stack)
+        return witnesses <= there and all(done(name) for name in proxied.service_pids())
+
+    await until(look, "a witness of every queue", limit_seconds=BACK_SECONDS)
 
 
 async def is_ready(proxied: Proxied, client: httpx.AsyncClient, name: str) -> bool:

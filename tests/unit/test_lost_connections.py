@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 PACKAGES = ("gateway", "uploader", "analyzer_bridge", "notifier")
-SUBSCRIBERS = ("uploader", "analyzer_bridge", "notifier")
 
 
 @pytest.fixture(params=PACKAGES)
@@ -41,45 +40,3 @@ async def test_an_answer_that_does_not_come_is_an_error_in_time(bounded: Any) ->
     with pytest.raises(TimeoutError):
         async with bounded(0.01):
             await asyncio.Event().wait()
-
-
-@pytest.fixture(params=SUBSCRIBERS)
-def rabbitmq(request: pytest.FixtureRequest) -> Any:
-    return import_module(f"{request.param}.rabbitmq")
-
-
-async def nothing(_: object) -> None:
-    return None
-
-
-async def test_messages_that_wait_while_none_comes_into_empty_hands_are_passed_over(rabbitmq: Any) -> None:
-    hands = rabbitmq._Hands(nothing)
-    looks = [hands.are_passed_over(waiting=1) for _ in range(rabbitmq.PATIENT_LOOKS)]
-    assert looks == [False] * (rabbitmq.PATIENT_LOOKS - 1) + [True]
-
-
-async def test_while_messages_come_those_that_wait_are_not_passed_over(rabbitmq: Any) -> None:
-    hands = rabbitmq._Hands(nothing)
-    for _ in range(2 * rabbitmq.PATIENT_LOOKS):
-        await hands.take(object())
-        assert not hands.are_passed_over(waiting=1)
-
-
-async def test_hands_that_hold_something_pass_nothing_over(rabbitmq: Any) -> None:
-    done = asyncio.Event()
-
-    async def hold(_: object) -> None:
-        await done.wait()
-
-    hands = rabbitmq._Hands(hold)
-    taking = asyncio.create_task(hands.take(object()))
-    await asyncio.sleep(0)
-    assert not any(hands.are_passed_over(waiting=1) for _ in range(2 * rabbitmq.PATIENT_LOOKS))
-    done.set()
-    await taking
-    assert any(hands.are_passed_over(waiting=1) for _ in range(2 * rabbitmq.PATIENT_LOOKS))
-
-
-async def test_an_empty_queue_passes_nothing_over(rabbitmq: Any) -> None:
-    hands = rabbitmq._Hands(nothing)
-    assert not any(hands.are_passed_over(waiting=0) for _ in range(2 * rabbitmq.PATIENT_LOOKS))

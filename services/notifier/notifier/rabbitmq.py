@@ -1,7 +1,7 @@
 """RabbitMQ: the connection, the topology, and publishing with confirmation."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -38,13 +38,14 @@ HEARTBEAT_SECONDS = 5
 """A connection that swallows everything is noticed by the broker after twice this, by us after some four times."""
 CLOSE_SECONDS = 2.0
 LOOK_SECONDS = 2.0
-"""How often it is looked whether the queues are still there."""
-SETTLE_SECONDS = 2.0
+"""How often it is looked whether a queue was deleted."""
+SETTLE_SECONDS = 1.0
 """How long a deleted queue stays away. RabbitMQ (seen in 3.10) hands a consumer whose queue was deleted on to a queue
 of that name that is declared within some 30 ms: it is counted there, and brings nothing of what it is given.
 """
-PATIENT_LOOKS = 3
-"""How often in a row messages may wait while this process has nothing in hand, before its consumer is not believed."""
+TOLD_SECONDS = 3 * LOOK_SECONDS
+"""By then every process has seen that the witness of a deleted queue is gone; then there is a new one."""
+LET_GO_SECONDS = 10.0
 NO_LIMIT_SECONDS = 600.0
 """FastStream waits for work in hand only when given a time; the limits are those of `drain` and `stop`."""
 
@@ -73,7 +74,9 @@ class RabbitMQ:
         self._missing = False
         self._doubted: UnderlayConnection | None = None
         self._queues: list[topology.Queue] = []
-        self._hands: dict[str, _Hands] = {}
+        self._held = 0
+        self._free = asyncio.Event()
+        self._free.set()
         self._subscribers: list[RabbitSubscriber] = []
         self._fan_out: AbstractExchange | None = None
         self._fan_out_queue = f"notifier.progress.{uuid4()}"
@@ -86,8 +89,7 @@ class RabbitMQ:
         # Declared with all the others, so that FastStream need not know the arguments.
         existing = RabbitQueue(queue.name, declare=False)
         subscriber = self._broker.subscriber(existing, ack_policy=AckPolicy.NACK_ON_ERROR)
-        self._hands[queue.name] = hands = _Hands(deliver)
-        subscriber(hands.take)
+        subscriber(self._holding(deliver))
         self._subscribers.append(subscriber)
 
     def subscribe_fan_out(self, deliver: Callable[[str, bytes], None]) -> None:
@@ -194,6 +196,8 @@ class RabbitMQ:
 
     async def _keep(self) -> None:
         """Mend, for as long as the service runs, what a connection that restores itself does not notice."""
+        if self._connecting is not None:
+            await asyncio.wait([self._connecting])
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
@@ -215,14 +219,21 @@ class RabbitMQ:
                 await self._doubted.connection.close()
             self._doubted = None
         elif self._missing:
-            log.warning("rabbitmq queue is missing")
-            await asyncio.sleep(SETTLE_SECONDS)
-            async with connection.channel() as channel:
-                await _declare_all(channel)
+            await self._replace_queues(connection)
             self._missing = False
-            log.info("rabbitmq queues declared again")
-        else:
-            await self._look(connection)
+        elif not await _all_witnessed(connection, self._queues):
+            self._miss()
+
+    async def _replace_queues(self, connection: AbstractRobustConnection) -> None:
+        """Declare again what was deleted, and consume anew, whatever the broker says of the consumers there were."""
+        log.warning("rabbitmq queue was deleted")
+        await asyncio.sleep(SETTLE_SECONDS)
+        await self._let_go()
+        if connection.transport is not None:
+            await connection.transport.connection.close()
+        await asyncio.sleep(TOLD_SECONDS)
+        await _witness_all(connection)
+        log.info("rabbitmq queues declared again")
 
     def _doubt(self, transport: UnderlayConnection | None) -> None:
         """Have this connection given up, if it is still the present one."""
@@ -255,18 +266,24 @@ class RabbitMQ:
         for queue in queues:
             await channel.queue_bind(queue.name, topology.EVENTS_EXCHANGE, queue.routing_key)
 
-    async def _look(self, connection: AbstractRobustConnection) -> None:
-        transport = connection.transport
-        async with connection.channel() as channel:
-            for queue in self._queues:
-                try:
-                    found = await channel.declare_queue(queue.name, passive=True)
-                except ChannelNotFoundEntity:
-                    self._miss()
-                    return
-                if self._hands[queue.name].are_passed_over(found.declaration_result.message_count or 0):
-                    log.warning("rabbitmq brings nothing of what waits", queue=queue.name)
-                    self._doubt(transport)
+    def _holding(self, deliver: Callable[[RabbitMessage], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def hold(message: RabbitMessage) -> None:
+            self._held += 1
+            self._free.clear()
+            try:
+                await deliver(message)
+            finally:
+                self._held -= 1
+                if not self._held:
+                    self._free.set()
+
+        return hold
+
+    async def _let_go(self) -> None:
+        """Let what is in hand end, for a while: closing a connection cancels it, and its queue may be no more."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LET_GO_SECONDS):
+                await self._free.wait()
 
     async def _connect(self) -> None:
         attempts = AsyncRetrying(
@@ -282,8 +299,11 @@ class RabbitMQ:
 
     async def _set_up(self) -> None:
         connection = await self._broker.connect()
+        is_new = not await _exists(connection, topology.EVENTS_EXCHANGE)
         # The channel stays open, so that all of it is declared again after an outage.
         await _declare_all(await connection.channel())
+        if is_new:
+            await _witness_all(connection)
         self._binding = await connection.channel()
         await self._connect_fan_out(connection)
         # Messages come while the others still start: their handlers must be able to publish, and FastStream drops,
@@ -326,33 +346,6 @@ async def _consumes(subscriber: RabbitSubscriber) -> bool:
     return tag in getattr(channel, "consumers", ())
 
 
-class _Hands:
-    """The messages of one queue that this process has in hand."""
-
-    def __init__(self, deliver: Callable[[RabbitMessage], Awaitable[None]]) -> None:
-        self._deliver = deliver
-        self._held = 0
-        self._taken = 0
-        self._taken_before = 0
-        self._passed_over = 0
-
-    async def take(self, message: RabbitMessage) -> None:
-        """Hand the message on, and hold it until that is done."""
-        self._taken += 1
-        self._held += 1
-        try:
-            await self._deliver(message)
-        finally:
-            self._held -= 1
-
-    def are_passed_over(self, waiting: int) -> bool:
-        """Tell, at each look, whether messages have been waiting for some looks while none came into empty hands."""
-        idle = waiting > 0 and not self._held and self._taken == self._taken_before
-        self._passed_over = self._passed_over + 1 if idle else 0
-        self._taken_before = self._taken
-        return self._passed_over >= PATIENT_LOOKS
-
-
 class _Raw:
     """FastStream's codec: hands the whole message on, since an event that fails its schema still has an outcome."""
 
@@ -379,6 +372,37 @@ async def _bounded(seconds: float) -> AsyncIterator[None]:
 def _say_waiting(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     log.warning("rabbitmq cannot be reached yet", attempt=state.attempt_number, reason=type(error).__name__)
+
+
+async def _exists(connection: AbstractRobustConnection, exchange: str) -> bool:
+    try:
+        async with connection.channel() as channel:
+            await channel.get_exchange(exchange)
+    except ChannelNotFoundEntity:
+        return False
+    return True
+
+
+async def _all_witnessed(connection: AbstractRobustConnection, queues: Iterable[topology.Queue]) -> bool:
+    """Tell whether none of the queues was deleted, be there another in its place or not."""
+    try:
+        async with connection.channel() as channel:
+            for queue in queues:
+                await channel.get_exchange(queue.witness_name)
+    except ChannelNotFoundEntity:
+        return False
+    return True
+
+
+async def _witness_all(connection: AbstractRobustConnection) -> None:
+    """Declare the witnesses: never together with queues, nor again by itself after an outage."""
+    async with connection.channel() as channel:
+        for queue in topology.QUEUES:
+            witness = await channel.declare_exchange(
+                queue.witness_name, ExchangeType.FANOUT, durable=True, auto_delete=True, robust=False
+            )
+            declared = await channel.get_queue(queue.name)
+            await declared.bind(witness)
 
 
 async def _declare_all(channel: AbstractChannel) -> None:

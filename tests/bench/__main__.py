@@ -15,6 +15,7 @@ from rich.console import Console
 from local_stack.errors import StackError
 from local_stack.stack import Stack
 from tests.bench import report
+from tests.bench.analysis import analysis_times
 from tests.bench.large_uploads import idle_memory, large_uploads
 from tests.bench.meter import MIB
 from tests.bench.programs import ROOT, ProgramError
@@ -23,7 +24,8 @@ from tests.bench.systems import Systems, systems
 from tests.bench.throughput import one_at_a_time, throughput
 
 HOME = ROOT / ".sori" / "bench"
-MEASUREMENTS = ("throughput", "single", "large")
+OF_STACKS = ("throughput", "single", "large")
+MEASUREMENTS = ("analysis", *OF_STACKS)
 
 
 def main() -> int:
@@ -47,9 +49,11 @@ def main() -> int:
 def _run(console: Console, options: argparse.Namespace) -> int:
     try:
         _clear()
-        with console.status("Measuring"), systems(HOME, options.port_base) as both:
-            console.print("The stack and the baseline are up.")
-            report.show_verdicts(console, _measure(console, both, options))
+        with console.status("Measuring"):
+            verdicts = report.show_analysis(console, analysis_times()) if "analysis" in options.only else []
+            if set(options.only) & set(OF_STACKS):
+                verdicts += _measure_stacks(console, options)
+        report.show_verdicts(console, verdicts)
     except (StackError, ProgramError) as error:
         console.print(str(error), *getattr(error, "details", ()), sep="\n", style="red", markup=False)
         return 1
@@ -64,6 +68,12 @@ def _clear() -> None:
     if HOME.exists():
         Stack(HOME).down()
         shutil.rmtree(HOME)
+
+
+def _measure_stacks(console: Console, options: argparse.Namespace) -> list[Verdict]:
+    with systems(HOME, options.port_base) as both:
+        console.print("The stack and the baseline are up.")
+        return _measure(console, both, options)
 
 
 def _measure(console: Console, both: Systems, options: argparse.Namespace) -> list[Verdict]:

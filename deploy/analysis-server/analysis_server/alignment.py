@@ -30,7 +30,7 @@ _WIDE, _NARROW = 1e-200, 1e-110
 memory and time grow with the square of the length: 330 MB and 7 s for 30 s, gigabytes and minutes for 120 s."""
 _WIDE_SECONDS = 30.0
 _GAP_COST = 100.0  # nats: dearer than any word badly spoken, cheaper than a word where there is none
-_PAUSE_COST = 400.0  # for a pause with so much noise in it that it was not cut out
+_PAUSE_COST = 400.0  # dear, for the model of silence is broad and swallows words
 _PHONE_COST = 30.0
 _LONGEST_GAP = 6  # words, but for the beginning and the end, where any number may be missing
 
@@ -79,16 +79,17 @@ def read(text: str) -> Text:
     return Text(tuple(words), unknown)
 
 
-def find(pcm: bytes, text: Text) -> tuple[list[int | None], Alignment]:
-    """Find the text in 16-bit mono samples at 16 kHz without pauses; words may be missing, and others between them.
+def find(pcm: bytes, text: Text, *, with_pauses: bool) -> tuple[list[int | None], Alignment]:
+    """Find the text in 16-bit mono samples at 16 kHz, of which pauses were cut out; words may be missing.
 
+    With pauses there may also be sounds between the words that are none of the text's; they become pauses.
     Returns the decoder's alignment, for `likelihood.judge`, and of each entry which word of the text it is, or None.
     It holds until the next call. Raises NotAlignedError `alignment_failed` or `recording_too_long_to_align`.
     """
     if len(pcm) > MAX_SECONDS * SAMPLE_RATE * 2:
         raise NotAlignedError("recording_too_long_to_align", f"Only recordings of up to {MAX_SECONDS:g} s are aligned.")
     decoder, known = _decoder(_WIDE if len(pcm) <= _WIDE_SECONDS * SAMPLE_RATE * 2 else _NARROW), text.known
-    decoder.add_fsg("script", decoder.create_fsg("script", 0, len(known), list(_arcs(text))))
+    decoder.add_fsg("script", decoder.create_fsg("script", 0, len(known), list(_arcs(text, with_pauses=with_pauses))))
     decoder.activate_search("script")
     try:
         hear(decoder, pcm)
@@ -126,13 +127,14 @@ def _decoder(word_beam: float) -> Decoder:
     return decoder
 
 
-def _arcs(text: Text) -> Iterator[tuple[int, int, float, str]]:
+def _arcs(text: Text, *, with_pauses: bool) -> Iterator[tuple[int, int, float, str]]:
     """Yield the grammar: state n is "the first n known words are over". No arc is empty, for set_alignment's sake."""
     known = text.known
     last = len(known)
     gap, pause = _probability(_GAP_COST), _probability(_PAUSE_COST)
     for state in range(last + 1):
-        yield state, state, pause, _SILENCE
+        if with_pauses:
+            yield state, state, pause, _SILENCE
         if _has_unknown(text.unknown, known, state):
             yield from ((state, state, _probability(_PHONE_COST), _ANY + phone.lower()) for phone in _PHONES)
     for place, at in enumerate(known):

@@ -24,13 +24,13 @@ class JudgedPhone(NamedTuple):
     ratio: float
 
 
-def judge(pcm: bytes, found: Alignment) -> list[list[JudgedPhone]]:
+def judge(pcm: bytes, found: Alignment, free: Floats) -> list[list[JudgedPhone]]:
     """Return the phones of each entry that was found in these samples, each with its likelihood ratio.
 
     Goodness of pronunciation (Witt & Young 2000, *Phone-level pronunciation scoring and assessment for interactive
     language learning*, Speech Communication 30, 95-108): the log likelihood of the frames as the phone that the text
     has there, less that of the same frames on the best path through any phones at all, over the number of frames.
-    0 is "no phone fits better". Raises RuntimeError when the samples are too few for it.
+    0 is "no phone fits better". `free` is what `free_scores` says of the same samples.
     """
     decoder = _decoder()
     decoder.set_alignment(found)
@@ -38,7 +38,6 @@ def judge(pcm: bytes, found: Alignment) -> list[list[JudgedPhone]]:
     entries = [
         [(phone.name, phone.start, phone.duration, phone.score) for phone in entry] for entry in _entries(decoder)
     ]
-    free = _free_scores(decoder, pcm)
     return [
         [
             JudgedPhone(name, at, at + frames, _ratio(score, free[at : at + frames]))
@@ -56,8 +55,9 @@ def _ratio(score: int, free: Floats) -> float:
     return min(0.0, (score - float(free.sum())) * _SCORE_UNIT / len(free))
 
 
-def _free_scores(decoder: Decoder, pcm: bytes) -> Floats:
-    """Return each frame's part of the best path through any phones."""
+def free_scores(pcm: bytes) -> Floats:
+    """Return each frame's part of the best path through any phones, in the decoder's own unit."""
+    decoder = _decoder()
     decoder.activate_search(_PHONE_SEARCH)
     hear(decoder, pcm)
     scores = np.zeros(decoder.n_frames() + 1)

@@ -16,9 +16,6 @@ from analysis_server.likelihood import JudgedPhone
 from analysis_server.measures import Tracks
 from analysis_server.voice import FRAME_S, Floats, Spoken, Voice
 
-VERSION = "1"
-"""Raised whenever the same file would be heard differently: what was kept of it before is then of no use."""
-
 MAX_SECONDS = alignment.MAX_SECONDS
 """Of a longer recording only pitch and level are known."""
 
@@ -29,6 +26,8 @@ _MAX_SAMPLES = int(MAX_SECONDS * SAMPLE_RATE)
 _LEAST_RATIO = -7.5  # of a word: espeak-ng's voices say their words at 0 to -7, and other words come out at -8 to -20
 _LONGEST_PHONE_S = 0.35  # on average over a word: drawn out beyond any "no" that actors say
 _MIN_VOICE_IN_WORDS = 0.5
+_LONG_PAUSE = 30  # frames of what is no pause by its level
+_MOST_OF_TEXT = 0.6
 _MIN_WORDS = 2  # of a text with more than one: a single one fits any sound that is short enough
 
 
@@ -123,12 +122,7 @@ def _words(samples: Samples, text: Text, tracks: Tracks) -> dict[str, Any]:
     frames = measures.speech_frames(tracks)
     frames = frames[frames < len(samples) // _FRAME]
     pcm = _pcm(samples, frames)
-    places, found = alignment.find(pcm, text)
-    believed = [
-        (place, [_uncut(phone, frames) for phone in phones])
-        for place, phones in zip(places, likelihood.judge(pcm, found), strict=True)
-        if place is not None and _is_credible(phones)
-    ]
+    believed = [(place, [_uncut(phone, frames) for phone in phones]) for place, phones in _believed(pcm, text)]
     words = [Spoken(text.words[place], _start(phones[0]), _end(phones[-1])) for place, phones in believed]
     if len(words) < min(_MIN_WORDS, len(text.known)) or _voice_in(words, tracks) < _MIN_VOICE_IN_WORDS:
         raise NotAlignedError("script_does_not_match", "The recording does not seem to be of this script.")
@@ -140,6 +134,30 @@ def _words(samples: Samples, text: Text, tracks: Tracks) -> dict[str, Any]:
         "phones": tuple(Spoken(phone.name, _start(phone), _end(phone)) for phone in phones),
         "likelihood_ratio": _ratios(phones, len(tracks.pitch_hz)),
     }
+
+
+def _believed(pcm: bytes, text: Text) -> list[tuple[int, list[JudgedPhone]]]:
+    """Return the words that were found and fit their sound.
+
+    A long stretch of speech that passed for a pause may be words that are said unusually. They are then tried without
+    any pauses, which is believed when most of the text fits: other speech would not fit it.
+    """
+    places, found = alignment.find(pcm, text, with_pauses=True)
+    free = likelihood.free_scores(pcm)
+    pieces = list(zip(places, likelihood.judge(pcm, found, free), strict=True))
+    first = _credible(pieces)
+    if not any(place is None and phones[-1].end - phones[0].start >= _LONG_PAUSE for place, phones in pieces):
+        return first
+    enough = max(len(first), _MOST_OF_TEXT * len(text.known))
+    places, found = alignment.find(pcm, text, with_pauses=False)
+    if len(places) <= enough:
+        return first
+    second = _credible(zip(places, likelihood.judge(pcm, found, free), strict=True))
+    return second if len(second) > enough else first
+
+
+def _credible(pieces: Iterable[tuple[int | None, list[JudgedPhone]]]) -> list[tuple[int, list[JudgedPhone]]]:
+    return [(place, phones) for place, phones in pieces if place is not None and _is_credible(phones)]
 
 
 def _pcm(samples: Samples, frames: NDArray[np.int_]) -> bytes:
@@ -171,7 +189,7 @@ def _is_credible(phones: Sequence[JudgedPhone]) -> bool:
 
 
 def _ratio(phones: Sequence[JudgedPhone]) -> float:
-    """Return the mean over the phones or over their frames, whichever is worse: short good ones excuse no long bad one."""
+    """Return the mean over the phones or over their frames, whichever is worse, so that no short one excuses a long."""
     frames = [phone.end - phone.start for phone in phones]
     of_frames = sum(phone.ratio * count for phone, count in zip(phones, frames, strict=True)) / sum(frames)
     return min(of_frames, sum(phone.ratio for phone in phones) / len(phones))

@@ -1,0 +1,74 @@
+"""What one analysis takes on one core: a recording of 10 s with scripts, beside a reference that was kept."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.programs import ROOT
+
+SECONDS = 10.0
+RUNS = 7
+
+
+@dataclass(frozen=True)
+class AnalysisTimes:
+    """CPU seconds of a warm worker, so that other programs do not count.
+
+    Each analysis with the reference kept, and once what hearing the reference takes.
+    """
+
+    analyses: list[float]
+    reference: float
+    score: float
+
+    @property
+    def median(self) -> float:
+        """The median analysis."""
+        return statistics.median(self.analyses)
+
+
+def analysis_times() -> AnalysisTimes:
+    """Measure in a process of its own that may use one core alone."""
+    command = [sys.executable, "-m", "tests.bench.analysis"]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=300)
+    return AnalysisTimes(**json.loads(done.stdout))
+
+
+def _measure() -> AnalysisTimes:
+    # Only here, for they take time and memory that the other measurements should not pay for.
+    import numpy as np  # noqa: PLC0415
+
+    from analysis_server.analysis import analyse  # noqa: PLC0415
+    from analysis_server.job import Script  # noqa: PLC0415
+    from analysis_server.listening import listen  # noqa: PLC0415
+    from tests.validation.sounds import RATE, SENTENCES, as_wav, spoken  # noqa: PLC0415
+
+    sentences = SENTENCES[:4]  # between 9 and 10 s
+    text = " ".join(sentences)
+    scripts = [Script(number, 0.0, SECONDS, sentence) for number, sentence in enumerate(sentences, 1)]
+    with tempfile.TemporaryDirectory() as folder:
+        recording, actor = Path(folder, "recording.wav"), Path(folder, "actor.wav")
+        for path, voice in ((recording, "en-gb"), (actor, "en-us")):
+            samples = spoken(text, voice)
+            path.write_bytes(as_wav(np.pad(samples, (0, max(0, int(SECONDS * RATE) - len(samples))))))
+        listen(recording, scripts, 60)  # the first use of the decoders loads them, as a worker's first job does
+        before = time.process_time()
+        reference, _ = listen(actor, scripts, 60)
+        heard = time.process_time() - before
+        times = []
+        for _ in range(RUNS):
+            before = time.process_time()
+            result = analyse(recording, scripts, reference, 60, 60)
+            times.append(time.process_time() - before)
+    return AnalysisTimes(times, heard, result["overall_score"])
+
+
+if __name__ == "__main__":
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    print(json.dumps(vars(_measure())))

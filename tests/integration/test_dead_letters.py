@@ -207,6 +207,7 @@ async def test_of_many_some_are_dealt_with_and_all_keep_their_order(
     assert len(set(left)) == len(left) == 1000
     # What was looked at lies behind the rest now: the circle is the same, begun elsewhere.
     assert sum(after < before for before, after in pairwise(left)) <= 1
+    assert [letter["id"] for letter in await listed(operator, "--reason", mark, "--limit", "5000")] == left
     assert (await operator.dead_letters("discard", "--reason", mark, "--limit", "5000", "--yes")).status == 0
 
 

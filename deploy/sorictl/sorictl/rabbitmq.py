@@ -27,6 +27,11 @@ from sorictl.letter import Message
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
+LETTERS_A_CHANNEL = 30
+"""With 32 commands to a queue under way (`quorum_commands_soft_limit`), a channel of RabbitMQ keeps further ones back
+and sends them in any order later. One that never takes more than this never gets there, however slow the queue is."""
+MOST_CHANNELS = 1000
+"""RabbitMQ allows a connection 2,047. What the last one takes beyond its share may come to lie in another order."""
 
 
 class TakenMessage:
@@ -45,6 +50,48 @@ class TakenMessage:
         self._held.discard(_tag(self._incoming))
 
 
+class Lot:
+    """What one channel took."""
+
+    def __init__(self, channel: AbstractChannel) -> None:
+        self._channel = channel
+        self._taken = 0
+        self._held: set[int] = set()
+
+    @property
+    def full(self) -> bool:
+        """Whether another channel should take what follows."""
+        return self._taken >= LETTERS_A_CHANNEL
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing of it is left to be given back."""
+        return not self._held
+
+    async def take(self, name: str) -> TakenMessage | None:
+        """Take the queue's first message, if there is one."""
+        queue = await self._channel.get_queue(name, ensure=False)
+        incoming = await queue.get(fail=False, timeout=ANSWER_SECONDS)
+        if incoming is None:
+            return None
+        self._taken += 1
+        self._held.add(_tag(incoming))
+        return TakenMessage(incoming, self._held)
+
+    async def give_back(self, name: str) -> None:
+        """Give back, in order, what was not removed; it lies before what is given back after this returns."""
+        underlay = await self._channel.get_underlay_channel()
+        for tag in sorted(self._held):
+            await underlay.basic_nack(tag, requeue=True)
+        # Asks the queue itself, after all of them: its answer says that it has them.
+        await underlay.queue_declare(name, passive=True, timeout=ANSWER_SECONDS)
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the channel; what it still holds goes back in any order."""
+        await self._channel.close()
+
+
 class RabbitMQ:
     """One connection for one command; an outage ends the command, and what it had taken goes back by itself."""
 
@@ -56,19 +103,20 @@ class RabbitMQ:
     async def waiting(self, queue: topology.Queue) -> AsyncIterator[AsyncIterator[TakenMessage]]:
         """Take the queue's dead letters one after another; at the end, those not removed are given back.
 
-        They keep their order, but may come to lie behind those that were not taken.
+        They keep their order, but may come to lie behind those that were not taken. More than 30,000, or those of a
+        command that loses its connection, may lie in another order afterwards.
 
         Meanwhile nobody else sees those that were taken, but nothing waits for them. A queue that no service has
         declared yet is empty.
         """
-        channel = await self._connection.channel(publisher_confirms=False)
-        held: set[int] = set()
+        lots: list[Lot] = []
         try:
-            yield _taken(channel, queue.dead_name, held)
+            yield self._taken(queue.dead_name, lots)
         finally:
-            # When the connection is lost, the broker gives them back.
-            with suppress(AMQPError, ChannelInvalidStateError, ConnectionError):
-                await _give_back(channel, queue.dead_name, held)
+            for lot in lots:
+                # When the connection is lost, the broker gives them back.
+                with suppress(AMQPError, ChannelInvalidStateError, ConnectionError):
+                    await lot.give_back(queue.dead_name)
 
     async def put_back(self, queue: topology.Queue, message: Message, headers: Mapping[str, Any]) -> None:
         """Return once the message lies safely in its queue; BrokerError when the broker does not take it."""
@@ -87,6 +135,23 @@ class RabbitMQ:
             topology.EVENTS_EXCHANGE, event.type, event.encode(), message_id=event.id, content_type=CONTENT_TYPE
         )
 
+    async def _taken(self, name: str, lots: list[Lot]) -> AsyncIterator[TakenMessage]:
+        while True:
+            await self._make_room(lots)
+            try:
+                taken = await lots[-1].take(name)
+            except ChannelNotFoundEntity:
+                return
+            if taken is None:
+                return
+            yield taken
+
+    async def _make_room(self, lots: list[Lot]) -> None:
+        if lots and lots[-1].full and lots[-1].empty:
+            await lots.pop().close()
+        if not lots or (lots[-1].full and len(lots) < MOST_CHANNELS):
+            lots.append(Lot(await self._connection.channel(publisher_confirms=False)))
+
     async def _publish(self, exchange_name: str, routing_key: str, body: bytes, **properties: Any) -> None:
         message = aio_pika.Message(
             body, delivery_mode=DeliveryMode.PERSISTENT, timestamp=datetime.now(UTC), **properties
@@ -98,28 +163,6 @@ class RabbitMQ:
             raise BrokerError(
                 f"RabbitMQ did not take a message for {routing_key}; the dead letter stays where it is."
             ) from None
-
-
-async def _taken(channel: AbstractChannel, name: str, held: set[int]) -> AsyncIterator[TakenMessage]:
-    queue = await channel.get_queue(name, ensure=False)
-    while True:
-        try:
-            incoming = await queue.get(fail=False, timeout=ANSWER_SECONDS)
-        except ChannelNotFoundEntity:
-            return
-        if incoming is None:
-            return
-        held.add(_tag(incoming))
-        yield TakenMessage(incoming, held)
-
-
-async def _give_back(channel: AbstractChannel, name: str, held: set[int]) -> None:
-    """Give back one by one, each after an answer: what RabbitMQ takes back at once lies there in any order."""
-    underlay = await channel.get_underlay_channel()
-    for tag in sorted(held):
-        await underlay.basic_nack(tag, requeue=True)
-        await underlay.queue_declare(name, passive=True, timeout=ANSWER_SECONDS)
-    await channel.close()
 
 
 def _tag(incoming: AbstractIncomingMessage) -> int:

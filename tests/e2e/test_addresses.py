@@ -51,7 +51,7 @@ async def test_a_listener_that_comes_back_for_an_unknown_job_is_told_404(
 
 @pytest.mark.parametrize(
     "path",
-    ["/nowhere", "/webhook/", "/tokens/a/b/c", "/tokens/analysis-progress/a/b", "/tokens/analysis-result/..%2F..%2Fetc"],
+    ["/nowhere", "/webhook/", "/tokens/a/b/c", "/tokens/analysis-progress/a/b", "/tokens/analysis-result/..%2F..%2F"],
 )
 async def test_an_address_where_nothing_is_gets_a_problem(stack: Stack, client: httpx.AsyncClient, path: str) -> None:
     for language, header in LANGUAGES.items():

@@ -84,10 +84,8 @@ def find(pcm: bytes, text: Text, *, with_pauses: bool) -> tuple[list[int | None]
 
     With pauses there may also be sounds between the words that are none of the text's; they become pauses.
     Returns the decoder's alignment, for `likelihood.judge`, and of each entry which word of the text it is, or None.
-    It holds until the next call. Raises NotAlignedError `alignment_failed` or `recording_too_long_to_align`.
+    It holds until the next call. At most MAX_SECONDS. Raises NotAlignedError `alignment_failed`.
     """
-    if len(pcm) > MAX_SECONDS * SAMPLE_RATE * 2:
-        raise NotAlignedError("recording_too_long_to_align", f"Only recordings of up to {MAX_SECONDS:g} s are aligned.")
     decoder, known = _decoder(_WIDE if len(pcm) <= _WIDE_SECONDS * SAMPLE_RATE * 2 else _NARROW), text.known
     decoder.add_fsg("script", decoder.create_fsg("script", 0, len(known), list(_arcs(text, with_pauses=with_pauses))))
     decoder.activate_search("script")

@@ -26,8 +26,9 @@ _MAX_SAMPLES = int(MAX_SECONDS * SAMPLE_RATE)
 _LEAST_RATIO = -7.5  # of a word: espeak-ng's voices say their words at 0 to -7, and other words come out at -8 to -20
 _LONGEST_PHONE_S = 0.35  # on average over a word: drawn out beyond any "no" that actors say
 _MIN_VOICE_IN_WORDS = 0.5
-_LONG_PAUSE = 30  # frames of what is no pause by its level
 _MOST_OF_TEXT = 0.6
+_NEARLY_ALL = 0.9
+_MIN_FRAMES = 10  # nobody says a word in less, and the decoder cannot judge much less
 _MIN_WORDS = 2  # of a text with more than one: a single one fits any sound that is short enough
 
 
@@ -121,6 +122,8 @@ def _words(samples: Samples, text: Text, tracks: Tracks) -> dict[str, Any]:
     """Return what is known of the words: `words`, `places`, `phones` and `likelihood_ratio` of a Voice."""
     frames = measures.speech_frames(tracks)
     frames = frames[frames < len(samples) // _FRAME]
+    if len(frames) < _MIN_FRAMES:
+        raise NotAlignedError("alignment_failed", "The script could not be found in the recording.")
     pcm = _pcm(samples, frames)
     believed = [(place, [_uncut(phone, frames) for phone in phones]) for place, phones in _believed(pcm, text)]
     words = [Spoken(text.words[place], _start(phones[0]), _end(phones[-1])) for place, phones in believed]
@@ -139,25 +142,27 @@ def _words(samples: Samples, text: Text, tracks: Tracks) -> dict[str, Any]:
 def _believed(pcm: bytes, text: Text) -> list[tuple[int, list[JudgedPhone]]]:
     """Return the words that were found and fit their sound.
 
-    A long stretch of speech that passed for a pause may be words that are said unusually. They are then tried without
-    any pauses, which is believed when most of the text fits: other speech would not fit it.
+    Nearly all words are looked for without any pauses, since long stretches of words that are said unusually pass for
+    pauses. Where that leaves words out, other things may have been said, which pauses take up: it is then believed only
+    when it fits most of the text, and more of it, for other speech would not.
     """
-    places, found = alignment.find(pcm, text, with_pauses=True)
     free = likelihood.free_scores(pcm)
-    pieces = list(zip(places, likelihood.judge(pcm, found, free), strict=True))
-    first = _credible(pieces)
-    if not any(place is None and phones[-1].end - phones[0].start >= _LONG_PAUSE for place, phones in pieces):
-        return first
-    enough = max(len(first), _MOST_OF_TEXT * len(text.known))
-    places, found = alignment.find(pcm, text, with_pauses=False)
-    if len(places) <= enough:
-        return first
-    second = _credible(zip(places, likelihood.judge(pcm, found, free), strict=True))
-    return second if len(second) > enough else first
+    known = len(text.known)
+    plain = _tried(pcm, text, free, with_pauses=False)
+    if len(plain) >= _NEARLY_ALL * known:
+        return plain
+    paused = _tried(pcm, text, free, with_pauses=True)
+    return plain if len(plain) > max(len(paused), _MOST_OF_TEXT * known) else paused
 
 
-def _credible(pieces: Iterable[tuple[int | None, list[JudgedPhone]]]) -> list[tuple[int, list[JudgedPhone]]]:
-    return [(place, phones) for place, phones in pieces if place is not None and _is_credible(phones)]
+def _tried(pcm: bytes, text: Text, free: Floats, *, with_pauses: bool) -> list[tuple[int, list[JudgedPhone]]]:
+    """Return the credible words, none when there is no path through the text."""
+    try:
+        places, found = alignment.find(pcm, text, with_pauses=with_pauses)
+        pieces = zip(places, likelihood.judge(pcm, found, free), strict=True)
+        return [(place, phones) for place, phones in pieces if place is not None and _is_credible(phones)]
+    except NotAlignedError:
+        return []
 
 
 def _pcm(samples: Samples, frames: NDArray[np.int_]) -> bytes:

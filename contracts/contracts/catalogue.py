@@ -14,6 +14,8 @@ NAME_CHARACTERS = 200
 MAX_ALIASES = 50
 LARGEST_ID = 2**31 - 1
 """PostgreSQL's `integer`, which the ids come from."""
+LARGEST_COUNTED_ID = 2_000_000_000
+"""New ids go on from the largest imported one up to here: a row at the end of the range leaves room for others."""
 LARGEST_TIME = 360_000.0
 """Seconds; no video is longer than a hundred hours."""
 

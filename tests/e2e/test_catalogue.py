@@ -99,7 +99,10 @@ async def test_a_token_is_added_read_replaced_and_removed_with_and_without_a_sla
     assert added in await shelf.read(f"/tokens{slash}", sort="latest", limit=100)
     replaced = await shelf.ask("PUT", address, FEW_FIELDS)
     assert (replaced.status_code, replaced.headers["etag"]) == (200, '"2"')
-    assert replaced.json() == {**FEW_FIELDS, "id": added["id"], "view_count": 0}, "what it had and has not is absent"
+    stays = {"reference_audio_url": ALL_FIELDS["reference_audio_url"]}
+    bare = {**FEW_FIELDS, "id": added["id"], "view_count": 0}
+    assert replaced.json() == {**bare, **stays}, "what it had and has not is absent, but for its reference"
+    assert (await shelf.ask("PUT", address, {**FEW_FIELDS, "reference_audio_url": None})).json() == bare
     removed = await shelf.ask("DELETE", address)
     assert (removed.status_code, removed.content) == (204, b"")
     assert_problem(await shelf.ask("GET", address), 404, "token_not_found")
@@ -212,7 +215,7 @@ async def test_a_change_with_an_old_tag_is_refused_and_told_the_new_one(shelf: S
     read = await shelf.ask("GET", address)
     assert read.headers["etag"] == '"4"'
     for method, given in (("PUT", body), ("DELETE", None)):
-        for old in ('"1"', 'W/"4"', "nonsense"):
+        for old in ('"1"', 'W/"4"', "nonsense", '"4"-gzip'):
             for language, header in LANGUAGES.items():
                 headers = {"If-Match": old, "Accept-Language": header}
                 answer = await shelf.ask(method, address, given, headers=headers)
@@ -288,6 +291,8 @@ async def test_every_wrong_or_unknown_field_is_named(shelf: Shelf) -> None:
         }
         for error in errors:
             assert_sentence(error["message"], language)
+        read_only = {"ko": "읽기 전용", "en": "read-only"}[language]
+        assert {error["field"] for error in errors if read_only in error["message"]} == {"id", "view_count"}
 
 
 @pytest.mark.parametrize(

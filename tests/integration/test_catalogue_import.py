@@ -12,7 +12,9 @@ import httpx
 import pytest
 from pymongo import AsyncMongoClient
 
-from contracts.catalogue import INDEXES
+from contracts.catalogue import INDEXES, LARGEST_ID, ActorBody
+from gateway.catalogue_store import Actors, Catalogue
+from gateway.store import connected
 from local_stack.stack import Stack
 from sorictl.rows import COLUMNS, TABLES
 from tests.support.operator import Said, sorictl, started
@@ -179,7 +181,18 @@ async def test_changed_rows_and_tokens_of_changed_scripts_get_another_revision(d
     assert [row["view_count"] for row in (await database.everything())["tokens"]] == [3, 5]
 
 
-async def test_ctrl_c_in_the_middle_leaves_nothing(database: Database) -> None:
+async def test_an_id_at_the_end_of_the_range_leaves_room_for_new_rows(database: Database) -> None:
+    actors = [{"id": number, "name": f"actor {number}"} for number in (5, LARGEST_ID)]
+    await database.take_in({"actors": actors})
+    assert (await database.everything())["counters"] == [{"_id": "actors", "last": 5}]
+    gateways = connected(database.environ["MONGODB_URL"])
+    kept = await Actors(Catalogue(gateways)).add(ActorBody(name="the next"))
+    gateways.close()
+    assert kept.row.id == 6
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_ctrl_c_or_sigterm_in_the_middle_leaves_nothing(database: Database, number: signal.Signals) -> None:
     file = database.file(SAMPLE)
     counter = {"_id": "tokens", "last": 0}
     await database.collections["counters"].insert_one(counter)
@@ -189,7 +202,7 @@ async def test_ctrl_c_in_the_middle_leaves_nothing(database: Database) -> None:
         before = await database.aborted()
         async with started(database.folder, database.environ, "catalogue", "import", file) as process:
             await until(lambda: _more(database, before), "the import's transaction to be in another's way")
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             async with asyncio.timeout(30):
                 _, err = await process.communicate()
         await session.abort_transaction()

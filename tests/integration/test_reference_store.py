@@ -53,7 +53,7 @@ async def world(request: pytest.FixtureRequest, stack: Stack) -> AsyncIterator[W
     url = stack.settings["MONGODB_URL"]
     name = f"references_{uuid4().hex[:8]}"
     client = connected(urlsplit(url)._replace(path=f"/{name}").geturl())
-    yield World(reference_store.References(client), Tokens(Catalogue(client)))
+    yield World(reference_store.ReferenceRecords(client), Tokens(Catalogue(client)))
     await client.drop_database(name)
     client.close()
 

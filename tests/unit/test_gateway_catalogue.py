@@ -1,6 +1,7 @@
 """What the gateway decides about the catalogue: ids, preconditions, filters, and what is said of a wrong request."""
 
 import re
+from random import Random
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from gateway.wrong_fields import MAX_FIELDS, wrong_fields
 from tests.support.answers import assert_sentence
 
 REVISIONS = st.integers(1, 10**15)
-OTHER_TAGS = st.sampled_from(['W/"7"', '"x"', '"07"', '""', "nonsense", '"7', "*"])
+OTHER_TAGS = st.sampled_from(['W/"7"', '"x"', '"07"', '""', '"a, b"', ""])
+NO_TAGS = st.sampled_from(["nonsense", '"7', "*", '"6"-gzip', '"6" "7"', 'w/"7"', "7"])
 
 
 @given(st.integers(1, 2**31 - 1))
@@ -35,11 +37,20 @@ def test_these_are_no_ids(text: str) -> None:
     assert row_id(text) is None
 
 
-@given(st.lists(REVISIONS, min_size=1), st.lists(OTHER_TAGS.filter(lambda tag: tag != "*")))
+@given(st.lists(REVISIONS, min_size=1), st.lists(OTHER_TAGS))
 def test_a_list_of_tags_allows_every_revision_in_it_and_no_other(revisions: list[int], others: list[str]) -> None:
-    tags = [*others, *map(entity_tag, revisions)] if '"7' not in others else [*map(entity_tag, revisions)]
+    tags = [*others, *map(entity_tag, revisions)]
     assert expected_revisions([", ".join(tags)]) == frozenset(revisions)
     assert expected_revisions(tags) == frozenset(revisions), "several fields are one list"
+
+
+@given(st.lists(REVISIONS, min_size=1), NO_TAGS, st.randoms())
+def test_what_is_no_list_of_tags_allows_none_whatever_is_in_it(
+    revisions: list[int], wrong: str, chance: Random
+) -> None:
+    tags = [*map(entity_tag, revisions), wrong]
+    chance.shuffle(tags)
+    assert expected_revisions([", ".join(tags)]) == frozenset()
 
 
 @pytest.mark.parametrize("fields", [[], ["*"], [" * "]])
@@ -66,13 +77,15 @@ class _Limits(BaseModel):
 WRONG: list[tuple[type[BaseModel], Any, dict[str, str]]] = [
     (
         TokenBody,
-        {"token_name": "", "actor_name": 7, "start_time": "x", "end_time": -1, "views": 1},
+        {"token_name": "", "actor_name": 7, "start_time": "x", "end_time": -1, "views": 1, "id": 1, "scripts": []},
         {
             "token_name": "at least 1 char",
             "actor_name": "text",
             "start_time": "number",
             "end_time": "at least 0",
             "views": "no such field",
+            "id": "read-only",
+            "scripts": "read-only",
         },
     ),
     (

@@ -167,6 +167,15 @@ def test_what_is_written_is_read_again_in_either_form(catalogue: dict[str, list[
         assert (alone.problems, rows_of(alone)[table]) == ([], rows_of(first)[table])
 
 
+def test_an_export_in_either_form_leaves_a_reference_that_came_after_it() -> None:
+    absent = [dict.fromkeys(COLUMNS["tokens"]) | TOKEN | {"view_count": 0}]
+    before = kept(tokens=[{**TOKEN, "reference_audio_url": "s3://sori/references/1/a"}])
+    for text in ("".join(json_files.write({"tokens": absent})), "".join(csv_files.write("tokens", absent))):
+        source = json_files.read(text) if text.startswith("{") else csv_files.read(text)
+        same = changes(File(source), before)
+        assert (written(same), same.same["tokens"]) == ({}, 1)
+
+
 def test_every_problem_of_json_has_the_line_of_its_field() -> None:
     text = """{
  "actors": [
@@ -200,7 +209,11 @@ def test_every_problem_of_json_has_the_line_of_its_field() -> None:
     [
         ('{"tokens": [\n{"id": 1,}]}', 2, "double quotes"),
         ('{"tokens": [\n', 2, "Expecting value"),
-        ('{"tokens": [NaN]}', 1, "NaN is no JSON"),
+        ('{"tokens": [\nNaN]}', 2, "a row is an object"),
+        ('{"actors": [\n{"id": 1, "name": "a"},\n{"id": 2, "name": NaN}]}', 3, "actors 2: name:"),
+        ('{"actors": [\n{"name": "a",\n"id": -' + "7" * 5000 + "}]}", 3, "row 1: id: Input should be a valid integer"),
+        ('{"tokens": [\n{"end_time":\nInfinity}]}', 3, "end_time: it is no finite number"),
+        ('{"tokens": [\n{"end_time":\n' + "7" * 400 + "}]}", 3, "end_time: it is no finite number"),
         ("[]", 1, "no object"),
         ('{\n"token": []}', 2, "token: there is no such table"),
         ('{\n"tokens": {}}', 2, "no list"),
@@ -210,9 +223,17 @@ def test_every_problem_of_json_has_the_line_of_its_field() -> None:
     ],
 )
 def test_json_that_is_none_of_a_catalogue_is_refused_by_line(text: str, line: int, words: str) -> None:
-    [(found, sentence)] = said(File(json_files.read(text)))
+    told = {sentence: found for found, sentence in said(File(json_files.read(text))) if "missing" not in sentence}
+    [(sentence, found)] = told.items()
     assert found == line
     assert words in sentence
+
+
+def test_views_are_no_more_than_a_browser_can_read() -> None:
+    header = ",".join([*TOKEN, "view_count"])
+    most = of_csv(f"{header}\n1,a,b,0,1,{2**53 - 1}\n")
+    assert most.problems == []
+    assert said(of_csv(f"{header}\n1,a,b,0,1,{2**53}\n")) == [(2, "tokens 1: view_count: it is too large")]
 
 
 def test_every_problem_of_csv_has_the_line_that_its_row_begins_in() -> None:

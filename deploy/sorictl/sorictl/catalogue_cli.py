@@ -34,7 +34,10 @@ def import_file(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all of it and say what would change.")] = False,
 ) -> None:
-    """Take all rows of a file in, or none: a row replaces the one that has its id."""
+    """Take all rows of a file in, or none: a row replaces the one that has its id.
+
+    A token keeps its views and its reference audio when the file does not speak of them.
+    """
     rows = File(_source(_text(file)))
     if not len(rows):
         _refuse(file, rows.problems)

@@ -1,6 +1,8 @@
 """The catalogue as JSON: {"actors": [row, …], "tokens": [row, …], "scripts": [row, …]}."""
 
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -8,6 +10,9 @@ from typing import Any
 import json_source_map
 
 from sorictl.rows import TABLES, Problem, Source
+
+_LONG_NUMBER = re.compile(r"[0-9]{20,}")
+"""More digits than any field takes; Python refuses to read integers of thousands."""
 
 
 class _Repeating(dict[str, Any]):
@@ -17,24 +22,23 @@ class _Repeating(dict[str, Any]):
 def read(text: str) -> Source:
     """Read a file's text; what is wrong with it as JSON is among the problems."""
     try:
-        document = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        document = json.loads(text, object_pairs_hook=_object, parse_int=_integer)
     except json.JSONDecodeError as error:
         return _unreadable(error.lineno, error.msg)
-    except ValueError as error:
-        return _unreadable(1, str(error))
     except RecursionError:
         return _unreadable(1, "it is nested too deeply")
     return _source(document, _Lines(text))
 
 
 def write(tables: Mapping[str, Iterable[Mapping[str, Any]]]) -> Iterator[str]:
-    """Give the text piece by piece, one row a line."""
+    """Give the text piece by piece, one row a line; what a row has no value for is absent, as in the API's answers."""
     separator = "{"
     for table, rows in tables.items():
         yield f"{separator}\n{json.dumps(table)}: ["
         comma = ""
         for row in rows:
-            yield f"{comma}\n{json.dumps(row, ensure_ascii=False)}"
+            given = {name: value for name, value in row.items() if value is not None}
+            yield f"{comma}\n{json.dumps(given, ensure_ascii=False)}"
             comma = ","
         yield "\n]"
         separator = ","
@@ -79,7 +83,7 @@ class _Lines:
     @cached_property
     def _entries(self) -> Mapping[str, Any]:
         try:
-            return dict(json_source_map.calculate(self._text))
+            return dict(json_source_map.calculate(_LONG_NUMBER.sub("0", self._text)))
         except RecursionError:
             return {}
 
@@ -89,8 +93,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found if len(found) == len(pairs) else _Repeating(found)
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+def _integer(digits: str) -> float:
+    """Return an integer; infinity for a long one: that, like NaN, is refused where the field is, with its line."""
+    return math.inf if _LONG_NUMBER.search(digits) else int(digits)
 
 
 def _unreadable(line: int, said: str) -> Source:

@@ -12,7 +12,7 @@ from pymongo.client_session import ClientSession
 from pymongo.errors import ConfigurationError, ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from contracts.catalogue import Actor, Script, folded
+from contracts.catalogue import LARGEST_COUNTED_ID, Actor, Script, folded
 from sorictl.errors import DatabaseError
 from sorictl.imports import Changes, Document, Kept, changes
 from sorictl.rows import COLUMNS, TABLES, File
@@ -50,17 +50,17 @@ class Database:
         problems = list(file.problems)
         self._client.admin.command("ping")  # while nobody answers, Ctrl-C ends the command at once
 
-        with _ctrl_c_at_set_times() as heed_ctrl_c, self._client.start_session() as session:
+        with _stopped_at_set_times() as heed_stop, self._client.start_session() as session:
 
             def work(session: ClientSession) -> Changes:
-                heed_ctrl_c()
+                heed_stop()
                 file.problems = list(problems)  # a transaction that met another one begins anew
                 found = changes(file, self._kept(file, session))
-                heed_ctrl_c()
+                heed_stop()
                 if not file.problems and not dry_run:
                     for done in self._written(found, session):
                         show_done(done)
-                        heed_ctrl_c()
+                        heed_stop()
                 return found
 
             return session.with_transaction(
@@ -101,8 +101,9 @@ class Database:
         touched = {"_id": {"$in": list(found.touched)}}
         self._database["tokens"].update_many(touched, {"$inc": {"revision": 1}}, session=session)
         for table, new in found.new.items():
-            if new:
-                highest = {"$max": {"last": max(row["_id"] for row in new)}}
+            counted = [row["_id"] for row in new if row["_id"] <= LARGEST_COUNTED_ID]
+            if counted:
+                highest = {"$max": {"last": max(counted)}}
                 self._database["counters"].update_one({"_id": table}, highest, upsert=True, session=session)
 
     def _free_names(self, actors: Sequence[Document], session: ClientSession) -> None:
@@ -113,22 +114,24 @@ class Database:
 
 
 @contextmanager
-def _ctrl_c_at_set_times() -> Iterator[Callable[[], None]]:
-    """Give what raises KeyboardInterrupt if Ctrl-C was pressed; in the block nothing else does.
+def _stopped_at_set_times() -> Iterator[Callable[[], None]]:
+    """Give what raises KeyboardInterrupt if Ctrl-C or SIGTERM came; in the block nothing else does.
 
-    In the driver it might leave a lock held, and in a commit it would be open whether all or nothing is there.
+    In the driver it might leave a lock held, and in a commit it would be open whether all or nothing is there. A
+    process that just dies leaves its transaction to MongoDB, which ends it a minute after it began.
     """
-    pressed = threading.Event()
-    before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
+    told = threading.Event()
+    before = {number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def heed() -> None:
-        if pressed.is_set():
+        if told.is_set():
             raise KeyboardInterrupt
 
     try:
         yield heed
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -20,6 +20,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "scripts": ("id", "token_id", "start_time", "end_time", "script", "translation"),
 }
 """In the order in which they are written."""
+LARGEST_VIEWS = 2**53 - 1
+"""What a browser reads exactly; MongoDB counts on from there."""
 
 
 @dataclass(frozen=True, order=True)
@@ -108,6 +110,9 @@ class File:
     def _check_alone(self) -> None:
         for table in TABLES:
             self._check_unique(table, "id", lambda row: row.id)
+        for row in self.rows["tokens"]:
+            if isinstance(row.value, Token) and row.value.view_count > LARGEST_VIEWS:
+                self.refuse(row, "view_count", "it is too large")
         self._check_unique("actors", "name", lambda row: folded(row.value.name) if isinstance(row.value, Actor) else "")
 
     def _check_unique(self, table: str, name: str, key: Callable[[Row], object]) -> None:
@@ -127,4 +132,5 @@ def _plain(kind: str, said: str) -> str:
         "extra_forbidden": "there is no such field",
         "missing": "it is missing",
         "model_type": "a row is an object",
+        "finite_number": "it is no finite number",
     }.get(kind, said.removeprefix("Value error, "))

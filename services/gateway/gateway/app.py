@@ -21,7 +21,7 @@ from gateway.health import health_routes
 from gateway.idempotency import Idempotency
 from gateway.outbox import Outbox
 from gateway.rabbitmq import RabbitMQ
-from gateway.reference_store import References as ReferenceRecords
+from gateway.reference_store import ReferenceRecords
 from gateway.reference_sweeper import ReferenceSweeper
 from gateway.references import References
 from gateway.removals import Retention

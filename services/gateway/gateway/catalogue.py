@@ -14,6 +14,7 @@ Expected = frozenset[int] | None
 
 _ID = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
 _ENTITY_TAG = re.compile(r'(W/)?"([^"]*)"')
+_ENTITY_TAGS = re.compile(rf"[\s,]*{_ENTITY_TAG.pattern}(?:\s*,[\s,]*{_ENTITY_TAG.pattern})*[\s,]*")
 _REVISION = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 
 
@@ -111,10 +112,12 @@ def expected_revisions(if_match: Sequence[str]) -> Expected:
     """Return which revisions the If-Match fields of a request allow (RFC 9110, section 13.1.1).
 
     None when there are none, and for `*`: whether there is such a row is asked anyway. What is weak, or no tag of
-    ours, is no revision's.
+    ours, is no revision's; what is no list of tags allows none.
     """
     field = ", ".join(if_match).strip()
     if not if_match or field == "*":
         return None
+    if not _ENTITY_TAGS.fullmatch(field):
+        return frozenset()
     tags = (tag for weak, tag in _ENTITY_TAG.findall(field) if not weak)
     return frozenset(int(tag) for tag in tags if _REVISION.fullmatch(tag))

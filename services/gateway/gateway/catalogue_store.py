@@ -121,9 +121,10 @@ class Tokens:
             return await self._page({"actors": {"$in": names}}, Order.ID, page)
 
     async def replace(self, token_id: int, body: TokenBody, expected: Expected) -> Kept[Token]:
-        """Keep this in place of all that the token was, but its views."""
+        """Keep this in place of all that the token was, but its views, and its reference if the body has none."""
         row = document(Token(id=token_id, **dict(body)))
-        return await self._change(token_id, _but(row, "_id", "view_count"), expected)
+        untold = {"reference_audio_url"} - body.model_fields_set
+        return await self._change(token_id, _but(row, "_id", "view_count", *untold), expected)
 
     async def set_reference(self, token_id: int, url: str, expected: Expected) -> Kept[Token]:
         """Make this the token's reference audio."""

@@ -113,7 +113,7 @@ def _name(cause: BaseException | None) -> str:
 
 
 def handle_errors(app: FastAPI) -> None:
-    """Make every error of `app` a problem body; what nobody expected is logged here, once."""
+    """Make every error of `app` a problem body; what nobody expected is logged by the server that `app` runs in."""
 
     async def on_problem(request: Request, error: ProblemError) -> Response:
         return problem_response(request, error.kind, close=error.close, more=error.headers)
@@ -139,8 +139,9 @@ def handle_errors(app: FastAPI) -> None:
         log.info("client went away", path=request.url.path)
         return Response(status_code=400)
 
-    async def on_unexpected(request: Request, error: Exception) -> Response:
-        log.error("request failed", path=request.url.path, exc_info=error)
+    async def on_unexpected(request: Request, _: Exception) -> Response:
+        # Starlette raises the error again for the server, which logs it with what is bound here.
+        structlog.contextvars.bind_contextvars(path=request.url.path)
         return problem_response(request, problems.INTERNAL_ERROR, close=True)
 
     # Starlette types handlers by Exception; each is called with the class it is registered for.

@@ -7,7 +7,7 @@ from gateway.references import Record
 from gateway.store import collection, noticing_outages
 
 
-class References:
+class ReferenceRecords:
     """The collection; whether a reference is used is read from `tokens`."""
 
     def __init__(self, client: Any) -> None:

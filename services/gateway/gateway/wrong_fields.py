@@ -9,8 +9,11 @@ from contracts.problems import FieldProblem
 MAX_FIELDS = 50
 """Values that one answer names."""
 FIELD_CHARACTERS = 100
+_READ_ONLY = {"id", "view_count", "scripts"}
+"""What answers have beyond what a body may have: sent back as it was read, it is refused for what it is."""
 _WORDS = {
     "missing": ("값이 필요합니다.", "A value is needed."),
+    "read_only": ("읽기 전용 필드입니다. 빼고 보내 주세요.", "This field is read-only: leave it out."),
     "extra_forbidden": ("알 수 없는 필드입니다.", "There is no such field."),
     "json_invalid": ("JSON이 아닙니다.", "This is not JSON."),
     "time_order": ("end_time은 start_time보다 커야 합니다.", "end_time must be greater than start_time."),
@@ -34,7 +37,10 @@ _WORDS = {
         "Must be a JSON object (Content-Type: application/json).",
     ),
 }
-"""By pydantic's own name for what is wrong, in Korean and English, with the limits that it was measured against."""
+"""By pydantic's own name for what is wrong, in Korean and English, with the limits that it was measured against.
+
+`read_only` is ours.
+"""
 _OTHERWISE = ("올바르지 않은 값입니다.", "This value cannot be used.")
 
 
@@ -51,5 +57,6 @@ def _field(error: Any) -> str:
 
 
 def _message(error: Any, language: Language) -> str:
-    korean, english = _WORDS.get(error["type"], _OTHERWISE)
+    read_only = error["type"] == "extra_forbidden" and error["loc"][-1] in _READ_ONLY
+    korean, english = _WORDS.get("read_only" if read_only else error["type"], _OTHERWISE)
     return (english if language == "en" else korean).format(**error.get("ctx", {}))

@@ -95,7 +95,10 @@ def actor_routes(tokens: Tokens, actors: Actors, back_ends: Availability) -> API
     async def replace_actor(
         response: Response, actor_id: ActorNumber, body: ActorBody, expected: ExpectedRevisions
     ) -> Actor:
-        """Put this in place of all that the actor was, but the id."""
+        """Put this in place of all that the actor was, but the id.
+
+        Tokens name actors by name: those with the old name are the actor's as long as that is among the aliases.
+        """
         return tagged(response, await actors.replace(actor_id, body, expected))
 
     @router.delete(

@@ -54,7 +54,11 @@ def token_routes(tokens: Tokens, back_ends: Availability) -> APIRouter:
             NameText | None, Query(description="Only tokens with this in their name or their actors', in any case")
         ] = None,
         sort: Annotated[
-            Order, Query(description="By `id`, the `latest` first, or the `popular` first; ids decide between equals")
+            Order,
+            Query(
+                description="By `id`, the `latest` first, or the `popular` first; ids decide between equals. Views that"
+                " are counted between two pages of the `popular` may show a token twice, or in neither"
+            ),
         ] = Order.ID,
     ) -> list[Token]:
         """Return a part of the list, without scripts; a filter that is empty asks for nothing."""
@@ -81,7 +85,10 @@ def token_routes(tokens: Tokens, back_ends: Availability) -> APIRouter:
     async def replace_token(
         response: Response, token_id: TokenNumber, body: TokenBody, expected: ExpectedRevisions
     ) -> Token:
-        """Put this in place of all that the token was, but its id, its views and its scripts."""
+        """Put this in place of all that the token was, but its id, its views and its scripts.
+
+        Its `reference_audio_url` stays as well when the body has no such field; null removes it.
+        """
         return tagged(response, await tokens.replace(token_id, body, expected))
 
     @router.delete(

@@ -1,7 +1,7 @@
 """Purging: whoever listens hears the end, every owner removes its part, and nothing brings the job back."""
 
-import asyncio
 import uuid
+from contextlib import AsyncExitStack
 from typing import Any
 
 from contracts import events, topology
@@ -12,7 +12,7 @@ from tests.support.bucket import Bucket
 from tests.support.events import TRACEPARENT, Story
 from tests.support.recordings import wav
 from tests.support.sori import Sori, new_token
-from tests.support.sse import followed
+from tests.support.sse import listening
 from tests.support.waiting import until
 
 REPLICAS = ("notifier-1", "notifier-2")
@@ -38,12 +38,19 @@ async def test_a_job_that_is_purged_under_way_ends_its_streams_and_leaves_nothin
     await sori.reached(job_id, 90)
     await bucket.put(f"inbox/{job_id}.0af3", b"what a slow first try left")
     addresses = [f"{stack.parts[replica].address}/tokens/analysis-progress/{job_id}" for replica in REPLICAS]
-    listeners = [asyncio.create_task(followed(sori.client, address)) for address in addresses]
-    # The last state that they have to hear first is there; they are told of the end by either replica.
-    await broker.publish(purged(job_id))
-    for messages in await asyncio.gather(*listeners):
-        assert [int(message.id or 0) for message in messages] == list(range(1, len(messages) + 1))
-        assert (messages[-1].state["status"], messages[-1].state["progress"]) == ("cancelled", 90)
+    async with AsyncExitStack() as opened:
+        streams = [
+            await opened.enter_async_context(listening(sori.client, address, last_event_id="0"))
+            for address in addresses
+        ]
+        # Both hear something before the end, of which either replica tells them.
+        listeners = [stream.messages() for stream in streams]
+        firsts = [await anext(listener) for listener in listeners]
+        await broker.publish(purged(job_id))
+        for first, listener in zip(firsts, listeners, strict=True):
+            messages = [first, *[message async for message in listener]]
+            assert [int(message.id or 0) for message in messages] == list(range(1, len(messages) + 1))
+            assert (messages[-1].state["status"], messages[-1].state["progress"]) == ("cancelled", 90)
     await until_forgotten(jobs, bucket, job_id)
     assert (await sori.result(job_id)).status_code == 404
     assert (await sori.client.get(sori.progress_url(job_id))).status_code == 404

@@ -202,6 +202,7 @@ async def test_what_is_only_looked_at_stays_where_it_was(operator: Operator, bro
     assert (await operator.dead_letters("discard", "--reason", mark, "--yes")).status == 0
 
 
+@pytest.mark.timeout(300)  # on a loaded machine: thousands of messages, each taken for itself
 async def test_of_many_some_are_dealt_with_and_all_keep_their_order(
     operator: Operator, broker: Broker, mark: str
 ) -> None:

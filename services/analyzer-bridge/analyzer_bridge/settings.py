@@ -16,7 +16,7 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr = Field(min_length=16)
     analysis_timeout: float = Field(default=600, gt=0, description="Seconds to wait for the webhook")
     analysis_attempts: int = Field(default=3, ge=1, description="How often an analysis is asked for")
-    analysis_version: str = Field(default="1", description="The analysis server's version; a new one empties the cache")
+    analysis_version: str = Field(default="2", description="The analysis server's version; a new one empties the cache")
     shutdown_grace: float = Field(default=20, ge=10, description="Seconds from SIGTERM to the end of the process")
     host: str = "127.0.0.1"
     port: int = Field(default=8030, ge=1, le=65535)

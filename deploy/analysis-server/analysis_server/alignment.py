@@ -18,20 +18,21 @@ MAX_SCRIPT = 3000
 
 _PIECE = re.compile(r"[^\W_]+(?:'[^\W_]+)*'?")
 _VARIANT = re.compile(r"\(\d+\)$")  # the decoder names a word's second pronunciation "the(2)"
+_ANY = "any-phone-"
 _PHONES = re.findall(  # CMUdict's
     r"\w+", "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"
 )
-_ANY = "any-phone-"
-_SILENCE = "<sil>"
+_OTHER_SOUNDS = ["AA", "IY", "UW", "ER", "EY", "N", "S", "SH", "T", "K", "M", "L"]
+"""Every other phone is near one of these: enough for sounds that are none of the text's, at a third of the time."""
 
 
 _WIDE, _NARROW = 1e-200, 1e-110
-"""How much worse than the best a word may be to be followed. The wide beam holds all that the grammar allows, but its
-memory and time grow with the square of the length: 330 MB and 7 s for 30 s, gigabytes and minutes for 120 s."""
-_WIDE_SECONDS = 30.0
+"""How much worse than the best a path may be to be followed. The wide beam holds nearly all that the grammar allows,
+but its memory and time grow with the square of the length and of the text: 330 MB and 7 s for 30 s, gigabytes and
+minutes for 120 s."""
+_WIDE_SECONDS, _WIDE_WORDS = 30.0, 50
 _GAP_COST = 100.0  # nats: dearer than any word badly spoken, cheaper than a word where there is none
-_PAUSE_COST = 400.0  # dear, for the model of silence is broad and swallows words
-_PHONE_COST = 30.0
+_PHONE_COST = 30.0  # of each phone that is no word's
 _LONGEST_GAP = 6  # words, but for the beginning and the end, where any number may be missing
 
 
@@ -79,15 +80,17 @@ def read(text: str) -> Text:
     return Text(tuple(words), unknown)
 
 
-def find(pcm: bytes, text: Text, *, with_pauses: bool) -> tuple[list[int | None], Alignment]:
+def find(pcm: bytes, text: Text, *, with_more: bool) -> tuple[list[int | None], Alignment]:
     """Find the text in 16-bit mono samples at 16 kHz, of which pauses were cut out; words may be missing.
 
-    With pauses there may also be sounds between the words that are none of the text's; they become pauses.
+    With more, there may also be sounds before and after the text that are none of it.
     Returns the decoder's alignment, for `likelihood.judge`, and of each entry which word of the text it is, or None.
     It holds until the next call. At most MAX_SECONDS. Raises NotAlignedError `alignment_failed`.
     """
-    decoder, known = _decoder(_WIDE if len(pcm) <= _WIDE_SECONDS * SAMPLE_RATE * 2 else _NARROW), text.known
-    decoder.add_fsg("script", decoder.create_fsg("script", 0, len(known), list(_arcs(text, with_pauses=with_pauses))))
+    known = text.known
+    is_short = len(pcm) <= _WIDE_SECONDS * SAMPLE_RATE * 2 and len(known) <= _WIDE_WORDS
+    decoder = _decoder(_WIDE if is_short else _NARROW)
+    decoder.add_fsg("script", decoder.create_fsg("script", 0, len(known), list(_arcs(text, with_more=with_more))))
     decoder.activate_search("script")
     try:
         hear(decoder, pcm)
@@ -116,25 +119,32 @@ def new_decoder(**settings: Any) -> Decoder:
 
 
 @cache
-def _decoder(word_beam: float) -> Decoder:
+def _decoder(beam: float) -> Decoder:
     # The default beams are for recognising speech fast and lose the one allowed path when a voice is unusual. Pauses
     # were cut out before: where the grammar allows fillers everywhere, the broad model of silence swallows words.
-    decoder = new_decoder(fsgusefiller=False, beam=1e-200, pbeam=1e-200, wbeam=word_beam)
-    for phone in _PHONES:
+    decoder = new_decoder(fsgusefiller=False, beam=beam, pbeam=beam, wbeam=beam)
+    for phone in _PHONES:  # all, for the decoder finds words' edges by what may stand beside them
         decoder.add_word(_ANY + phone.lower(), phone, phone == _PHONES[-1])
     return decoder
 
 
-def _arcs(text: Text, *, with_pauses: bool) -> Iterator[tuple[int, int, float, str]]:
-    """Yield the grammar: state n is "the first n known words are over". No arc is empty, for set_alignment's sake."""
+def _arcs(text: Text, *, with_more: bool) -> Iterator[tuple[int, int, float, str]]:
+    """Yield the grammar: state n is "the first n known words are over", the one after the last "other sounds first".
+
+    From the latter only the text's beginning is reached, for each way into a word costs time. No arc is empty, for
+    set_alignment's sake.
+    """
     known = text.known
     last = len(known)
-    gap, pause = _probability(_GAP_COST), _probability(_PAUSE_COST)
-    for state in range(last + 1):
-        if with_pauses:
-            yield state, state, pause, _SILENCE
-        if _has_unknown(text.unknown, known, state):
-            yield from ((state, state, _probability(_PHONE_COST), _ANY + phone.lower()) for phone in _PHONES)
+    gap = _probability(_GAP_COST)
+    for state in range(1, last + 1):
+        if _has_unknown(text.unknown, known, state) or (with_more and state == last):
+            yield from _any_sounds(state, state)
+    if with_more or _has_unknown(text.unknown, known, 0):
+        yield from _any_sounds(0, last + 1)
+        yield from _any_sounds(last + 1, last + 1)
+        for place, at in enumerate(known[: _LONGEST_GAP + 1]):
+            yield last + 1, place + 1, gap if place else 1.0, text.words[at].lower()
     for place, at in enumerate(known):
         word = text.words[at].lower()
         yield place, place + 1, 1.0, word
@@ -142,6 +152,10 @@ def _arcs(text: Text, *, with_pauses: bool) -> Iterator[tuple[int, int, float, s
             yield place, last, gap, word
         first = max(1, place - _LONGEST_GAP)
         yield from ((state, place + 1, gap, word) for state in {0, *range(first, place)} if state < place)
+
+
+def _any_sounds(state: int, to: int) -> Iterator[tuple[int, int, float, str]]:
+    return ((state, to, _probability(_PHONE_COST), _ANY + phone.lower()) for phone in _OTHER_SOUNDS)
 
 
 def _probability(cost: float) -> float:

@@ -7,7 +7,7 @@ README's table says where each comes from.
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,10 @@ PITCH_OVERLAP = 0.7
 """Voices differ in what they voice: less than this share of the reference's voiced frames lowers the pitch score."""
 HALF_SURE = 50.0
 """Without words: below this pronunciation the two hardly answer to each other, and timing and pitch count less."""
+EXTRA_COST = 0.3
+"""What a recording would lose of which all speech is none of the scripts'; one that has them twice loses half of it."""
+VOICE_IN_WORDS = 0.9
+"""The share of the voice that a plain reading has within words, where no reference shows it."""
 MIN_PITCH_FRAMES = 10
 INTERVAL_FRAMES = 50
 """Where no words are known, the timing is compared in intervals of half a second of the reference."""
@@ -71,26 +75,53 @@ class Contours(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that can be said; `words` and `contours` None and scores absent are what cannot."""
+    """All that can be said; `words` and `contours` None and scores absent are what cannot.
+
+    `evidence` is how far the words show that the scripts were spoken at all, `extra` the share of the speech that is
+    none of theirs.
+    """
 
     words: list[Word] | None
     scores: dict[str, Score]
     overall: float | None
     contours: Contours | None
+    evidence: float
+    extra: float
 
 
 def compare(recording: Voice, reference: Voice | None, scripts: Sequence[Script]) -> Comparison:
     """Compare a recording with the reference, as far as either and the scripts are known."""
-    if reference is not None and reference.words == () and reference.mfcc is not None:
-        # The reference itself is not of these scripts: it is what counts.
-        scripts, recording = (), replace(recording, words=None)
     told = [(word, script) for script in scripts for word in alignment.words_of(script.script)]
+    if reference is not None and reference.mfcc is not None and not _is_of(reference, len(told)):
+        # The reference itself is not of these scripts: it is what counts.
+        told, recording, reference = [], replace(recording, **_NO_WORDS), replace(reference, **_NO_WORDS)
     ours, theirs = _placed(recording, told), _placed(reference, told)
     both = [(ours[place], theirs[place]) for place in sorted(ours.keys() & theirs.keys())]
     warp = _warp(recording, reference, both)
     words = list(_words(told, recording, reference, warp)) if recording.words is not None or theirs else []
-    scores = _scores(recording, reference, words, both, warp)
-    return Comparison(words or None, scores, _overall(scores), _contours(recording, reference, warp))
+    evidence = recording.evidence(len(told)) if recording.words is not None else 1.0
+    extra = _extra(recording, reference) if recording.words else 0.0
+    scores = _lowered(_scores(recording, reference, words, both, warp), evidence * (1 - EXTRA_COST * extra))
+    contours = _contours(recording, reference, warp)
+    return Comparison(words or None, scores, _overall(scores), contours, evidence, extra)
+
+
+_NO_WORDS: dict[str, Any] = {"words": None, "places": None, "phones": None}
+
+
+def _is_of(reference: Voice, told: int) -> bool:
+    """Say whether a reference speaks the scripts; what somebody marked does."""
+    return reference.places is None or reference.evidence(told) >= 1
+
+
+def _extra(recording: Voice, reference: Voice | None) -> float:
+    """Return how much less of the voice is within words than in the reference, or than a plain reading has."""
+    expected = reference.voice_in_words(recording.unheard) if reference is not None else 0.0
+    return max(0.0, 1 - recording.voice_in_words() / (expected or VOICE_IN_WORDS))
+
+
+def _lowered(scores: dict[str, Score], by: float) -> dict[str, Score]:
+    return {name: score._replace(score=by * score.score) for name, score in scores.items()}
 
 
 def _warp(recording: Voice, reference: Voice | None, both: list[tuple[Spoken, Spoken]]) -> Warp | None:
@@ -123,11 +154,18 @@ def _words(
         # Only a reference whose words are known shows where the words are of a recording that could not be aligned.
         if recording.words is None and warp is not None and model is not None:
             spoken = warp.in_recording(model)
-        matched = None if recording.words is None or place in recording.unheard else place in ours
+        matched = spoken is not None if _can_be_missed(place, recording, reference, theirs) else None
         ratio = _ratio(recording, spoken)
         similarity = warp.mean_similarity(spoken) if warp is not None and spoken is not None else None
         score = _word_score(ratio, _ratio(reference, model), similarity) if matched is not False else 0.0
         yield Word(word, script, matched, spoken, model, ratio, similarity, score)
+
+
+def _can_be_missed(place: int, recording: Voice, reference: Voice | None, theirs: dict[int, Spoken]) -> bool:
+    """Say whether a word could be listened for, and was found in the reference if that was listened to."""
+    if recording.words is None or place in recording.unheard:
+        return False
+    return reference is None or reference.places is None or place in theirs
 
 
 def _ratio(voice: Voice | None, word: Spoken | None) -> float | None:
@@ -213,7 +251,7 @@ def _word_method(words: list[Word]) -> str:
     if any(word.similarity is not None for word in words):
         parts.append("cosine of the MFCCs along the warping path")
     how = "mean of " + " and ".join(parts) if parts else "no word of the scripts was found"
-    return f"{how}; words by their lengths, those not spoken count as 0"
+    return f"{how}; words by their lengths, those not spoken count as 0; less for other speech"
 
 
 def _timing(both: list[tuple[Spoken, Spoken]], warp: Warp | None, share: float) -> Score | None:

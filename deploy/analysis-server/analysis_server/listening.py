@@ -25,11 +25,12 @@ _FRAME = int(SAMPLE_RATE * FRAME_S)
 _MAX_SAMPLES = int(MAX_SECONDS * SAMPLE_RATE)
 _LEAST_RATIO = -7.5  # of a word: espeak-ng's voices say their words at 0 to -7, and other words come out at -8 to -20
 _LONGEST_PHONE_S = 0.35  # on average over a word: drawn out beyond any "no" that actors say
-_MIN_VOICE_IN_WORDS = 0.5
-_MOST_OF_TEXT = 0.6
+_SOME_OF_TEXT, _MOST_OF_TEXT = 0.4, 0.6
 _NEARLY_ALL = 0.9
 _MIN_FRAMES = 10  # nobody says a word in less, and the decoder cannot judge much less
-_MIN_WORDS = 2  # of a text with more than one: a single one fits any sound that is short enough
+_LEFT_OVER = 5  # frames
+_SLOWEST = 0.18  # seconds a letter: words said one by one
+_LEAST_FRAMES = 3  # of a phone, whose model has three states
 
 
 class Heard(NamedTuple):
@@ -101,15 +102,17 @@ class _Kept:
 def _aligned(voice: Voice, samples: Samples, script: str, tracks: Tracks) -> tuple[Voice, Warnings]:
     try:
         text = alignment.read(script)
-        heard = _words(samples, text, tracks)
     except NotAlignedError as reason:
-        known: dict[str, Any] = {"words": (), "phones": (), "places": ()} if reason.code in _NOTHING_FOUND else {}
-        return replace(voice, **known), [warning(reason.code, reason.text)]
+        return voice, [warning(reason.code, reason.text)]
+    heard = replace(voice, **_words(samples, text, tracks))
     unknown = [text.words[at] for at in sorted(text.unknown)]
-    return replace(voice, **heard), [_unknown_words(unknown)] if unknown else []
-
-
-_NOTHING_FOUND = {"alignment_failed", "script_does_not_match"}
+    warnings = [_unknown_words(unknown)] if unknown else []
+    if not heard.words:
+        return heard, [*warnings, warning("alignment_failed", "None of the script was found in the recording.")]
+    if heard.evidence(len(text.words)) < 1:
+        doubt = warning("script_does_not_match", "The recording hardly seems to be of this script.")
+        return heard, [*warnings, doubt]
+    return heard, warnings
 
 
 def _unknown_words(words: list[str]) -> dict[str, str]:
@@ -122,13 +125,9 @@ def _words(samples: Samples, text: Text, tracks: Tracks) -> dict[str, Any]:
     """Return what is known of the words: `words`, `places`, `phones` and `likelihood_ratio` of a Voice."""
     frames = measures.speech_frames(tracks)
     frames = frames[frames < len(samples) // _FRAME]
-    if len(frames) < _MIN_FRAMES:
-        raise NotAlignedError("alignment_failed", "The script could not be found in the recording.")
-    pcm = _pcm(samples, frames)
-    believed = [(place, [_uncut(phone, frames) for phone in phones]) for place, phones in _believed(pcm, text)]
+    found = _believed(_pcm(samples, frames), text) if len(frames) >= _MIN_FRAMES else []
+    believed = [(place, [_uncut(phone, frames) for phone in phones]) for place, phones in found]
     words = [Spoken(text.words[place], _start(phones[0]), _end(phones[-1])) for place, phones in believed]
-    if len(words) < min(_MIN_WORDS, len(text.known)) or _voice_in(words, tracks) < _MIN_VOICE_IN_WORDS:
-        raise NotAlignedError("script_does_not_match", "The recording does not seem to be of this script.")
     phones = [phone for _, of_word in believed for phone in of_word]
     return {
         "words": tuple(words),
@@ -142,23 +141,30 @@ def _words(samples: Samples, text: Text, tracks: Tracks) -> dict[str, Any]:
 def _believed(pcm: bytes, text: Text) -> list[tuple[int, list[JudgedPhone]]]:
     """Return the words that were found and fit their sound.
 
-    Nearly all words are looked for without any pauses, since long stretches of words that are said unusually pass for
-    pauses. Where that leaves words out, other things may have been said, which pauses take up: it is then believed only
-    when it fits most of the text, and more of it, for other speech would not.
+    More than the text may have been said before and after it. What passes for that may be words said unusually, so
+    that where some words are missing and sound is left over, the text is then held against all of it. This is believed
+    only when it fits most of the text, and more of it, for other speech would not; and not tried at all when nobody
+    would be so slow.
     """
-    free = likelihood.free_scores(pcm)
-    known = len(text.known)
-    plain = _tried(pcm, text, free, with_pauses=False)
-    if len(plain) >= _NEARLY_ALL * known:
-        return plain
-    paused = _tried(pcm, text, free, with_pauses=True)
-    return plain if len(plain) > max(len(paused), _MOST_OF_TEXT * known) else paused
+    free, known = likelihood.free_scores(pcm), len(text.known)
+    first = _tried(pcm, text, free, 0, with_more=True)
+    left_over = len(free) - sum(phones[-1].end - phones[0].start for _, phones in first)
+    is_settled = not _SOME_OF_TEXT * known <= len(first) < _NEARLY_ALL * known or left_over < _LEFT_OVER
+    if is_settled or len(free) * FRAME_S > _SLOWEST * sum(len(text.words[at]) for at in text.known):
+        return first
+    enough = max(len(first), int(_MOST_OF_TEXT * known))
+    second = _tried(pcm, text, free, enough, with_more=False)
+    return second if len(second) > enough else first
 
 
-def _tried(pcm: bytes, text: Text, free: Floats, *, with_pauses: bool) -> list[tuple[int, list[JudgedPhone]]]:
-    """Return the credible words, none when there is no path through the text."""
+def _tried(
+    pcm: bytes, text: Text, free: Floats, enough: int, *, with_more: bool
+) -> list[tuple[int, list[JudgedPhone]]]:
+    """Return the credible words, none when there is no path through the text with more than `enough` of them."""
     try:
-        places, found = alignment.find(pcm, text, with_pauses=with_pauses)
+        places, found = alignment.find(pcm, text, with_more=with_more)
+        if sum(place is not None for place in places) <= enough:
+            return []
         pieces = zip(places, likelihood.judge(pcm, found, free), strict=True)
         return [(place, phones) for place, phones in pieces if place is not None and _is_credible(phones)]
     except NotAlignedError:
@@ -194,19 +200,14 @@ def _is_credible(phones: Sequence[JudgedPhone]) -> bool:
 
 
 def _ratio(phones: Sequence[JudgedPhone]) -> float:
-    """Return the mean over the phones or over their frames, whichever is worse, so that no short one excuses a long."""
+    """Return the mean over the phones or over their frames, whichever is worse, so that no short one excuses a long.
+
+    Phones of the decoder's least length count by their frames alone: there is room for anything at their edges.
+    """
     frames = [phone.end - phone.start for phone in phones]
     of_frames = sum(phone.ratio * count for phone, count in zip(phones, frames, strict=True)) / sum(frames)
-    return min(of_frames, sum(phone.ratio for phone in phones) / len(phones))
-
-
-def _voice_in(words: Sequence[Spoken], tracks: Tracks) -> float:
-    """Return the share of the voiced frames that lie within a word, 0 when there is no voice at all."""
-    voiced = tracks.voiced()
-    within = np.zeros(len(voiced), dtype=bool)
-    for word in words:
-        within[round(word.start_s / FRAME_S) : round(word.end_s / FRAME_S)] = True
-    return float((voiced & within).sum() / voiced.sum()) if voiced.any() else 0.0
+    lasting = [phone.ratio for phone, count in zip(phones, frames, strict=True) if count > _LEAST_FRAMES]
+    return min(of_frames, sum(lasting) / len(lasting)) if lasting else of_frames
 
 
 def _ratios(phones: Iterable[JudgedPhone], frames: int) -> Floats:

@@ -12,6 +12,7 @@ _WEAK_WORD = 75.0
 _TEMPO = 1.1
 _MOVE = 2.0  # semitones over a word: a rise or fall that is meant ('t Hart 1981: under 1.5 to 2 is seldom noticed)
 _FLAT = 0.6  # of the reference's spread
+_MUCH_EXTRA = 0.25  # of what was said
 _MIN_FRAMES = 8
 _NAMED = 5
 
@@ -24,7 +25,7 @@ class Sentence(NamedTuple):
 
 
 def summarise(comparison: Comparison) -> dict[str, str] | None:
-    """Return {"en": …, "ko": …}, at most four sentences each, or None when there is nothing to say."""
+    """Return {"en": …, "ko": …}, at most five sentences each, or None when there is nothing to say."""
     sentences = list(_sentences(comparison))
     if not sentences:
         return None
@@ -32,12 +33,28 @@ def summarise(comparison: Comparison) -> dict[str, str] | None:
 
 
 def _sentences(comparison: Comparison) -> Iterator[Sentence]:
+    if comparison.words and 0 < comparison.evidence < 1:
+        yield _of_doubt(comparison.words)
+        return
     yield from _of_words(comparison)
+    if comparison.extra >= _MUCH_EXTRA:
+        yield Sentence("Much else is to be heard in it.", "대본에 없는 소리도 많이 들립니다.")
+    pronunciation = comparison.scores.get("pronunciation")
+    if pronunciation is not None and not pronunciation.score:
+        return  # what sounds like nothing of the reference has no tempo or melody beside it
     timing = comparison.scores.get("timing")
     if timing is not None:
         yield from _of_tempo(timing.details["tempo_ratio"])
     if "pitch" in comparison.scores and comparison.contours is not None:
         yield from _of_pitch(comparison.contours, comparison.words or [])
+
+
+def _of_doubt(words: list[Word]) -> Sentence:
+    judged = [word.matched for word in words if word.matched is not None]
+    return Sentence(
+        f"Your recording hardly seems to be of this script: at most {sum(judged)} of {len(judged)} words are in it.",
+        f"녹음이 이 대본과 거의 맞지 않습니다. {len(judged)}개 단어 중 많아야 {sum(judged)}개가 들립니다.",
+    )
 
 
 def _of_words(comparison: Comparison) -> Iterator[Sentence]:

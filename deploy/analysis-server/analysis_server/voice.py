@@ -1,7 +1,7 @@
 """What is known of one voice speaking the scripts, whether it was heard or written down, and how that is kept."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
@@ -14,6 +14,8 @@ FRAME_S = 0.01
 Floats = NDArray[np.float64]
 
 _TRACKS = ("pitch_hz", "level_db", "mfcc", "likelihood_ratio")
+_ENOUGH = 0.5
+_CHANCE_WORDS = 2
 _NEAR_S = 0.02
 """A pitch file's value counts this far around its time: files have one each 5 to 20 ms."""
 
@@ -53,6 +55,28 @@ class Voice:
     phones: tuple[Spoken, ...] | None = None
     places: tuple[int, ...] | None = None
     unheard: frozenset[int] = frozenset()
+
+    def voice_in_words(self, without: Collection[int] = ()) -> float:
+        """Return the share of the voiced frames that lie within words, but for the words at those places."""
+        if self.pitch_hz is None or not self.words:
+            return 0.0
+        voiced = ~np.isnan(self.pitch_hz)
+        within = np.zeros(len(voiced), dtype=bool)
+        for at, word in enumerate(self.words):
+            if self.places is None or self.places[at] not in without:
+                within[round(word.start_s / FRAME_S) : round(word.end_s / FRAME_S)] = True
+        return float((voiced & within).sum() / voiced.sum()) if voiced.any() else 0.0
+
+    def evidence(self, told: int) -> float:
+        """Return how far what was found shows that scripts of so many words were spoken: 1 is "they were", 0 nothing.
+
+        Single words are found in any speech. It is enough when most of the words are there, whatever else was said, or
+        when most of what was said is words of the scripts, however few.
+        """
+        found = len(self.words or ())
+        of_text = found / (told - len(self.unheard) + _CHANCE_WORDS) if found else 0.0
+        of_speech = self.voice_in_words() * found / (found + 1)
+        return min(1.0, max(of_text, of_speech) / _ENOUGH)
 
     def with_words(self, words: Sequence[Spoken], phones: Sequence[Spoken]) -> Self:
         """Return this voice with words and phones that somebody marked, in place of those found; times in seconds."""

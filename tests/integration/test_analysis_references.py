@@ -253,7 +253,7 @@ async def test_a_reference_over_the_limits_is_left_out(
 async def test_a_reference_that_kills_its_worker_costs_the_comparison_alone(
     case: Case, store: Store, receiver: Receiver, tmp_path: Path
 ) -> None:
-    async with running(store, tmp_path, MAX_ANALYSIS_SECONDS="1") as server:
+    async with running(store, tmp_path, MAX_ANALYSIS_SECONDS="2") as server:
         case.put(wav(1500, 5, rate=8000))
         assert "reference_failed" in codes(await case.result(server, receiver))
         assert case.kept() == []

@@ -132,6 +132,12 @@ def test_a_reference_of_marked_words_alone_gives_the_timing(tmp_path: Path) -> N
     assert set(result["scores"]) == {"pronunciation", "timing"}
 
 
+def test_the_reference_is_itself_when_only_its_words_were_marked(actor: Voice, tmp_path: Path) -> None:
+    marked = actor.with_words(actor.words or (), ())
+    result = analysed(tmp_path, as_wav(spoken(BOTH, "en-us")), marked, SCRIPTS)
+    assert min(score["score"] for score in result["scores"].values()) >= 95
+
+
 def test_a_pitch_file_replaces_the_measured_pitch(actor: Voice, tmp_path: Path) -> None:
     assert actor.pitch_hz is not None
     flat = actor.with_pitch([n / 100 for n in range(300)], [120.0] * 300)

@@ -69,6 +69,7 @@ def test_what_was_marked_goes_before_what_was_heard(tmp_path: Path) -> None:
         ({"reference": b"", "textgrid": TEXTGRID, "pitch": PITCH}, ["reference_not_audio"]),
         ({"reference": wav(0, 1), "textgrid": TEXTGRID, "pitch": PITCH}, ["reference_audio_empty"]),
         ({"textgrid": TEXTGRID, "pitch": "[]"}, ["pitch_without_voice"]),
+        ({"textgrid": TEXTGRID, "pitch": '[{"time": 0, "hz": 200}, {"time": 1, "hz": 210}]'}, ["pitch_too_sparse"]),
         ({"textgrid": "", "pitch": PITCH}, ["textgrid_malformed"]),
     ],
 )
@@ -80,7 +81,7 @@ def test_the_other_parts_are_used_when_one_cannot_be(
     assert voice is not None
     assert voice.mfcc is None
     assert (voice.words is None) == ("textgrid_malformed" in left_out)
-    assert (voice.pitch_hz is None) == ("pitch_without_voice" in left_out)
+    assert (voice.pitch_hz is None) == left_out[0].startswith("pitch_")
 
 
 def test_there_is_no_voice_when_nothing_can_be_used(tmp_path: Path) -> None:
@@ -88,6 +89,14 @@ def test_there_is_no_voice_when_nothing_can_be_used(tmp_path: Path) -> None:
     assert voice is None
     assert codes(warnings) == ["reference_not_audio", "textgrid_malformed", "pitch_malformed"]
     assert all(warning["text"].endswith(".") for warning in warnings)
+
+
+def test_marks_of_something_else_do_not_stand_in_the_way_of_what_was_heard(tmp_path: Path) -> None:
+    other = TEXTGRID.replace("The", "Winter").replace("quick", "comes")
+    voice, warnings = understood(tmp_path, reference=speech(SENTENCE), textgrid=other)
+    assert codes(warnings) == ["textgrid_not_of_scripts"]
+    assert voice is not None
+    assert [word.name for word in voice.words or ()] == SENTENCE.removesuffix(".").split()
 
 
 def test_marks_that_go_on_after_the_sound_are_left_out(tmp_path: Path) -> None:

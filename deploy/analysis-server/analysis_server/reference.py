@@ -5,12 +5,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from analysis_server import pitch_file, textgrid
+from analysis_server.alignment import words_of
+from analysis_server.comparison import MIN_PITCH_FRAMES
 from analysis_server.errors import AnalysisError, UnusableFileError
 from analysis_server.job import Part, Script
 from analysis_server.listening import listen
 from analysis_server.omissions import Warnings, left_out
-from analysis_server.voice import Voice
+from analysis_server.voice import Spoken, Voice
 
 _SLACK_S = 0.5  # a codec's padding, or a frame more, is no mismatch of a marked file and its sound
 
@@ -40,11 +44,29 @@ def _understood(files: Mapping[Part, Path], scripts: Sequence[Script], max_secon
             warnings += [{"code": f"reference_{one['code']}", "text": f"The reference: {one['text']}"} for one in found]
     if "textgrid" in files:
         with _excused("textgrid", warnings):
-            voice = voice.with_words(*textgrid.read(files["textgrid"], end_s))
+            words, phones = textgrid.read(files["textgrid"], end_s)
+            _check_of_scripts(words, scripts)
+            voice = voice.with_words(words, phones)
     if "pitch" in files:
         with _excused("pitch", warnings):
-            voice = voice.with_pitch(*pitch_file.read(files["pitch"], end_s))
+            pitched = voice.with_pitch(*pitch_file.read(files["pitch"], end_s))
+            _check_dense(pitched)
+            voice = pitched
     return voice
+
+
+def _check_of_scripts(words: Sequence[Spoken], scripts: Sequence[Script]) -> None:
+    """Refuse marks of something else: they would be in the way of what was heard."""
+    told = {word.casefold() for script in scripts for word in words_of(script.script)}
+    marked = {word.casefold() for one in words for word in words_of(one.name)}
+    if told and not told & marked:
+        raise UnusableFileError("not_of_scripts", "None of its words is in the scripts.")
+
+
+def _check_dense(voice: Voice) -> None:
+    """Refuse a pitch of which too little is known to be compared with: what was heard is better."""
+    if voice.pitch_hz is None or np.count_nonzero(~np.isnan(voice.pitch_hz)) < MIN_PITCH_FRAMES:
+        raise UnusableFileError("too_sparse", "It has under 0.1 s of pitch, each value counting for 20 ms around it.")
 
 
 @contextmanager

@@ -79,10 +79,13 @@ class Voice:
         return min(1.0, max(of_text, of_speech) / _ENOUGH)
 
     def with_words(self, words: Sequence[Spoken], phones: Sequence[Spoken]) -> Self:
-        """Return this voice with words and phones that somebody marked, in place of those found; times in seconds."""
+        """Return this voice with words and phones that somebody marked, in place of those found; times in seconds.
+
+        Where only words were marked, the phones are those found.
+        """
         end = max((word.end_s for word in words), default=0.0)
         duration = max(self.duration_s, end)
-        return replace(self, words=tuple(words), phones=tuple(phones), places=None, duration_s=duration)
+        return replace(self, words=tuple(words), phones=tuple(phones) or self.phones, places=None, duration_s=duration)
 
     def with_pitch(self, times_s: Sequence[float], hz: Sequence[float | None]) -> Self:
         """Return this voice with another's measure of its pitch; `times_s` ascend, None and 0 are unvoiced."""

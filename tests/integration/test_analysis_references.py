@@ -41,7 +41,7 @@ Object class = "TextGrid"
 1
 "quick"
 """
-PITCH = b'[{"time": 0.1, "hz": 120}, {"time": 0.2, "hz": null}]'
+PITCH = json.dumps([{"time": at / 100, "hz": 120 if at < 30 else None} for at in range(10, 40)]).encode()
 
 
 @pytest.fixture

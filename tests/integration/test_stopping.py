@@ -83,7 +83,9 @@ async def test_rolling_restarts_under_load_lose_and_repeat_nothing(
         for requests in asked.values()
         if len(requests) != 1
     ]
-    assert not again, again
+    for requests in again:
+        print(*requests, sep="\n")
+    assert not again, f"{len(again)} were asked for another number of times than once"
 
 
 async def accepted(sori: Sori, token_id: str, seed: int) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 from analysis_server import comparison, listening, measures, summary
 from analysis_server.comparison import Comparison, Contours, Score, Word
 from analysis_server.job import Script
-from analysis_server.listening import Warnings, warning
 from analysis_server.measures import Contour, Tracks
+from analysis_server.omissions import Warnings, warning
 from analysis_server.voice import Floats, Spoken, Voice
 
 Result = dict[str, Any]

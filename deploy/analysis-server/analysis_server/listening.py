@@ -14,12 +14,11 @@ from analysis_server.audio import SAMPLE_RATE, AudioFile, Samples
 from analysis_server.job import Script
 from analysis_server.likelihood import JudgedPhone
 from analysis_server.measures import Tracks
+from analysis_server.omissions import Warnings, warning
 from analysis_server.voice import FRAME_S, Floats, Spoken, Voice
 
 MAX_SECONDS = alignment.MAX_SECONDS
 """Of a longer recording only pitch and level are known."""
-
-Warnings = list[dict[str, str]]
 
 _FRAME = int(SAMPLE_RATE * FRAME_S)
 _MAX_SAMPLES = int(MAX_SECONDS * SAMPLE_RATE)
@@ -68,11 +67,6 @@ def hear(path: Path, scripts: Sequence[Script], max_seconds: float) -> Heard:
         return Heard(voice, recording.loudness_lufs, [])
     aligned, warnings = _aligned(voice, samples, text, tracks)
     return Heard(aligned, recording.loudness_lufs, warnings)
-
-
-def warning(code: str, text: str) -> dict[str, str]:
-    """Return what was left out and why, as the result has it."""
-    return {"code": code, "text": text}
 
 
 class _Kept:

@@ -11,11 +11,16 @@ _PARTS: dict[Part, str] = {
 }
 
 
+def warning(code: str, text: str) -> dict[str, str]:
+    """Return what was left out and why, as the result has it."""
+    return {"code": code, "text": text}
+
+
 def left_out(part: Part, fault: str, reason: str) -> dict[str, str]:
     """Return the warning that a part of the reference was left out; `reason` is a sentence."""
-    return {"code": f"{part}_{fault}", "text": f"{_PARTS[part]} was left out. {reason}"}
+    return warning(f"{part}_{fault}", f"{_PARTS[part]} was left out. {reason}")
 
 
 def all_left_out(fault: str, reason: str) -> dict[str, str]:
     """Return the warning that nothing was compared with the reference."""
-    return {"code": f"reference_{fault}", "text": f"The reference was left out. {reason}"}
+    return warning(f"reference_{fault}", f"The reference was left out. {reason}")

@@ -13,7 +13,7 @@ from analysis_server.comparison import MIN_PITCH_FRAMES
 from analysis_server.errors import AnalysisError, UnusableFileError
 from analysis_server.job import Part, Script
 from analysis_server.listening import listen
-from analysis_server.omissions import Warnings, left_out
+from analysis_server.omissions import Warnings, left_out, warning
 from analysis_server.voice import Spoken, Voice
 
 _SLACK_S = 0.5  # a codec's padding, or a frame more, is no mismatch of a marked file and its sound
@@ -41,7 +41,7 @@ def _understood(files: Mapping[Part, Path], scripts: Sequence[Script], max_secon
         with _excused("reference", warnings):
             voice, found = listen(files["reference"], scripts, max_seconds)
             end_s = voice.duration_s + _SLACK_S
-            warnings += [{"code": f"reference_{one['code']}", "text": f"The reference: {one['text']}"} for one in found]
+            warnings += [warning(f"reference_{one['code']}", f"The reference: {one['text']}") for one in found]
     if "textgrid" in files:
         with _excused("textgrid", warnings):
             words, phones = textgrid.read(files["textgrid"], end_s)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.validation.pairs import KINDS, Row, rows, table
 
-README = Path(__file__).parents[2] / "deploy" / "analysis-server" / "README.md"
+README = Path(__file__).parents[3] / "services" / "analysis-server" / "README.md"
 TOLERANCE = 3  # points: other versions of espeak-ng and of the libraries sound and hear a little differently
 
 pytestmark = pytest.mark.timeout(400)

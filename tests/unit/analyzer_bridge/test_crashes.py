@@ -20,7 +20,7 @@ from contracts.events import (
 )
 from tests.support.analyses import Analyses
 from tests.unit import stories
-from tests.unit.bridge_world import TIMEOUT, Broker, Server
+from tests.unit.analyzer_bridge.bridge_world import TIMEOUT, Broker, Server
 from tests.unit.stories import JOB_ID, RESULT, called_back, stored
 
 SUCCESS: JsonObject = {"status": "success", "result": RESULT}

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.services import SERVICES, Service
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 EVERY_REQUIRED = [(service, name) for service in SERVICES for name in service.required]
 
 

@@ -31,7 +31,7 @@ from contracts.events import (
 from contracts.failures import FailureCode
 from tests.support.analyses import Analyses
 from tests.unit import stories
-from tests.unit.bridge_world import TIMEOUT, World
+from tests.unit.analyzer_bridge.bridge_world import TIMEOUT, World
 from tests.unit.stories import JOB_ID, REFERENCE, RESULT, called_back, stored
 
 OTHER_JOB = "00000000-0000-4000-8000-000000000003"

@@ -15,7 +15,7 @@ from contracts.events import AnalysisFailed, AnalysisRequested, Event
 from tests.support.analyses import Analyses
 from tests.support.waiting import until_true
 from tests.unit import stories
-from tests.unit.bridge_world import Server
+from tests.unit.analyzer_bridge.bridge_world import Server
 
 LIMIT_SECONDS = 5.0
 

@@ -15,7 +15,7 @@ from notifier.hub import HEARTBEAT, MAX_WAITING, Hub
 from notifier.store import Jobs as Store
 from notifier.streams import ProgressStreams
 from tests.unit.stories import COURSES, JOB_ID
-from tests.unit.test_notifier_hub import COMPLETED, Jobs, course, told
+from tests.unit.notifier.test_hub import COMPLETED, Jobs, course, told
 
 LIMIT_SECONDS = 5.0
 BROWSER = {"Accept": "text/event-stream"}

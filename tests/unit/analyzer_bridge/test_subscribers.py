@@ -16,7 +16,7 @@ from contracts.events import (
     JsonObject,
 )
 from tests.unit import stories
-from tests.unit.bridge_world import Broker, World
+from tests.unit.analyzer_bridge.bridge_world import Broker, World
 from tests.unit.stories import RESULT, called_back, stored
 
 SUCCESS: JsonObject = {"status": "success", "result": RESULT}

@@ -14,8 +14,8 @@ from contracts.job import Job
 from notifier.hub import HEARTBEAT, MAX_WAITING, Hub
 from notifier.store import Jobs as Store
 from notifier.streams import ProgressStreams
-from tests.unit.stories import COURSES, JOB_ID
 from tests.unit.notifier.test_hub import COMPLETED, Jobs, course, told
+from tests.unit.stories import COURSES, JOB_ID
 
 LIMIT_SECONDS = 5.0
 BROWSER = {"Accept": "text/event-stream"}

@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 STACK := $(PYTHON) -m local_stack
 TESTS := tests/unit tests/contract tests/integration tests/e2e
 FAULTS := $(PYTHON) -m pytest tests/fault --capture=no
-# They mostly wait: two files at a time, each of the two with a stack of its own.
+# The tests mostly wait, so two files run at a time. Each of the two workers has a stack of its own.
 TWO_AT_A_TIME := -n 2 --dist loadfile
 
 .PHONY: help setup run up down send logs status env test test-fault lint contracts bench clean

@@ -106,11 +106,12 @@ def baseline(stack: Stack) -> Iterator[Baseline]:
 
 
 @pytest.fixture(scope="session")
-async def unanswered(sori: Sori) -> Unanswered:
+async def unanswered(sori: Sori, broker: Broker) -> Unanswered:
     """A job that was asked for as often as the settings allow, then given up: it takes long, so there is one."""
     token_id = new_token("never-calls-back")
-    job = Unanswered(await sori.job(token_id=token_id), token_id)
-    await job.listen(sori.client, sori.progress_url(job.job_id))
+    async with broker.overhearing() as overheard:
+        job = Unanswered(await sori.job(token_id=token_id), token_id, overheard=overheard)
+        await job.listen(sori.client, sori.progress_url(job.job_id))
     return job
 
 

@@ -143,6 +143,7 @@ class Change(BaseModel):
     """What one event does to a job: named fields to set, and a line of history."""
 
     revision: int = Field(description="The job's revision after the change")
+    view: View | None = Field(description="What a listener sees after the change; None when that is as it was")
     fields: dict[str, Any]
     published: bool = Field(description="True when the event proves that the outbox is empty")
     entry: HistoryEntry
@@ -166,6 +167,7 @@ def apply(job: Job, event: Event) -> Change | None:
         entry = entry.model_copy(update={"revision": revision, "view": view})
     return Change(
         revision=revision,
+        view=view if visible else None,
         fields=facts,
         published=isinstance(event, events.UploadReceived),
         entry=entry,

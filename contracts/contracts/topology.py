@@ -22,6 +22,8 @@ FIRST_FAILURE_HEADER = "x-sori-first-failure"
 LAST_FAILURE_HEADER = "x-sori-last-failure"
 REASON_HEADER = "x-sori-reason"
 SERVICE_VERSION_HEADER = "x-sori-service-version"
+DELAYED_HEADER = "x-sori-delayed"
+"""Set once listeners have been told that the message waits."""
 REPLAYS_HEADER = "x-sori-replays"
 """How often an operator has put the message back into its queue."""
 

@@ -1,4 +1,4 @@
-"""What one analysis takes on one core: a recording of 10 s with scripts, beside a reference that was kept."""
+"""Measures one analysis on one core: a recording of 10 s with scripts, compared with a reference that was kept."""
 
 import json
 import os
@@ -18,10 +18,10 @@ RUNS = 7
 
 @dataclass(frozen=True)
 class AnalysisTimes:
-    """CPU seconds of a warm worker, so that other programs do not count.
+    """Times of a warm worker, in seconds of CPU time so that other programs do not count.
 
-    Each analysis with the reference kept, the same where an introduction and unknown words make it hard (per 10 s), and
-    once what hearing the reference takes.
+    `analyses` has one entry for each analysis with the reference kept. `hard` has the same for a recording that other
+    speech and unknown words make hard, per 10 s. `reference` is the time for hearing the reference once.
     """
 
     analyses: list[float]
@@ -36,14 +36,14 @@ class AnalysisTimes:
 
 
 def analysis_times() -> AnalysisTimes:
-    """Measure in a process of its own that may use one core alone."""
+    """Measure in a process of its own that may use only one core."""
     command = [sys.executable, "-m", "tests.bench.analysis"]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=300)
     return AnalysisTimes(**json.loads(done.stdout))
 
 
 def _measure() -> AnalysisTimes:
-    # Only here, for they take time and memory that the other measurements should not pay for.
+    # Imported only here: they take time and memory that the other measurements should not pay for.
     import numpy as np  # noqa: PLC0415
 
     from analysis_server.analysis import analyse  # noqa: PLC0415

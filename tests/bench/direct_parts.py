@@ -1,7 +1,7 @@
 """The yardstick for large uploads: the same bytes put straight into the same S3 by parts, as a process.
 
-Run as `python -m tests.bench.direct_parts PLAN` with the S3 settings in the environment; the same
-`ready`, line, JSON, end as the load client.
+Run as `python -m tests.bench.direct_parts PLAN` with the S3 settings in the environment. It prints `ready`, waits for a
+line, prints JSON and ends, just as the load client does.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class DirectPlan:
 
 
 async def put_all(plan: DirectPlan, s3: Any) -> float:
-    """Put every object; the seconds from the first byte to the last object's completion."""
+    """Put every object; return the seconds from the first byte to the last object's completion."""
     begun = time.perf_counter()
     async with asyncio.TaskGroup() as group:
         for number in range(plan.uploads):

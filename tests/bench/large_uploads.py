@@ -1,4 +1,4 @@
-"""Large recordings: eight at once through the edge, beside the same bytes put straight into the same S3."""
+"""Large recordings: eight at once through the edge, compared with the same bytes put straight into the same S3."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,13 +35,13 @@ class LargeRun:
 
 
 def idle_memory(under_measure: Systems) -> dict[str, int]:
-    """Resident bytes of the watched services now; to be asked when they have just started."""
+    """Resident bytes of the watched services now; call it when they have just started."""
     parts = under_measure.parts()
     return {name: meter.resident_bytes(parts[name]) for name in WATCHED}
 
 
 def large_uploads(under_measure: Systems, size_bytes: int, rounds: int, seeds: Iterator[int]) -> Iterator[LargeRun]:
-    """As many rounds as asked, each first straight into S3, then through the edge; cleans up after each."""
+    """Yield `rounds` rounds, each first straight into S3, then through the edge; clean up after each upload."""
     for _ in range(rounds):
         with _empty_bucket_after(under_measure.stack.settings):
             direct = _direct(under_measure, DirectPlan(UPLOADS, size_bytes, next(seeds)))

@@ -46,12 +46,12 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """What came of a plan. Seconds run from the first byte sent: to the end of the last job that was not
-    lost, and to the last upload's answer; `job_ms` has one entry per job that was not lost.
+    """What came of a plan. Both times run from the first byte sent: `seconds` to the end of the last job that was not
+    lost, `upload_seconds` to the last upload's answer. `job_ms` has one entry per job that was not lost.
 
-    `fell_back` counts jobs whose stream showed the result and yet "processing": a terminal state that was
-    overwritten, so that a listener would wait for ever. They count as done all the same, to the good of
-    the system that does this: otherwise its throughput would mostly tell how long the client waits.
+    `fell_back` counts jobs whose stream showed the result together with "processing": their terminal state was
+    overwritten, so a listener would wait for ever. They still count as done, which favours the system that does this.
+    Otherwise its throughput would mostly measure how long the client waits.
     """
 
     completed: int = 0
@@ -175,7 +175,7 @@ def _check(last: dict[str, Any], token_id: str, job_id: str) -> None:
 
 
 async def _run(plan: Plan) -> None:
-    # No limits of aiohttp's own: the plan's are the only ones. Idle connections go before a server closes them.
+    # aiohttp's own limits are off: only the plan's count. Idle connections are closed before a server closes them.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:

@@ -30,7 +30,7 @@ def cpu_ms_since(parts: Parts, before: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Machine:
-    """CPU time of the whole machine so far, in ms: what ran here, and what its host gave to others."""
+    """CPU time of the whole machine so far, in ms: what programs here used, and what its host gave to others."""
 
     busy_ms: float
     stolen_ms: float
@@ -49,8 +49,8 @@ def resident_bytes(pids: Iterable[int]) -> int:
 
 
 def wait_until_quiet(parts: Parts, limit_seconds: float = 15.0) -> None:
-    """Wait until all parts together use less than a tenth of a core, so that what a run left behind is
-    counted to it and does not burden the next; after the limit go on all the same.
+    """Wait until all parts together use less than a tenth of a core, so that the work that a run leaves behind counts
+    for that run and does not burden the next. Return after the limit in any case.
     """
     limit = time.monotonic() + limit_seconds
     while time.monotonic() < limit:

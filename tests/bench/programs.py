@@ -55,7 +55,7 @@ class Server:
         _end(self._process)
 
     def must_be_alive(self) -> None:
-        """Raise ProgramError when the process has ended, for what was measured since is worth nothing."""
+        """Raise ProgramError when the process has ended: what was measured since then is worth nothing."""
         if (code := self._process.poll()) is not None:
             raise self._failure(f"ended with code {code} while it was needed")
 

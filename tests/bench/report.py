@@ -1,4 +1,4 @@
-"""How the measurements are shown: one table each, and one of targets, met or missed."""
+"""Shows the measurements: one table for each, and one of the targets, met or missed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ _WARM_UP_JOBS = 64
 
 @dataclass(frozen=True)
 class Run:
-    """One plan carried out against one system, with the CPU ms per job meanwhile: of every process under
+    """One plan carried out against one system, and the CPU ms per job meanwhile: of every process under
     measure, of all other programs on the machine, and what the machine's host took away.
     """
 
@@ -27,7 +27,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Pair:
-    """The two systems one after the other, so that they saw the machine in the same mood."""
+    """The two systems, measured one right after the other so that the machine is in the same condition."""
 
     ours: Run
     baseline: Run
@@ -40,7 +40,7 @@ class Pair:
 
 
 def throughput(under_measure: Systems, jobs: int, rounds: int, seeds: Iterator[int]) -> Iterator[Pair]:
-    """As many pairs of runs as `rounds`, after one short run of each that nobody counts.
+    """Yield `rounds` pairs of runs, after one short warm-up run of each system that does not count.
 
     Raises ProgramError when not one job comes through either system.
     """
@@ -83,7 +83,7 @@ def _run(under_measure: Systems, plan: Plan) -> Run:
         before, machine_before = meter.cpu_ms(parts), meter.Machine.now()
         outcome = programs.outcome_of(client.carry_out())
         under_measure.must_be_alive()
-        meter.wait_until_quiet(parts)  # what a run leaves to be done is part of its cost
+        meter.wait_until_quiet(parts)  # work that a run leaves behind is part of its cost
         used, machine = meter.cpu_ms_since(parts, before), meter.Machine.now()
     others = machine.busy_ms - machine_before.busy_ms - sum(used.values())
     stolen = machine.stolen_ms - machine_before.stolen_ms

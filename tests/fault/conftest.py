@@ -1,4 +1,4 @@
-"""What the fault tests share: the seed that a failure can be played again from, and a stack with a network to break."""
+"""Fixtures of the fault tests: the seed that plays a failure again, and a stack with a network to break."""
 
 import os
 import secrets
@@ -22,7 +22,7 @@ from tests.support.sori import Sori
 
 @pytest.fixture(scope="session")
 def seed() -> int:
-    """The seed of all that is random in a run: SORI_FAULT_SEED, else a new one; printed."""
+    """The seed of everything random in a run: SORI_FAULT_SEED, else a new one. It is printed."""
     chosen = int(os.environ.get("SORI_FAULT_SEED") or secrets.randbelow(1_000_000))
     print(f"\nTo play this run again: SORI_FAULT_SEED={chosen}", flush=True)
     return chosen
@@ -37,20 +37,20 @@ def proxied(analysis_server: AnalysisServer) -> Iterator[Proxied]:
 
 @pytest.fixture(scope="session")
 def proxied_sori(proxied: Proxied, client: httpx.AsyncClient) -> Sori:
-    """Its public surface."""
+    """The public surface of the proxied stack."""
     return Sori(client, proxied.stack.url, proxied.stack.settings["WEBHOOK_SECRET"])
 
 
 @pytest.fixture(scope="session")
 async def proxied_broker(proxied: Proxied) -> AsyncIterator[Broker]:
-    """Its RabbitMQ, past the proxies."""
+    """The RabbitMQ of the proxied stack, past the proxies."""
     async with connected(proxied.stack.settings["RABBITMQ_URL"]) as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
 async def proxied_bucket(proxied: Proxied) -> AsyncIterator[Bucket]:
-    """Its bucket, past the proxies."""
+    """The bucket of the proxied stack, past the proxies."""
     settings = proxied.stack.settings
     session = aioboto3.Session(
         settings["AWS_ACCESS_KEY_ID"], settings["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1"
@@ -62,7 +62,7 @@ async def proxied_bucket(proxied: Proxied) -> AsyncIterator[Bucket]:
 
 @pytest.fixture(scope="session")
 async def proxied_jobs(proxied: Proxied) -> AsyncIterator[Any]:
-    """Its job documents, past the proxies."""
+    """The job documents of the proxied stack, past the proxies."""
     async with AsyncMongoClient[dict[str, Any]](proxied.stack.settings["MONGODB_URL"], tz_aware=True) as mongodb:
         yield mongodb.get_default_database()["jobs"]
 

@@ -14,12 +14,12 @@ from tests.support.sse import Block
 
 ANALYSIS_LIMIT_SECONDS = 60
 LARGE_EVERY, LARGE_SECONDS, LARGE_RATE = 15, 16, 192_000
-"""Every so many users send 6 MB and more, which go to S3 in parts and take a while on every way."""
+"""One user in LARGE_EVERY sends 6 MB or more, which goes to S3 in parts and takes a while on every way."""
 
 
 @dataclass
 class User:
-    """One user, with what was sent, promised and heard."""
+    """One user: the recording sent, the job promised, the states heard."""
 
     number: int
     token_id: str
@@ -36,7 +36,7 @@ class Crowd:
         self._front_end = front_end
         self._waits: dict[asyncio.Task[None], User] = {}
         self.content = 0
-        """How many had nothing to complain of when they were asked."""
+        """How many users had nothing to complain of when `complaints` was last called."""
 
     @property
     def users(self) -> list[User]:
@@ -49,7 +49,7 @@ class Crowd:
         return sum(not task.done() for task in self._waits)
 
     def burst(self, size: int) -> list[User]:
-        """So many users begin, all at once."""
+        """Let `size` users begin, all at once."""
         first = len(self._waits)
         users = [_user(number) for number in range(first, first + size)]
         for user in users:
@@ -57,14 +57,14 @@ class Crowd:
         return users
 
     async def end(self, limit_seconds: float) -> None:
-        """Wait until everyone has heard the end, for so long at most; those who did not say so in `complaints`."""
+        """Wait until everyone has heard the end, for `limit_seconds` at most; `complaints` names those who did not."""
         _, waiting = await asyncio.wait(self._waits, timeout=limit_seconds)
         for task in waiting:
             task.cancel()
         await asyncio.gather(*self._waits, return_exceptions=True)
 
     def complaints(self, states: dict[str, State]) -> list[str]:
-        """What is wrong, in a line for each user who has something to say; `states` are the jobs as they stand now."""
+        """What is wrong, one line for each user with a complaint; `states` are the jobs as they stand now."""
         found = []
         for task, user in self._waits.items():
             wrong: str | None
@@ -86,7 +86,7 @@ class Crowd:
 
 
 def _user(number: int) -> User:
-    """No two recordings are of the same length (in whole milliseconds), so a result that went astray is seen."""
+    """No two recordings have the same length (in whole milliseconds), so a result of the wrong recording is noticed."""
     large = number % LARGE_EVERY == LARGE_EVERY - 1
     duration_s = (500 + number) / 1000 + (LARGE_SECONDS if large else 0)
     rate = LARGE_RATE if large else 16_000

@@ -18,11 +18,11 @@ from tests.support.log_lines import LogLines
 BACK_ENDS = ("analysis-server", "rabbitmq", "mongod", "s3")
 REPLICAS = 2
 WORK = {"event handled", "job-accepted"}
-"""Log lines by which one sees that a part is at work."""
+"""The events in the log that show that a part is at work."""
 SEEN_BY = {"analyzer-bridge": "uploader", "notifier": "notifier", "analysis-server": "analysis-server"}
-"""Whose log tells that a part has work in hand now; the parts left out have it when an upload is accepted."""
+"""The service whose log shows that a part has work in hand. Other parts have it once an upload is accepted."""
 BUSY_SECONDS = 20.0
-"""How long work is waited for: after RabbitMQ was killed the services need a while to come back to it."""
+"""How long to wait for work: after RabbitMQ was killed, the services need a while to connect again."""
 LOOK_EVERY_SECONDS = 0.004
 
 
@@ -37,9 +37,9 @@ class Kill:
     """The same moment on the event loop's clock."""
     burst: Sequence[User]
     under_way: int
-    """How many jobs of the burst had not ended then."""
+    """How many jobs of the burst had not ended at that moment."""
     logs: Sequence[LogLines]
-    """What the replicas of the victim's service say from then on."""
+    """The logs of the victim's service, one per replica, from that moment on."""
     proof: str | None = None
     ready_seconds: float = 0.0
 
@@ -57,7 +57,7 @@ class Kill:
 
 
 class Kills:
-    """Chooses the victims, ends them and keeps the account."""
+    """Chooses the victims, kills them and counts the kills."""
 
     def __init__(self, stack: Stack, front_end: FrontEnd, seed: int, wanted: Mapping[str, int]) -> None:
         self._stack = stack
@@ -78,8 +78,8 @@ class Kills:
         return Counter(kill.service for kill in self.done if kill.proof)
 
     def choose(self) -> str:
-        """The next victim: any of those that are still wanted, and any of all when none is."""
-        # New for each kill, so that one that did not count this time changes little of what comes after it.
+        """The next victim: any part that still lacks kills, or any part at all when none does."""
+        # A new generator for each kill: a kill that happens not to count changes little of what comes after it.
         self._rng = random.Random(f"{self._seed}/{len(self.done)}")
         services = self._rng.sample(sorted(self._wanted), len(self._wanted))
         service = next((name for name in services if name in self.lacking), services[0])
@@ -100,12 +100,12 @@ class Kills:
         return kill
 
     def judge(self, kill: Kill) -> None:
-        """Find out whether the victim had something in hand, once there was time for it to show."""
+        """Find out whether the victim had something in hand; call this once the proof had time to appear."""
         place = self.done.index(kill)
         kill.proof = proof(kill, self.done[place - 1] if place else None, self._front_end.broken)
 
     async def _until_busy(self, part: str, burst: Sequence[User], signs: int) -> None:
-        """Return when there were so many signs that the part has work in hand, or when no more will come."""
+        """Return after `signs` signs that the part has work in hand, or when no more will come."""
         loop = asyncio.get_running_loop()
         limit, seen = loop.time() + BUSY_SECONDS, 0
         logs = self._logs(SEEN_BY.get(service_of(part)))
@@ -117,18 +117,20 @@ class Kills:
                 seen = sum(user.job_id is not None for user in burst)
 
     def _logs(self, service: str | None) -> list[LogLines]:
-        """What every replica of a service says from now on."""
+        """The logs of every replica of a service, from now on."""
         return [LogLines(self._stack.log(part)) for part in self._stack.parts if service_of(part) == service]
 
 
 def proof(kill: Kill, before: Kill | None, broken: Sequence[tuple[float, float]]) -> str | None:
     """What proves that the victim had something in hand; None when nothing does.
 
-    Of a service that takes messages: the broker gave a message about a job of this very burst to somebody a second
-    time. The burst began after all earlier victims were ready again, so it can only be this victim that had the
-    message and had not acknowledged it. After RabbitMQ's own end, `before`, it might be that which has left it: no
-    proof then. A gateway takes no messages: it had an upload in hand when a client's request that was open at the
-    moment of the kill got no answer; `broken` are those requests. A back end works for whatever job is under way.
+    - A service that takes messages: the broker delivered a message about a job of this very burst a second time. The
+      burst began after all earlier victims were ready again, so only this victim can have had the message without
+      acknowledging it. If the kill before this one, `before`, was of RabbitMQ, that may be the cause of the second
+      delivery, so nothing is proven.
+    - A gateway takes no messages. It had an upload in hand if a client's request that was open at the moment of the
+      kill got no answer; `broken` are those requests.
+    - A back end works for whatever job is under way.
     """
     if kill.service in BACK_ENDS:
         return f"{kill.under_way} new jobs were under way" if kill.under_way else None

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.full, pytest.mark.timeout(180)]
 
 TIMEOUT_SECONDS = 5
 PAST_THE_DEADLINE_SECONDS = 8.0
-"""The wait itself is the fault: nobody is there until the deadline has long passed."""
+"""The wait itself is the fault: no bridge runs until the deadline has long passed."""
 BRIDGES = ("analyzer-bridge-1", "analyzer-bridge-2")
 JOBS = 10
 RESULT = {"score": 1}
@@ -34,7 +34,7 @@ def hasty(analysis_server: AnalysisServer) -> Iterator[Stack]:
 
 @pytest.fixture
 def hasty_sori(hasty: Stack, client: httpx.AsyncClient) -> Sori:
-    """Its public surface."""
+    """The public surface of the hasty stack."""
     return Sori(client, hasty.url, hasty.settings["WEBHOOK_SECRET"])
 
 
@@ -58,7 +58,7 @@ async def test_a_webhook_wins_that_came_before_both_bridges_were_started_anew(ha
 async def test_a_webhook_wins_that_waits_for_mongodb(hasty: Stack, hasty_sori: Sori) -> None:
     jobs = await asked(hasty_sori)
     with standing_still(hasty, *BRIDGES):
-        # A gateway asks MongoDB whether it knows the job: that goes away only then.
+        # A gateway looks the job up in MongoDB, so MongoDB stops only after the calls.
         await call_back(hasty_sori, jobs)
         with standing_still(hasty, "mongod"):
             signalled(hasty, *BRIDGES, by=signal.SIGCONT)
@@ -94,7 +94,7 @@ async def all_completed(sori: Sori, jobs: list[str]) -> None:
 
 @contextmanager
 def standing_still(stack: Stack, *parts: str) -> Iterator[None]:
-    """Stop these parts where they are until the block ends; nobody who talks to them notices but by time."""
+    """Freeze these parts until the block ends; whoever talks to them can notice it only by the time that passes."""
     signalled(stack, *parts, by=signal.SIGSTOP)
     try:
         yield

@@ -26,14 +26,14 @@ REFUSED_SECONDS = 5.0
 
 
 class Disk:
-    """The S3 server's disk, as seen from outside; what fills it is no part of any bucket."""
+    """The S3 server's disk, as seen from outside; the file that fills it is in no bucket."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._filler = folder / "filler"
 
     def fill(self, room_bytes: int = 0) -> None:
-        """Leave just so much room."""
+        """Fill the disk until only `room_bytes` are free."""
         os.sync()
         with self._filler.open("ab", buffering=0) as filler:
             while (surplus := self.free - room_bytes) > 0:
@@ -50,12 +50,12 @@ class Disk:
 
     @property
     def free(self) -> int:
-        """Bytes that there is room for."""
+        """How many bytes are free."""
         found = os.statvfs(self._folder)
         return found.f_bavail * found.f_frsize
 
     def files(self) -> dict[str, int]:
-        """Everything that lies on it but for the filler, with its size."""
+        """All files on it except the filler, each with its size."""
         files = (path for path in self._folder.rglob("*") if path.is_file() and path != self._filler)
         return {str(path.relative_to(self._folder)): path.stat().st_size for path in files}
 

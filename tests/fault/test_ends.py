@@ -1,4 +1,4 @@
-"""Holds and ends from outside, doubled and shuffled through the real queues: the end is the rule's, and is one."""
+"""Holds, and ends from outside, twice and shuffled through the real queues: each job ends once, as the rule says."""
 
 import asyncio
 import random
@@ -23,7 +23,7 @@ from tests.support.sse import Block
 from tests.support.waiting import until
 
 JOBS = 12
-"""Of each tale, each told in an order of its own."""
+"""For each tale; each job is told it in an order of its own."""
 NOTIFIER_QUEUES = {queue.event: queue for queue in topology.NOTIFIER_QUEUES}
 STATUS_AFTER: dict[type[Event], str] = {
     events.AnalysisCompleted: "completed",
@@ -71,7 +71,7 @@ ORDERLY: dict[str, Callable[[Story], list[Event]]] = {
         story.analysis_webhook_ignored(),
     ],
 }
-"""Tales that end alike in whatever order they are told."""
+"""Tales that end the same in whatever order they are told."""
 STOPPED: dict[str, Callable[[Story], list[Event]]] = {
     "cancelled": lambda story: [*_begun(story), story.analysis_requested(), story.job_cancelled()],
     "cancelled and completed": lambda story: [*_begun(story), story.job_cancelled(), story.analysis_completed()],
@@ -95,7 +95,7 @@ STOPPED: dict[str, Callable[[Story], list[Event]]] = {
         story.job_expired(),
     ],
 }
-"""Tales with an end from outside: of several ends the one that comes first stands."""
+"""Tales with an end from outside: when there are several ends, the first to come stands."""
 
 
 @pytest.mark.parametrize("tale", [*ORDERLY, *STOPPED])
@@ -141,7 +141,7 @@ async def test_a_purged_job_is_gone_in_whatever_order_its_events_come(
 async def test_an_analysis_ends_once_in_whatever_order_the_bridge_hears_of_it(
     proxied: Proxied, proxied_broker: Broker, *, proxied_jobs: Any, rounds: Rounds, end: type[Event]
 ) -> None:
-    """What is published is what is recorded: a result and no word of a webhook, or the other way round."""
+    """What is published agrees with what is recorded: either a result, or an ignored webhook."""
     told = [Story(str(uuid.uuid4()), new_token("never-calls-back")) for _ in range(JOBS)]
     stories = [[story.audio_stored(), story.analysis_webhook_received(), FROM_OUTSIDE[end](story)] for story in told]
     handled = Handled(proxied, "analyzer-bridge")
@@ -158,7 +158,7 @@ async def test_an_analysis_ends_once_in_whatever_order_the_bridge_hears_of_it(
 
 
 async def says_what_is_recorded(overheard: Overheard, document: dict[str, Any]) -> None:
-    """An analysis was told about as it is recorded, each thing under one id."""
+    """What was published about an analysis agrees with its record, and each kind of event has a single id."""
     job_id, status = document["_id"], document["status"]
     if status == "completed":
         await overheard.until(job_id, events.AnalysisCompleted)
@@ -183,7 +183,7 @@ class Handled:
         self._counts: Counter[str] = Counter()
 
     async def until(self, wanted: dict[str, int]) -> None:
-        """Wait for at least so many of each job."""
+        """Wait until at least as many events of each job were handled as `wanted` says."""
 
         async def look() -> bool:
             for log in self._logs:
@@ -194,7 +194,7 @@ class Handled:
 
 
 async def insert(jobs: Any, stories: Sequence[Sequence[Event]]) -> None:
-    """Make the jobs that these happen to. Not in the outbox: nobody but the test tells their events."""
+    """Insert the jobs of these stories, without their outbox: only the test publishes their events."""
     await jobs.insert_many([_job(story).model_dump(by_alias=True, exclude={"outbox"}) for story in stories])
 
 
@@ -206,13 +206,13 @@ def _job(story: Sequence[Event]) -> Job:
 async def put_twice(
     broker: Broker, story: Sequence[Event], queues: Mapping[type[Event], topology.Queue], chance: random.Random
 ) -> None:
-    """Put every event into its queue twice, in an order of chance."""
+    """Put every event into its queue twice, in random order."""
     for event in chance.sample([*story, *story], 2 * len(story)):
         await broker.put(queues[type(event)].name, event.encode())
 
 
 async def has_had(jobs: Any, story: Sequence[Event]) -> dict[str, Any]:
-    """Wait until each of these events is in the job's history; gives its document."""
+    """Wait until each of these events is in the job's history; return its document."""
 
     async def look() -> dict[str, Any] | None:
         document: dict[str, Any] = await jobs.find_one({"_id": story[0].subject})
@@ -223,7 +223,7 @@ async def has_had(jobs: Any, story: Sequence[Event]) -> dict[str, Any]:
 
 
 def assert_is_by_the_rule(document: dict[str, Any], story: Sequence[Event]) -> None:
-    """Every event was applied once, each to what the one before had left, and the first end stands."""
+    """Every event was applied once, each to the state that the one before left, and the first end stands."""
     told = {event.id: event for event in story}
     order = [told[entry["event_id"]] for entry in document["history"][1:]]
     assert len(order) == len(told), "an event was applied twice"

@@ -23,7 +23,7 @@ from tests.support.stacks import running_stack
 from tests.support.waiting import until
 
 PACE_SECONDS = 2.0
-"""The promise's own pace, no wait for a fact: the next part is killed 2 s after the last is ready again."""
+"""This is the pace of the promise, not a wait for a fact: the next part is killed 2 s after the last is ready again."""
 INBOX_MAX_AGE_SECONDS = 30
 """Longer than an upload takes while everything else is killed."""
 SETTINGS = {
@@ -36,8 +36,8 @@ SETTINGS = {
 END_SECONDS = 240.0
 """How long after the last kill the last job may end: a message that failed often waits up to a minute."""
 BURST, SMALL_BURST = 6, 3
-"""How many send at once, at least, when a service is to be killed, so that both replicas have their hands full for a
-moment, and when a back end is."""
+"""How many users send at once, at least: BURST before a service is killed, so that both its replicas are busy for a
+moment; SMALL_BURST before a back end is."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Form:
     """How long a run is."""
 
     jobs: int
-    """At least so many; more when it takes more to kill everybody as often as is wanted."""
+    """The least number of jobs; there are more when it takes more to kill every part as often as is wanted."""
     services: int
     """How often each service is killed with something in hand."""
     back_ends: int
@@ -53,7 +53,7 @@ class Form:
 
     @property
     def wanted(self) -> dict[str, int]:
-        """The same by name."""
+        """How often each part is killed, by name."""
         return dict.fromkeys(topology.SERVICES, self.services) | dict.fromkeys(BACK_ENDS, self.back_ends)
 
 
@@ -89,12 +89,12 @@ async def _front_end(stack: Stack) -> AsyncIterator[FrontEnd]:
 
 
 async def _kill_while_they_send(kills: Kills, crowd: Crowd, form: Form) -> None:
-    """One part after another, until each was killed as often as is wanted and all jobs have begun."""
+    """Kill one part after another, until each was killed as often as is wanted and all jobs have begun."""
     while kills.lacking or len(crowd.users) < form.jobs:
         most = 3 * sum(form.wanted.values())
         assert len(kills.done) < most, f"this run is invalid: after {most} kills it lacks {dict(kills.lacking)}"
         part = kills.choose()
-        # Such bursts that the last begins with about the last kill.
+        # The size of the bursts is such that the last one begins with about the last kill.
         share = (form.jobs - len(crowd.users)) // max(1, kills.lacking.total())
         kill = await kills.kill(part, crowd.burst(max(SMALL_BURST if part in BACK_ENDS else BURST, share)))
         await asyncio.sleep(PACE_SECONDS)
@@ -110,7 +110,7 @@ async def _states(stack: Stack, crowd: Crowd) -> dict[str, State]:
 
 
 async def _leftovers(stack: Stack, crowd: Crowd) -> list[str]:
-    """What is left where nothing may be, or is missing: messages, jobs, objects."""
+    """Messages, jobs and objects that are left where there must be none, or that are missing."""
     promised = {user.job_id for user in crowd.users if user.job_id}
     wanted = {f"audio/{job_id}.wav" for job_id in promised}
     messages = await _last_seen(lambda: _messages(stack), limit_seconds=90)
@@ -140,7 +140,7 @@ async def _messages(stack: Stack) -> set[str]:
 
 
 async def _last_seen(look: Callable[[], Awaitable[set[str]]], limit_seconds: float) -> set[str]:
-    """Nothing, as soon as there is nothing; else what is still there after so long."""
+    """Return an empty set as soon as nothing is left, else what is still there after `limit_seconds`."""
     seen: set[str] = set()
 
     async def gone() -> bool:
@@ -154,7 +154,7 @@ async def _last_seen(look: Callable[[], Awaitable[set[str]]], limit_seconds: flo
 
 
 def _report(kills: Kills, crowd: Crowd, complaints: list[str]) -> None:
-    """The counts as they came out."""
+    """Print the counts and the complaints."""
     made = Counter(kill.service for kill in kills.done)
     print(f"\n{'part':18}{'killed':>8}{'with work in hand':>20}")
     for part in (*topology.SERVICES, *BACK_ENDS):

@@ -48,7 +48,7 @@ DRIP_BYTES = 256
 
 @dataclass(frozen=True)
 class NoticedWithin:
-    """How long it may take until nothing waits for a connection that is half-open any more, and by what."""
+    """How long something may go on waiting for a half-open connection, and what ends the wait."""
 
     seconds: float
     by: str
@@ -75,14 +75,15 @@ async def bad_network(proxied: Proxied) -> AsyncIterator[Proxied]:
 
 @pytest.fixture(autouse=True)
 async def nothing_is_left(proxied_broker: Broker, proxied_bucket: Bucket, proxied_jobs: Any) -> AsyncIterator[None]:
-    """No fault may cost a message its tries, or leave more than what the sweeper of the inbox takes for its own."""
+    """No fault may use up a message's tries, or leave more in the inbox than the sweeper may remove."""
     yield
     for queue in topology.QUEUES:
         await proxied_broker.until_empty(queue.name)
         await proxied_broker.until_empty(queue.dead_name)
 
     async def only_leftovers() -> bool:
-        # A request that was refused late leaves bytes of no job; what could not be deleted is of a job that has ended.
+        # Two leftovers are allowed: a request that was refused late leaves bytes of no job, and bytes that could not be
+        # deleted belong to a job that has ended.
         ids = [key.removeprefix("inbox/").split(".")[0] for key in await proxied_bucket.keys("inbox/")]
         under_way = {"_id": {"$in": ids}, "view.status": "processing"}
         return not await proxied_jobs.count_documents(under_way)
@@ -134,10 +135,10 @@ def cuts(proxies: Sequence[Proxy]) -> str:
 async def test_half_open_connections_are_noticed_within_bounded_time(
     bad_network: Proxied, rounds: Rounds, client: httpx.AsyncClient, name: str
 ) -> None:
-    """Every connection loses what goes over it and neither end is told, with jobs in the middle of their way."""
+    """Every connection loses what is sent over it, neither end is told, and jobs are under way."""
     limit = NOTICED_WITHIN[name]
     proxies = bad_network.between(*TOGETHER[name])
-    await rounds.run(JOBS)  # so that there are connections, some of them waiting to be used again
+    await rounds.run(JOBS)  # so that connections exist, some of them idle
     under_way = [await rounds.accepted("slow") for _ in range(JOBS)]
     began = time.monotonic()
     listening = asyncio.gather(*(rounds.ended(job, began) for job in under_way))
@@ -157,7 +158,7 @@ async def test_half_open_connections_are_noticed_within_bounded_time(
 
 
 async def replaced(proxy: Proxy, accepted: int, began: float) -> None:
-    """Say when the first new connection is there."""
+    """Print when the first new connection is there."""
     await until_true(lambda: proxy.accepted > accepted, f"a new connection {proxy.name}", limit_seconds=300)
     print(f"          {proxy.name}: a new connection after {time.monotonic() - began:.1f} s", flush=True)
 

@@ -1,4 +1,4 @@
-"""Events twice, in any order, and before their time: the end is the same, and every listener sees it exactly once."""
+"""Events twice, in any order, and too early: the end is the same, and every listener sees it exactly once."""
 
 import asyncio
 import json
@@ -25,10 +25,10 @@ from tests.support.waiting import until
 
 NOTIFIER_QUEUES = {queue.event.TYPE: queue for queue in topology.NOTIFIER_QUEUES}
 ENDINGS = ("normal", "slow", "fail", "http-400", "webhook-before-answer", "calls-twice", "http-503-retry-after")
-"""Ways that a job can take, by how the analysis server behaves; and one more, whose recording is no audio."""
+"""How the analysis server behaves, one job for each. `lived` adds one more job, whose recording is not audio."""
 COPIED = 60
 CLONES = 4
-"""Of each job, each told in an order of its own."""
+"""For each job; each clone gets the events in an order of its own."""
 
 
 @pytest.mark.parametrize("behaviour", ["normal", "slow", "webhook-before-answer", "calls-twice"])
@@ -42,6 +42,8 @@ async def test_every_event_delivered_twice_changes_nothing(
     behaviour: str,
 ) -> None:
     before = handled_by_replica(proxied)
+    # Bad networks before this have left what only the sweeper takes, after hours: it is not what is asked about here.
+    left_before = await proxied_bucket.unfinished()
     async with proxied_broker.doubling() as doubled:
         jobs = await rounds.run(8, behaviours=[behaviour])
         for queue in topology.QUEUES:
@@ -54,14 +56,14 @@ async def test_every_event_delivered_twice_changes_nothing(
         assert len(had) == len(set(had)), f"applied twice: {had}"
         assert await proxied_bucket.keys(f"audio/{job.job_id}") == {f"audio/{job.job_id}.wav"}
         await rounds.check(job)
-    await proxied_bucket.until_inbox_is_empty()
+    await proxied_bucket.until_inbox_is_empty(besides=left_before)
     each_replica_worked(rounds, proxied, before, "notifier", "analyzer-bridge")
 
 
 async def test_a_listener_hears_the_copy_of_an_event_that_is_kept(
     proxied_broker: Broker, proxied_sori: Sori, proxied_jobs: Any, rounds: Rounds
 ) -> None:
-    """What is said again is said at another time: of two copies in two replicas' hands, one is kept."""
+    """An event that is published again has another time: of two copies that two replicas handle, one is kept."""
     listener = FrontEnd(proxied_sori.client, proxied_sori.url)
     stories = [Story(str(uuid.uuid4())) for _ in range(COPIED)]
     received = [Job.received(story.upload_received(), None) for story in stories]
@@ -126,7 +128,7 @@ async def test_the_events_of_real_jobs_shuffled_and_doubled_lead_to_the_same_end
 
 
 async def lived(rounds: Rounds, sori: Sori) -> list[State]:
-    """Let a job take each of the ways; gives how each ended."""
+    """Run one job for each of ENDINGS and one that is rejected; return how each ended."""
     tokens = [new_token(behaviour) for behaviour in ENDINGS]
     jobs = [await sori.job(wav(0.3, seed=rounds.random.randrange(2**32)), token) for token in tokens]
     jobs.append(await sori.job(b"this is no audio", new_token("rejected")))
@@ -134,7 +136,7 @@ async def lived(rounds: Rounds, sori: Sori) -> list[State]:
 
 
 def told(heard: Sequence[Event]) -> list[Event]:
-    """The events that the notifier was told, each once."""
+    """The events that the notifier consumes, each once."""
     once = {event.id: event for event in heard if not isinstance(event, JobProgressed)}
     return [event for event in once.values() if event.type in NOTIFIER_QUEUES]
 
@@ -142,11 +144,11 @@ def told(heard: Sequence[Event]) -> list[Event]:
 async def relive(
     broker: Broker, jobs: Any, listener: FrontEnd, *, original: State, story: Sequence[Event], seed: int
 ) -> tuple[State, Sent, list[Event]]:
-    """Make a job that all this happens to as well, twice and in the seed's order, while somebody listens."""
+    """Make another job that gets the same events, each twice and in the seed's order, while somebody listens."""
     new = str(uuid.uuid4())
     cloned = [clone_of(event, new) for event in story]
     received = next(event for event in cloned if isinstance(event, UploadReceived))
-    # Not in the outbox: nobody but this test tells its events.
+    # Without its outbox: only this test publishes its events.
     await jobs.insert_one(Job.received(received, None).model_dump(by_alias=True, exclude={"outbox"}))
     job = Sent(original["token_id"], new)
     listening = asyncio.create_task(listener.follow(new))
@@ -166,13 +168,13 @@ def clone_of(event: Event, job_id: str) -> Event:
 
 
 def lasting(state: State, job_id: str) -> Any:
-    """What of a job's end does not depend on which job it is, and when."""
+    """The part of a job's end that does not depend on which job it is, or on the time."""
     kept = {name: value for name, value in state.items() if name not in {"updated_at", "created_at"}}
     return json.loads(json.dumps(kept).replace(job_id, "the job"))
 
 
 async def has_had(jobs: Any, job_id: str, story: Sequence[Event]) -> dict[str, Any]:
-    """Wait until each of these events is in the job's history; gives its document."""
+    """Wait until each of these events is in the job's history; return its document."""
 
     async def look() -> dict[str, Any] | None:
         document: dict[str, Any] = await jobs.find_one({"_id": job_id})
@@ -189,7 +191,7 @@ def handled_by_replica(proxied: Proxied) -> dict[str, int]:
 
 
 def each_replica_worked(rounds: Rounds, proxied: Proxied, before: dict[str, int], *services: str) -> None:
-    """Replicas that stand idle would prove nothing."""
+    """Every replica must have handled events: idle replicas would prove nothing."""
     now = handled_by_replica(proxied)
     names = [f"{service}-{replica}" for service in services for replica in range(1, REPLICAS + 1)]
     worked = {name: now[name] - before[name] for name in names}

@@ -69,7 +69,7 @@ async def test_jobs_that_are_under_way_in_an_outage_complete(
     under_way = asyncio.create_task(rounds.run(6))
     first = await rounds.accepted("slow")
     shut(proxied, rounds, away)
-    # The outage itself is the fact that is waited for.
+    # The outage itself is what is waited for.
     await asyncio.sleep(OUTAGE_SECONDS)
     open_again(proxied, rounds, away)
     await under_way
@@ -101,7 +101,7 @@ async def test_an_upload_in_an_outage_is_refused_at_once_or_finishes_later(
 
 
 async def an_upload(sori: Sori, rounds: Rounds, size: int) -> tuple[httpx.Response, str]:
-    """Send a recording once; it must be answered at once, with 202, or with 503 and when to come again."""
+    """Send a recording once; the answer must come at once: 202, or 503 with Retry-After."""
     token_id = new_token()
     recording = wav_of_size(size, seed=rounds.random.randrange(2**32))
     began = time.monotonic()
@@ -122,7 +122,7 @@ async def an_upload(sori: Sori, rounds: Rounds, size: int) -> tuple[httpx.Respon
 async def test_an_upload_while_a_back_end_says_nothing_at_all_is_answered_in_bounded_time(
     proxied: Proxied, proxied_sori: Sori, rounds: Rounds, away: Collection[str]
 ) -> None:
-    """Nothing tells silence from slowness but time; a front end that gives up first, and sends again, gets one job."""
+    """Only time tells silence from slowness. A front end that gives up earlier and sends again gets one job."""
     await rounds.run(2)
     for proxy in proxied.between(*(f">{name}" for name in away)):
         proxy.swallow()
@@ -159,7 +159,7 @@ async def test_a_queue_that_is_deleted_under_its_consumers_comes_back_and_costs_
     rounds: Rounds,
     queue: topology.Queue,
 ) -> None:
-    """Its consumers go with it, and the broker goes on answering pings; no replica is started anew."""
+    """Its consumers go with it, but the broker still answers pings; no replica is restarted."""
     before = proxied.service_pids()
     names = [f"{queue.service}-{replica}" for replica in range(1, REPLICAS + 1)]
     await all_ready(proxied, client)
@@ -193,7 +193,7 @@ async def test_a_queue_that_is_deleted_under_its_consumers_comes_back_and_costs_
 async def test_consumers_that_the_broker_counts_but_gives_nothing_are_replaced(
     proxied: Proxied, proxied_broker: Broker, client: httpx.AsyncClient, rounds: Rounds
 ) -> None:
-    """RabbitMQ hands consumers on to a queue that takes the place of theirs at once, and loses what they are given."""
+    """When a queue is replaced at once, RabbitMQ moves its consumers to the new one, and loses what it gives them."""
     before = proxied.service_pids()
     await all_ready(proxied, client)
     await all_witnessed(proxied)
@@ -240,7 +240,7 @@ async def all_ready(proxied: Proxied, client: httpx.AsyncClient) -> None:
 
 
 async def all_witnessed(proxied: Proxied) -> None:
-    """Wait until a deletion would be noticed: of the one before everybody has heard, and is done with it."""
+    """Wait until a deletion would be noticed: all witnesses exist, and all replicas have dealt with the one before."""
     witnesses = {queue.witness_name for queue in topology.QUEUES}
 
     def done(name: str) -> bool:

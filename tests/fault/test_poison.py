@@ -1,4 +1,4 @@
-"""Poison in every queue: set aside with its reason, its job held if it says which that is, and the queue goes on."""
+"""Poison in every queue: it is set aside with its reason, a job that it names is held, and the queue goes on."""
 
 import asyncio
 import json
@@ -26,10 +26,10 @@ DEEP = 100_000
 BSON_BYTES = 17 * 1024 * 1024
 """More than MongoDB keeps in a document."""
 LAST_TRY = {topology.ATTEMPT_HEADER: topology.MAX_ATTEMPTS}
-"""A message that has failed so often is not tried again: eight minutes are not waited for."""
+"""The header of a message that is on its last try, so that the test need not wait eight minutes for all tries."""
 
 HOLDING_NOTHING = (events.JobHeld, events.JobResumed)
-"""A hold, or its end, that is set aside holds up nothing itself."""
+"""A `job.held` or `job.resumed` message that is set aside holds no job itself."""
 SAMPLE = (topology.UPLOADER_UPLOAD_RECEIVED, topology.BRIDGE_JOB_CANCELLED, topology.NOTIFIER_QUEUES[0])
 """The queues of the short form."""
 QUEUES = pytest.mark.parametrize(
@@ -43,17 +43,17 @@ QUEUES = pytest.mark.parametrize(
 
 @pytest.fixture
 async def job_id(rounds: Rounds, proxied_sori: Sori) -> str:
-    """A job that waits for its webhook, and is ended by nobody but the test."""
+    """A job that waits for its webhook; only the test ends it."""
     job = await rounds.accepted("never-calls-back")
     await proxied_sori.reached(job.job_id, 90)
     return job.job_id
 
 
 def wrong_shapes(queue: topology.Queue, job_id: str) -> Iterator[tuple[str, bytes, bool]]:
-    """Messages that are no event of this queue: what is wrong, the message, whether it holds up a job that it names."""
+    """Messages that are not events of this queue: what is wrong, the body, whether it holds the job that it names."""
     story = Story(job_id)
     envelope = json.loads(story.audio_stored().encode())
-    # Two dead letters about one event would be one hold: each has an id of its own.
+    # Each has an id of its own, because two dead letters about one event would count as one hold.
     good = {**envelope, "type": queue.event.TYPE, "data": {}}
     another: Event = story.audio_stored() if queue.event is not events.AudioStored else story.analysis_completed()
     yield "no JSON", b'{"specversion": "1.0", ', False
@@ -90,7 +90,7 @@ async def test_what_is_no_event_of_its_queue_is_set_aside_and_the_queue_goes_on(
 
 
 async def set_aside(broker: Broker, queue: topology.Queue, body: bytes, **headers: int) -> None:
-    """Put a message into a queue and take it from the dead letters, where it must be as it was, with its reason."""
+    """Put a message into a queue and take it from the dead letters: it must be unchanged and carry its reason."""
     message_id = str(uuid.uuid4())
     await broker.put(queue.name, body, message_id, dict(headers) or None)
     dead = await broker.dead_letter(queue, message_id)
@@ -110,7 +110,7 @@ async def goes_on(broker: Broker, sori: Sori, queue: topology.Queue, job_id: str
 
 
 def _at_the_end_of_time(event: Event) -> bytes:
-    """An event whose time is a time, but one that cannot be told in UTC; with an id that the job has not had."""
+    """An event whose time is valid, but cannot be converted to UTC; its id is new to the job."""
     return _with_id({**json.loads(event.encode()), "time": "9999-12-31T23:59:59-14:00"})
 
 
@@ -160,15 +160,15 @@ _CRASHING: dict[topology.Queue, Callable[[Story], bytes]] = {
         for queue in topology.NOTIFIER_QUEUES
     },
 }
-"""Valid events that the handlers of these queues fail at, whenever they are tried."""
+"""Valid events at which the handlers of these queues fail on every try."""
 
 
 @asynccontextmanager
 async def _failing(queue: topology.Queue, story: Story, proxied: Proxied, bucket: Bucket) -> AsyncIterator[bytes]:
-    """Give an event that the handler of this queue fails at until the block ends.
+    """Yield an event at which the handler of this queue fails until the block ends.
 
-    Where nothing that an event can say would do that, what the handler finds does: a record that cannot be read, a
-    recording that cannot be deleted.
+    Where no content of an event makes the handler fail, its surroundings do: a record that cannot be read, a recording
+    that cannot be deleted.
     """
     if queue in _CRASHING:
         yield _CRASHING[queue](story)
@@ -195,7 +195,7 @@ async def test_an_event_that_its_handler_always_fails_at_is_set_aside_after_its_
     queue: topology.Queue,
 ) -> None:
     """Others that are in hand at the same time, and in the same batch, complete."""
-    # The others must not know the job yet: of one that they know they keep what they had.
+    # Services other than the notifier must not know the job yet: for a known job they keep what they had.
     known = queue.service == "notifier"
     job = await rounds.accepted("never-calls-back")
     if known:

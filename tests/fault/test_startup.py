@@ -26,12 +26,12 @@ AWAY = [
 ]
 SAID_SECONDS = 30.0
 SILENT_SECONDS = 60.0
-"""How long a service that began to talk to a back end which never answered may need once that is there."""
+"""How long a service may need after its back end is there, if it has begun to talk to one that never answered."""
 
 
 @dataclass
 class Starting:
-    """One more replica of a service, with ways of its own to its back ends."""
+    """One more replica of a service, with its own proxies to its back ends."""
 
     service: Service
     process: ServiceProcess
@@ -42,7 +42,7 @@ class Starting:
 async def starting(
     proxied: Proxied, service: Service, away: Collection[str], silent: bool, log: Path
 ) -> AsyncIterator[Starting]:
-    """Start a service while these back ends are away; it is ended with the block."""
+    """Start a service while these back ends are away; it is killed when the block ends."""
     settings = proxied.stack.settings
     ways = {
         name: proxied.network.in_front_of(f"{service.name}>{name}", settings[BACK_ENDS[name]])
@@ -77,7 +77,7 @@ async def starting(
 
 
 def report(service: Service, away: Collection[str]) -> dict[str, str]:
-    """What it must say of its back ends; who has no broker has no consumers either."""
+    """The checks that a service must report about its back ends; without a broker it has no consumers either."""
     lost = {*away, *(["consumers"] if "rabbitmq" in away else [])}
     names = {*service.back_ends, *(["consumers"] if service.consumes else [])}
     return {name: "down" if name in lost else "up" for name in names}
@@ -108,7 +108,7 @@ async def test_every_service_starts_before_its_back_ends_and_waits_for_them(
 
 
 async def says_what_it_waits_for(client: httpx.AsyncClient, starting: Starting, away: Collection[str]) -> None:
-    """Wait until its report is true; alive it is all the while."""
+    """Wait until it reports what it waits for; it must be alive all the while."""
     expected = report(starting.service, away)
 
     async def look() -> httpx.Response | None:
@@ -128,7 +128,7 @@ def says(answer: httpx.Response, expected: dict[str, str]) -> bool:
 
 
 async def is_ready(client: httpx.AsyncClient, starting: Starting, back: float) -> float:
-    """Wait until it is; gives the seconds since its back ends were there."""
+    """Wait until it is ready; return the seconds since its back ends were there."""
 
     async def look() -> httpx.Response | None:
         answer = await starting.process.health(client)

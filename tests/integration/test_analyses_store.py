@@ -10,7 +10,9 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from analyzer_bridge import store
-from analyzer_bridge.analyses import Analyses, Analysis, AnalysisStatus, Outcome
+from analyzer_bridge.analysis import Analysis, AnalysisStatus, Outcome
+from analyzer_bridge.bridge import Analyses
+from chassis.mongodb import FOR_MESSAGES, MongoDB
 from contracts.failures import FailureCode
 from local_stack.stack import Stack
 from tests.support import analyses as in_memory
@@ -36,10 +38,11 @@ async def analyses(request: pytest.FixtureRequest, stack: Stack) -> AsyncIterato
     if request.param == "in memory":
         yield in_memory.Analyses()
         return
-    real = store.Analyses(stack.settings["MONGODB_URL"])
+    mongodb = MongoDB(stack.settings["MONGODB_URL"], FOR_MESSAGES)
+    real = store.AnalysisStore(mongodb)
     await real.prepare()
     yield real
-    real.close()
+    mongodb.close()
 
 
 def new(outcome: Outcome | None = None, *, hours: int = 1, cache_key: str | None = None) -> Analysis:
@@ -168,7 +171,8 @@ async def test_a_purged_job_leaves_only_a_mark_that_nothing_changes(analyses: An
 
 
 async def test_a_mark_holds_nothing_of_the_job_and_goes_by_itself(stack: Stack, collection: Any) -> None:
-    real = store.Analyses(stack.settings["MONGODB_URL"])
+    mongodb = MongoDB(stack.settings["MONGODB_URL"], FOR_MESSAGES)
+    real = store.AnalysisStore(mongodb)
     await real.prepare()
     analysis = new(DONE, cache_key=uuid4().hex)
     await real.insert(analysis)
@@ -176,7 +180,7 @@ async def test_a_mark_holds_nothing_of_the_job_and_goes_by_itself(stack: Stack, 
     # What was under way when it was purged.
     await real.describe(analysis)
     await real.announced(analysis.job_id)
-    real.close()
+    mongodb.close()
     mark = await collection.find_one({"_id": analysis.job_id})
     assert mark.keys() == {"_id", "status", "purged_at"}
     index = (await collection.index_information())["purged"]

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from analyzer_bridge.analyzer import FAILURES, REST_SECONDS
+from analyzer_bridge.analysis_server import FAILURES, REST_SECONDS
 from contracts import topology
 from contracts.events import (
     AnalysisDelayed,
@@ -29,6 +29,7 @@ from tests.support.broker import Broker
 from tests.support.events import TRACEPARENT, Story
 from tests.support.recordings import wav
 from tests.support.sori import Sori, new_token
+from tests.support.unanswered import end_of_first_wait
 from tests.support.waiting import until, until_true
 
 JOBS = 24
@@ -95,15 +96,17 @@ async def test_how_often_an_absent_server_is_asked_is_bounded_by_time_not_by_job
 
 
 async def test_an_overdue_analysis_uses_no_attempt_up_while_the_server_is_away(
-    sori: Sori, analysis_server: AnalysisServer
+    sori: Sori, analysis_server: AnalysisServer, broker: Broker
 ) -> None:
     token_id = new_token("never-calls-back")
-    job_id = await sori.job(token_id=token_id)
-    first = await analysis_server.request_for(token_id)
+    async with broker.overhearing() as overheard:
+        job_id = await sori.job(token_id=token_id)
+        first = await analysis_server.request_for(token_id)
+        await overheard.until(job_id, AnalysisRequested)
     async with analysis_server.away(0):
         # It is due, and then due again if it were counted: there are two attempts only.
         tried = await analysis_server.request_for(token_id, count=2)
-        assert tried.at - first.at >= ANALYSIS_TIMEOUT_SECONDS
+        assert tried.at >= end_of_first_wait(overheard, job_id, ANALYSIS_TIMEOUT_SECONDS)
         third = await analysis_server.request_for(token_id, count=3)
     state = await sori.state(job_id)
     assert state["status"] == "processing"

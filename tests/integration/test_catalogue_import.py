@@ -12,9 +12,9 @@ import httpx
 import pytest
 from pymongo import AsyncMongoClient
 
+from chassis.mongodb import FOR_REQUESTS, MongoDB
 from contracts.catalogue import INDEXES, LARGEST_ID, ActorBody
-from gateway.catalogue_store import Actors, Catalogue
-from gateway.store import connected
+from gateway.catalogue.store import ActorStore, CatalogueStore
 from local_stack.stack import Stack
 from sorictl.rows import COLUMNS, TABLES
 from tests.support.operator import Said, sorictl, started
@@ -185,8 +185,8 @@ async def test_an_id_at_the_end_of_the_range_leaves_room_for_new_rows(database: 
     actors = [{"id": number, "name": f"actor {number}"} for number in (5, LARGEST_ID)]
     await database.take_in({"actors": actors})
     assert (await database.everything())["counters"] == [{"_id": "actors", "last": 5}]
-    gateways = connected(database.environ["MONGODB_URL"])
-    kept = await Actors(Catalogue(gateways)).add(ActorBody(name="the next"))
+    gateways = MongoDB(database.environ["MONGODB_URL"], FOR_REQUESTS)
+    kept = await ActorStore(CatalogueStore(gateways)).add(ActorBody(name="the next"))
     gateways.close()
     assert kept.row.id == 6
 

@@ -10,21 +10,21 @@ from typing import Any
 import pytest
 from pymongo import AsyncMongoClient
 
+from chassis.mongodb import FOR_REQUESTS, MongoDB
 from contracts.catalogue import MAX_SCRIPTS, Actor, ActorBody, Script, ScriptBody, Token, TokenBody, document, folded
-from gateway import catalogue_store, store
-from gateway.catalogue import (
+from gateway.catalogue import store, transactions
+from gateway.catalogue.rows import (
     ActorExistsError,
     ActorNotFoundError,
     ChangedError,
     Order,
     Page,
     ScriptNotFoundError,
+    TokenFilter,
     TokenNotFoundError,
     TooManyScriptsError,
-    WantedTokens,
 )
-from gateway.catalogue_store import Actors, Catalogue, Scripts, Tokens
-from gateway.store import connected
+from gateway.catalogue.store import ActorStore, CatalogueStore, ScriptStore, TokenStore
 from local_stack.stack import Stack
 from tests.support.databases import own_database, profiled, stages
 
@@ -72,30 +72,30 @@ async def address(stack: Stack) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def catalogue(address: str) -> AsyncIterator[Catalogue]:
+async def catalogue(address: str) -> AsyncIterator[CatalogueStore]:
     """The collections in it, as the gateway opens them."""
-    opened = connected(address)
-    yield Catalogue(opened)
+    opened = MongoDB(address, FOR_REQUESTS)
+    yield CatalogueStore(opened)
     opened.close()
 
 
 @pytest.fixture
-def tokens(catalogue: Catalogue) -> Tokens:
-    return Tokens(catalogue)
+def tokens(catalogue: CatalogueStore) -> TokenStore:
+    return TokenStore(catalogue)
 
 
 @pytest.fixture
-def scripts(catalogue: Catalogue) -> Scripts:
-    return Scripts(catalogue)
+def scripts(catalogue: CatalogueStore) -> ScriptStore:
+    return ScriptStore(catalogue)
 
 
 @pytest.fixture
-def actors(catalogue: Catalogue) -> Actors:
-    return Actors(catalogue)
+def actors(catalogue: CatalogueStore) -> ActorStore:
+    return ActorStore(catalogue)
 
 
 @pytest.fixture
-async def filled(catalogue: Catalogue, address: str) -> None:
+async def filled(catalogue: CatalogueStore, address: str) -> None:
     """Some hundred rows in each collection, as an import leaves them."""
     lines = [
         Script(id=3 * one.id + n, token_id=one.id, start_time=3 - n, end_time=4, script=f"line {n}")
@@ -110,7 +110,7 @@ async def filled(catalogue: Catalogue, address: str) -> None:
             await counters.insert_one({"_id": name, "last": max(row.id for row in rows)})
 
 
-def meant(wanted: WantedTokens) -> list[int]:
+def meant(wanted: TokenFilter) -> list[int]:
     """The ids of the tokens that a list has to have, in their order."""
     names = {folded(wanted.actor or "")} | {
         folded(name)
@@ -137,12 +137,12 @@ FILTERS = [
 
 
 async def test_every_list_has_what_was_asked_for_in_its_order_and_is_read_from_an_index(
-    tokens: Tokens, filled: None, address: str
+    tokens: TokenStore, filled: None, address: str
 ) -> None:
     pages = (Page(0, 100), Page(5, 10))
     async with profiled(address) as entries:
         for given, order, page in itertools.product(FILTERS, Order, pages):
-            wanted = WantedTokens(**given, order=order)
+            wanted = TokenFilter(**given, order=order)
             found = [one.id for one in await tokens.page(wanted, page)]
             assert found == meant(wanted)[page.skip : page.skip + page.limit], wanted
     asked = [entry for entry in entries if entry["ns"].endswith(".tokens")]
@@ -151,7 +151,7 @@ async def test_every_list_has_what_was_asked_for_in_its_order_and_is_read_from_a
 
 
 async def test_every_other_question_and_every_change_is_served_by_an_index(
-    tokens: Tokens, scripts: Scripts, actors: Actors, filled: None, address: str
+    tokens: TokenStore, scripts: ScriptStore, actors: ActorStore, filled: None, address: str
 ) -> None:
     some = frozenset({1})
     async with profiled(address) as entries:
@@ -193,16 +193,16 @@ def assert_from_indexes(entries: list[dict[str, Any]]) -> None:
         assert not entry.get("hasSortStage"), entry
 
 
-async def test_a_page_costs_what_it_has_and_not_what_there_is(tokens: Tokens, filled: None, address: str) -> None:
+async def test_a_page_costs_what_it_has_and_not_what_there_is(tokens: TokenStore, filled: None, address: str) -> None:
     async with profiled(address) as entries:
         for order in Order:
-            await tokens.page(WantedTokens(order=order), Page(0, 10))
-            await tokens.page(WantedTokens(category="사극", order=order), Page(0, 10))
-            await tokens.page(WantedTokens(actor="배우 3", order=order), Page(0, 10))
+            await tokens.page(TokenFilter(order=order), Page(0, 10))
+            await tokens.page(TokenFilter(category="사극", order=order), Page(0, 10))
+            await tokens.page(TokenFilter(actor="배우 3", order=order), Page(0, 10))
     assert {entry["docsExamined"] <= 20 for entry in entries if entry["ns"].endswith(".tokens")} == {True}
 
 
-async def test_of_many_writers_with_one_tag_one_has_its_way(tokens: Tokens) -> None:
+async def test_of_many_writers_with_one_tag_one_has_its_way(tokens: TokenStore) -> None:
     kept = await tokens.add(token_body())
     expected = frozenset({kept.revision})
     writers = (tokens.replace(kept.row.id, token_body(token_name=f"{n}"), expected) for n in range(20))
@@ -213,7 +213,7 @@ async def test_of_many_writers_with_one_tag_one_has_its_way(tokens: Tokens) -> N
     assert won.revision == 2
 
 
-async def test_views_are_all_counted_and_are_no_changes(tokens: Tokens) -> None:
+async def test_views_are_all_counted_and_are_no_changes(tokens: TokenStore) -> None:
     kept = await tokens.add(token_body())
     seen = await asyncio.gather(*(tokens.view(kept.row.id) for _ in range(20)))
     assert sorted(views.view_count for views in seen) == list(range(1, 21))
@@ -221,7 +221,9 @@ async def test_views_are_all_counted_and_are_no_changes(tokens: Tokens) -> None:
     assert after.row.view_count == 20
 
 
-async def test_ids_are_given_once_and_those_that_an_import_took_are_passed_over(tokens: Tokens, address: str) -> None:
+async def test_ids_are_given_once_and_those_that_an_import_took_are_passed_over(
+    tokens: TokenStore, address: str
+) -> None:
     first = await asyncio.gather(*(tokens.add(token_body()) for _ in range(10)))
     assert sorted(kept.row.id for kept in first) == list(range(1, 11))
     async with AsyncMongoClient[dict[str, Any]](address) as mongodb:
@@ -231,7 +233,7 @@ async def test_ids_are_given_once_and_those_that_an_import_took_are_passed_over(
 
 
 async def test_a_script_that_is_added_while_its_token_is_removed_is_never_left_behind(
-    tokens: Tokens, scripts: Scripts, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+    tokens: TokenStore, scripts: ScriptStore, catalogue: CatalogueStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token_id = (await tokens.add(token_body())).row.id
     begun, go = asyncio.Event(), asyncio.Event()
@@ -239,9 +241,9 @@ async def test_a_script_that_is_added_while_its_token_is_removed_is_never_left_b
     async def insert_later(*given: Any, **more: Any) -> None:
         begun.set()
         await go.wait()
-        await store.insert(*given, **more)
+        await transactions.insert(*given, **more)
 
-    monkeypatch.setattr(catalogue_store, "insert", insert_later)
+    monkeypatch.setattr(store, "insert", insert_later)
     adding = asyncio.create_task(scripts.add(script_body(token_id)))
     await begun.wait()
     removing = asyncio.create_task(tokens.remove(token_id, None))
@@ -255,7 +257,7 @@ async def test_a_script_that_is_added_while_its_token_is_removed_is_never_left_b
 
 
 async def test_scripts_that_are_added_at_once_are_no_more_than_a_token_may_have(
-    tokens: Tokens, scripts: Scripts, catalogue: Catalogue
+    tokens: TokenStore, scripts: ScriptStore, catalogue: CatalogueStore
 ) -> None:
     kept = await tokens.add(token_body())
     there = [Script(id=n, token_id=kept.row.id, start_time=n, end_time=n + 1, script="a") for n in range(5, 102)]
@@ -267,7 +269,7 @@ async def test_scripts_that_are_added_at_once_are_no_more_than_a_token_may_have(
     assert len(await tokens.scripts_of(kept.row.id)) == MAX_SCRIPTS
 
 
-async def test_a_script_that_goes_to_another_token_changes_both(tokens: Tokens, scripts: Scripts) -> None:
+async def test_a_script_that_goes_to_another_token_changes_both(tokens: TokenStore, scripts: ScriptStore) -> None:
     here, there = [(await tokens.add(token_body())).row.id for _ in range(2)]
     script = await scripts.add(script_body(here))
     moved = await scripts.replace(script.row.id, script_body(there), frozenset({1}))
@@ -283,7 +285,7 @@ async def test_a_script_that_goes_to_another_token_changes_both(tokens: Tokens, 
     assert await scripts.find(script.row.id) == moved, "nothing of a change that is refused is kept"
 
 
-async def test_two_actors_of_one_name_are_one_whatever_case_it_is_in(actors: Actors) -> None:
+async def test_two_actors_of_one_name_are_one_whatever_case_it_is_in(actors: ActorStore) -> None:
     names = ("Choi Min-sik", "CHOI MIN-SIK", " choi  min-sik", "Choi Min-Sik")
     answers = await asyncio.gather(*(actors.add(ActorBody(name=name)) for name in names), return_exceptions=True)
     assert sum(isinstance(answer, ActorExistsError) for answer in answers) == 3
@@ -294,7 +296,7 @@ async def test_two_actors_of_one_name_are_one_whatever_case_it_is_in(actors: Act
     assert again.revision == 2
 
 
-async def test_tokens_are_found_by_every_name_of_their_actors(tokens: Tokens, actors: Actors) -> None:
+async def test_tokens_are_found_by_every_name_of_their_actors(tokens: TokenStore, actors: ActorStore) -> None:
     actor = await actors.add(ActorBody(name="최민식", aliases=["Choi Min-sik", "민식"]))
     await actors.add(ActorBody(name="최민수", aliases=["Choi Min-soo"]))
     named = [
@@ -303,12 +305,14 @@ async def test_tokens_are_found_by_every_name_of_their_actors(tokens: Tokens, ac
     ]
     assert await tokens.of_actor(actor.row, WHOLE) == named[:3]
     for name in ("최민식", "Choi min-sik", "민식"):
-        assert await tokens.page(WantedTokens(actor=name), WHOLE) == named[:3]
-    assert await tokens.page(WantedTokens(actor="누구"), WHOLE) == named[4:], "in no actor's row"
-    assert await tokens.page(WantedTokens(actor="식"), WHOLE) == []
+        assert await tokens.page(TokenFilter(actor=name), WHOLE) == named[:3]
+    assert await tokens.page(TokenFilter(actor="누구"), WHOLE) == named[4:], "in no actor's row"
+    assert await tokens.page(TokenFilter(actor="식"), WHOLE) == []
 
 
-async def test_what_is_not_there_cannot_be_changed(tokens: Tokens, scripts: Scripts, actors: Actors) -> None:
+async def test_what_is_not_there_cannot_be_changed(
+    tokens: TokenStore, scripts: ScriptStore, actors: ActorStore
+) -> None:
     for expected in (None, frozenset({1}), frozenset[int]()):
         for change in (
             tokens.replace(NOBODY, token_body(), expected),

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from contracts.events import Event, JobExpired
+from chassis.mongodb import FOR_MESSAGES, MongoDB
+from contracts.events import Event
 from contracts.job import Job, apply, changed
 from local_stack.stack import Stack
 from notifier.expiry import Expiry
-from notifier.store import Jobs
+from notifier.store import JobStore
 from tests.support.broker import Broker
 from tests.support.events import Story
 from tests.support.sori import Sori
@@ -30,19 +31,19 @@ class Consuming:
     async def consumes(self) -> bool:
         return True
 
-    async def publish(self, event: JobExpired) -> None:
+    async def publish(self, event: Event) -> None:
         await self._broker.publish(event)
 
 
 @pytest.fixture
-async def store(stack: Stack) -> AsyncIterator[Jobs]:
+async def store(stack: Stack) -> AsyncIterator[JobStore]:
     """The notifier's own way to the stack's jobs."""
-    opened = Jobs(stack.settings["MONGODB_URL"])
-    yield opened
-    opened.close()
+    mongodb = MongoDB(stack.settings["MONGODB_URL"], FOR_MESSAGES)
+    yield JobStore(mongodb)
+    mongodb.close()
 
 
-async def standing(store: Jobs) -> set[str]:
+async def standing(store: JobStore) -> set[str]:
     """The jobs that a look finds now."""
     now = datetime.now(UTC)
     return {job.job_id for job in await store.standing_since(now - DAY, now - 2 * DAY)}
@@ -67,7 +68,7 @@ async def kept(jobs: Any, age: timedelta, *, published: bool = True, then: str =
 
 
 async def test_what_stands_still_is_given_up_and_nothing_else(
-    store: Jobs, jobs: Any, broker: Broker, sori: Sori
+    store: JobStore, jobs: Any, broker: Broker, sori: Sori
 ) -> None:
     still = await kept(jobs, OLD)
     held = await kept(jobs, OLD, then="held")
@@ -92,7 +93,7 @@ async def test_what_stands_still_is_given_up_and_nothing_else(
         await jobs.delete_many({"_id": {"$in": [still, held, young, ended, unpublished]}})
 
 
-async def test_a_job_whose_event_is_never_published_stands_still_at_last(store: Jobs, jobs: Any) -> None:
+async def test_a_job_whose_event_is_never_published_stands_still_at_last(store: JobStore, jobs: Any) -> None:
     young = await kept(jobs, OLD, published=False)
     old = await kept(jobs, VERY_OLD, published=False)
     try:
@@ -101,7 +102,7 @@ async def test_a_job_whose_event_is_never_published_stands_still_at_last(store: 
         await jobs.delete_many({"_id": {"$in": [young, old]}})
 
 
-async def test_a_job_that_changed_lately_does_not_stand_still_however_old_it_is(store: Jobs, jobs: Any) -> None:
+async def test_a_job_that_changed_lately_does_not_stand_still_however_old_it_is(store: JobStore, jobs: Any) -> None:
     job_id = await kept(jobs, OLD)
     try:
         await jobs.update_one({"_id": job_id}, {"$set": {"view.updated_at": datetime.now(UTC)}})
@@ -110,7 +111,7 @@ async def test_a_job_that_changed_lately_does_not_stand_still_however_old_it_is(
         await jobs.delete_one({"_id": job_id})
 
 
-async def test_the_look_uses_the_index_of_the_gateways_lists(store: Jobs, jobs: Any) -> None:
+async def test_the_look_uses_the_index_of_the_gateways_lists(store: JobStore, jobs: Any) -> None:
     async def uses() -> int:
         used = {}
         async for index in await jobs.aggregate([{"$indexStats": {}}]):

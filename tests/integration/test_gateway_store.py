@@ -1,4 +1,7 @@
-"""The gateway's MongoDB: indexes serve every list, a duplicate spares the others, leases run by the server's clock."""
+"""The gateway's jobs and claims: what its cores count on holds in MongoDB as in the stand-ins of the unit tests.
+
+Of MongoDB alone: indexes serve every list, and leases run by the server's clock.
+"""
 
 import asyncio
 import uuid
@@ -7,15 +10,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from pymongo import AsyncMongoClient
 
+from chassis.mongodb import FOR_REQUESTS, MongoDB
+from contracts.events import AudioInfo
 from contracts.job import Job, Status
-from gateway import store
-from gateway.listing import Place, Wanted
-from gateway.store import Claims, Jobs, connected
-from gateway.submissions import Recording
+from gateway.audio import Recording
+from gateway.jobs.documents import Jobs
+from gateway.jobs.listing import Cursor, JobFilter
+from gateway.jobs.store import JobStore
+from gateway.uploads import claims as claiming
+from gateway.uploads.claims import ClaimStore
+from gateway.uploads.idempotency import Claims
 from local_stack.stack import Stack
-from tests.support.databases import own_database
+from tests.support import gateway_stores as in_memory
+from tests.support.databases import own_database, profiled
 from tests.support.events import Story
 from tests.support.waiting import until
 
@@ -30,30 +38,52 @@ async def address(stack: Stack) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def client(address: str) -> AsyncIterator[Any]:
+async def mongodb(address: str) -> AsyncIterator[MongoDB]:
     """The gateway's own client of it."""
-    opened = connected(address)
+    opened = MongoDB(address, FOR_REQUESTS)
     yield opened
     opened.close()
 
 
 @pytest.fixture
-async def jobs(client: Any) -> Jobs:
-    """The jobs, with their indexes."""
-    jobs = Jobs(client)
+async def real_jobs(mongodb: MongoDB) -> JobStore:
+    """The jobs in MongoDB, with their indexes."""
+    jobs = JobStore(mongodb)
     await jobs.prepare()
     return jobs
 
 
 @pytest.fixture
-def claims(client: Any) -> Claims:
-    """The idempotency keys."""
-    return Claims(client)
+def real_claims(mongodb: MongoDB) -> ClaimStore:
+    """The claims in MongoDB."""
+    return ClaimStore(mongodb)
 
 
-def job(job_id: str | None = None, token_id: str = "a-token", at: datetime = MOMENT) -> Job:
+@pytest.fixture(params=["in memory", "MongoDB"])
+def jobs(request: pytest.FixtureRequest, real_jobs: JobStore) -> Jobs:
+    """The stand-in and the real one."""
+    return in_memory.Jobs() if request.param == "in memory" else real_jobs
+
+
+@pytest.fixture(params=["in memory", "MongoDB"])
+def claims(request: pytest.FixtureRequest, real_claims: ClaimStore) -> Claims:
+    """The stand-in and the real one."""
+    return in_memory.Claims() if request.param == "in memory" else real_claims
+
+
+def job(
+    job_id: str | None = None, token_id: str = "a-token", at: datetime = MOMENT, status: Status = Status.PROCESSING
+) -> Job:
     event = Story(job_id or str(uuid.uuid4()), token_id).upload_received().model_copy(update={"time": at})
-    return Job.received(event, "a.wav")
+    made = Job.received(event, "a.wav")
+    return made.model_copy(update={"view": made.view.model_copy(update={"status": status})})
+
+
+async def kept(jobs: Jobs, *new: Job) -> list[str]:
+    """Insert these; return their ids."""
+    for one in new:
+        assert await jobs.insert(one)
+    return [one.job_id for one in new]
 
 
 def indexes(plan: Any) -> set[str]:
@@ -68,45 +98,59 @@ def indexes(plan: Any) -> set[str]:
     return own | {name for part in plan.values() for name in indexes(part)}
 
 
-PLACE = Place(MOMENT + timedelta(milliseconds=100), str(uuid.uuid4()))
-QUESTIONS = [
-    (Wanted(), None, {"status"}),
-    (Wanted(), PLACE, {"status"}),
-    (Wanted(created_after=MOMENT, created_before=MOMENT + timedelta(days=1)), PLACE, {"status"}),
-    (Wanted(status=Status.FAILED), None, {"status"}),
-    (Wanted(status=Status.PROCESSING, created_before=MOMENT), PLACE, {"status"}),
-    (Wanted(token_id="token-1"), None, {"token"}),
-    (Wanted(token_id="token-1", status=Status.PROCESSING, created_after=MOMENT), PLACE, {"token"}),
+CURSOR = Cursor(MOMENT + timedelta(milliseconds=100), str(uuid.UUID(int=2**127)))
+LISTS = [
+    (JobFilter(), None, {"status"}),
+    (JobFilter(), CURSOR, {"status"}),
+    (JobFilter(created_after=MOMENT, created_before=MOMENT + timedelta(days=1)), CURSOR, {"status"}),
+    (JobFilter(status=Status.FAILED), None, {"status"}),
+    (JobFilter(status=Status.PROCESSING, created_before=MOMENT), CURSOR, {"status"}),
+    (JobFilter(token_id="token-1"), None, {"token"}),
+    (JobFilter(token_id="token-1", status=Status.PROCESSING, created_after=MOMENT), CURSOR, {"token"}),
 ]
 
 
-@pytest.mark.parametrize(("wanted", "after", "used"), QUESTIONS)
+@pytest.mark.parametrize(("job_filter", "after", "used"), LISTS)
 async def test_every_list_is_read_from_an_index_in_its_order(
-    jobs: Jobs, address: str, wanted: Wanted, after: Place | None, used: set[str]
+    real_jobs: JobStore, address: str, job_filter: JobFilter, after: Cursor | None, used: set[str]
 ) -> None:
-    await asyncio.gather(*(jobs.insert(job(token_id=f"token-{n % 50}", at=at(n))) for n in range(500)))
-    async with AsyncMongoClient[dict[str, Any]](address) as mongodb:
-        question = mongodb.get_default_database()["jobs"].find(store._query(wanted, after)).sort(store._NEWEST)
-        explained = await question.limit(20).explain()
-    assert indexes(explained["queryPlanner"]["winningPlan"]) == used
-    assert explained["executionStats"]["totalDocsExamined"] <= 40
+    await asyncio.gather(*(real_jobs.insert(job(token_id=f"token-{n % 50}", at=at(n))) for n in range(500)))
+    async with profiled(address) as entries:
+        await real_jobs.page(job_filter, after, 20)
+    (entry,) = [one for one in entries if one["ns"].endswith(".jobs")]
+    assert indexes(entry["execStats"]) == used
+    assert entry["docsExamined"] <= 40
 
 
-async def test_the_other_questions_are_read_from_indexes_too(jobs: Jobs, client: Any) -> None:
-    await asyncio.gather(*(jobs.insert(job(at=at(n))) for n in range(300)))
-    waiting = job(at=at(200))
-    profiled = client.get_default_database()
-    await profiled.command("profile", 2)
-    await jobs.ahead(waiting)
-    await jobs.ended_before(MOMENT + timedelta(days=9), ["x"], 100)
-    await jobs.unpublished(timedelta(0), [], 100)
-    await profiled.command("profile", 0)
-    summaries = [
-        entry["planSummary"]
-        async for entry in profiled["system.profile"].find(
-            {"ns": {"$regex": r"\.jobs$"}, "planSummary": {"$exists": 1}}
-        )
+@pytest.mark.parametrize(("job_filter", "after", "_"), LISTS)
+async def test_every_list_has_the_jobs_that_match_it_the_newest_first(
+    jobs: Jobs, job_filter: JobFilter, after: Cursor | None, _: set[str]
+) -> None:
+    statuses = (Status.PROCESSING, Status.FAILED)
+    made = [job(token_id=f"token-{n % 3}", at=at(n * 50), status=statuses[n % 2]) for n in range(24)]
+    await kept(jobs, *made)
+    newest = sorted(made, key=lambda one: (one.created_at, one.job_id), reverse=True)
+    matching = [
+        one.job_id
+        for one in newest
+        if job_filter.status in {None, one.view.status}
+        and job_filter.token_id in {None, one.token_id}
+        and (job_filter.created_after is None or one.created_at >= job_filter.created_after)
+        and (job_filter.created_before is None or one.created_at < job_filter.created_before)
+        and (after is None or (one.created_at, one.job_id) < (after.created_at, after.job_id))
     ]
+    for limit in (3, 100):
+        found = await jobs.page(job_filter, after, limit)
+        assert [one.job_id for one in found] == matching[:limit]
+
+
+async def test_the_other_questions_are_read_from_indexes_too(real_jobs: JobStore, address: str) -> None:
+    await asyncio.gather(*(real_jobs.insert(job(at=at(n))) for n in range(300)))
+    async with profiled(address) as entries:
+        await real_jobs.ahead(job(at=at(200)))
+        await real_jobs.ended_before(MOMENT + timedelta(days=9), ["x"], 100)
+        await real_jobs.unpublished(timedelta(0), [], 100)
+    summaries = [entry["planSummary"] for entry in entries if entry["ns"].endswith(".jobs") and "planSummary" in entry]
     assert len(summaries) == 3
     assert all(summary.startswith(("IXSCAN", "COUNT_SCAN")) for summary in summaries), summaries
 
@@ -116,21 +160,47 @@ def at(number: int) -> datetime:
     return MOMENT + timedelta(milliseconds=number // 3)
 
 
+async def test_a_job_is_found_with_and_without_its_history(jobs: Jobs) -> None:
+    sound = AudioInfo(duration_seconds=1, sample_rate=1, channels=1, codec="c", container="wav", waveform=[0])
+    made = job().model_copy(update={"audio": sound, "result_json": "{}"})
+    await kept(jobs, made)
+    assert await jobs.find_whole(made.job_id) == made.model_copy(update={"outbox": None})
+    brief = made.model_copy(update={"outbox": None, "audio": None, "history": []})
+    assert await jobs.find(made.job_id) == brief
+    assert await jobs.page(JobFilter(), None, 1) == [brief.model_copy(update={"result_json": None})]
+    assert await jobs.traceparent(made.job_id) == made.traceparent
+    nobody = str(uuid.uuid4())
+    assert [await jobs.find(nobody), await jobs.find_whole(nobody), await jobs.traceparent(nobody)] == [None] * 3
+
+
 async def test_how_many_are_ahead_counts_those_that_came_before_and_are_not_done(jobs: Jobs) -> None:
     made = [job(at=MOMENT + timedelta(seconds=number)) for number in range(4)]
-    for one in made:
-        await jobs.insert(one)
+    await kept(jobs, *made, job(at=MOMENT, status=Status.COMPLETED))
     assert [await jobs.ahead(one) for one in made] == [0, 1, 2, 3]
 
 
-async def test_ended_jobs_are_found_by_age_the_oldest_first(jobs: Jobs, client: Any) -> None:
-    made = [job(at=MOMENT + timedelta(seconds=number)) for number in range(6)]
-    for one in made:
-        await jobs.insert(one)
-    ended = {"$set": {"view.status": "cancelled"}}
-    await client.get_default_database()["jobs"].update_many({"_id": {"$ne": made[1].job_id}}, ended)
+async def test_ended_jobs_are_found_by_age_the_oldest_first(jobs: Jobs) -> None:
+    made = [
+        job(at=MOMENT + timedelta(seconds=n), status=Status.PROCESSING if n == 1 else Status.CANCELLED)
+        for n in range(6)
+    ]
+    await kept(jobs, *made)
     found = await jobs.ended_before(MOMENT + timedelta(seconds=5), [made[0].job_id], 2)
     assert [one.job_id for one in found] == [made[2].job_id, made[3].job_id]
+
+
+async def test_which_jobs_have_not_ended_is_known_of_those_that_are_asked_about(jobs: Jobs) -> None:
+    open_id, ended_id, _ = await kept(jobs, job(), job(status=Status.FAILED), job())
+    assert await jobs.unfinished([open_id, ended_id, str(uuid.uuid4())]) == {open_id}
+
+
+async def test_marked_events_of_some_age_are_found_the_oldest_first(jobs: Jobs) -> None:
+    made = [job(at=MOMENT + timedelta(seconds=number)) for number in (2, 0, 1)]
+    cleared = job().model_copy(update={"outbox": None})
+    await kept(jobs, *made, cleared, job(at=datetime.now(UTC)))
+    found = await jobs.unpublished(timedelta(minutes=1), [made[1].job_id], 9)
+    assert found == [(one.job_id, (one.outbox or "").encode()) for one in (made[2], made[0])]
+    assert await jobs.unpublished(timedelta(minutes=1), [], 1) == [(made[1].job_id, (made[1].outbox or "").encode())]
 
 
 async def test_one_job_that_exists_says_nothing_against_the_others_of_its_batch(jobs: Jobs) -> None:
@@ -144,9 +214,9 @@ async def test_one_job_that_exists_says_nothing_against_the_others_of_its_batch(
 
 
 async def test_of_many_claims_at_once_one_is_the_owner_and_all_see_its_job(claims: Claims) -> None:
-    stands = await asyncio.gather(*(claims.claim("key", f"owner-{n}", f"job-{n}") for n in range(20)))
-    assert len({(claim.owner, claim.job_id) for claim in stands}) == 1
-    assert all(claim.recording is None for claim in stands)
+    found = await asyncio.gather(*(claims.claim("key", f"owner-{n}", f"job-{n}") for n in range(20)))
+    assert len({(claim.owner, claim.job_id) for claim in found}) == 1
+    assert all(claim.recording is None for claim in found)
 
 
 async def test_a_freed_key_goes_to_the_next_with_the_first_ones_job(claims: Claims) -> None:
@@ -160,27 +230,40 @@ async def test_a_freed_key_goes_to_the_next_with_the_first_ones_job(claims: Clai
     assert (await claims.claim("key", "third", "job-3")).owner == "second"
 
 
-async def test_a_lease_ends_by_itself_unless_it_is_renewed(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_LEASE", {"$add": ["$$NOW", 300]})
-    await claims.claim("key", "first", "job-1")
-    await claims.claim("other", "first", "job-9")
+async def test_a_lease_ends_by_itself_unless_it_is_renewed(
+    real_claims: ClaimStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claiming, "LEASE_MS", 300)
+    await real_claims.claim("key", "first", "job-1")
+    await real_claims.claim("other", "first", "job-9")
 
     async def taken_over() -> bool:
-        await claims.renew("other", "first")
-        return (await claims.claim("key", "second", "job-2")).owner == "second"
+        await real_claims.renew("other", "first")
+        return (await real_claims.claim("key", "second", "job-2")).owner == "second"
 
     await until(taken_over, "the end of the lease")
-    assert (await claims.claim("other", "second", "job-2")).owner == "first"
+    assert (await real_claims.claim("other", "second", "job-2")).owner == "first"
 
 
-async def test_a_settled_key_stays_so_and_is_kept_for_a_day(claims: Claims, client: Any) -> None:
+async def test_a_settled_key_stays_so(claims: Claims) -> None:
     await claims.claim("key", "first", "job-1")
     recording = Recording("$token", "00" * 32)
     await claims.settle("key", recording)
     await claims.renew("key", "first")
     claim = await claims.claim("key", "second", "job-2")
     assert (claim.owner, claim.job_id, claim.recording) == ("first", "job-1", recording)
-    kept = (await client.get_default_database()["idempotency_keys"].index_information())["kept"]
-    assert kept["expireAfterSeconds"] == 24 * 3600
-    document = await client.get_default_database()["idempotency_keys"].find_one({"_id": "key"})
+
+
+async def test_what_is_not_there_is_neither_renewed_nor_freed_nor_settled(claims: Claims) -> None:
+    for change in (claims.renew("key", "first"), claims.free("key", "first"), claims.settle("key", Recording("7", ""))):
+        await change
+    assert (await claims.claim("key", "second", "job-2")).owner == "second"
+
+
+async def test_a_key_is_kept_for_a_day(real_claims: ClaimStore, mongodb: MongoDB) -> None:
+    await real_claims.claim("key", "first", "job-1")
+    await real_claims.settle("key", Recording("$token", "00" * 32))
+    keys = mongodb.client.get_default_database()["idempotency_keys"]
+    assert (await keys.index_information())["kept"]["expireAfterSeconds"] == 24 * 3600
+    document = await keys.find_one({"_id": "key"})
     assert isinstance(document["created_at"], datetime)

@@ -3,40 +3,33 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
 
+from chassis.mongodb import FOR_REQUESTS, MongoDB
 from contracts.catalogue import Token, TokenBody
-from gateway import reference_store
-from gateway.catalogue_store import Catalogue, Tokens
-from gateway.reference_sweeper import Records
-from gateway.references import Record
-from gateway.references import Records as Writing
-from gateway.store import connected
+from gateway.catalogue.store import CatalogueStore, TokenStore
+from gateway.references.references import Record, Records
+from gateway.references.store import ReferenceStore
 from local_stack.stack import Stack
 from tests.support import references as in_memory
 
 BODY = TokenBody(token_name="Truth", actor_name="Jack", start_time=0, end_time=1)
 
 
-class Both(Records, Writing, Protocol):
-    """What the two who use the records ask of them."""
-
-
 @dataclass
 class World:
     """Records, and the catalogue that names them."""
 
-    records: Both
-    tokens: in_memory.Tokens | Tokens
+    records: Records
+    tokens: in_memory.Tokens | TokenStore
 
     async def naming(self, url: str | None) -> None:
         """Have one more token name this."""
         body = BODY.model_copy(update={"reference_audio_url": url})
-        if isinstance(self.tokens, Tokens):
+        if isinstance(self.tokens, TokenStore):
             await self.tokens.add(body)
         else:
             number = len(self.tokens.kept) + 1
@@ -52,10 +45,10 @@ async def world(request: pytest.FixtureRequest, stack: Stack) -> AsyncIterator[W
         return
     url = stack.settings["MONGODB_URL"]
     name = f"references_{uuid4().hex[:8]}"
-    client = connected(urlsplit(url)._replace(path=f"/{name}").geturl())
-    yield World(reference_store.ReferenceRecords(client), Tokens(Catalogue(client)))
-    await client.drop_database(name)
-    client.close()
+    mongodb = MongoDB(urlsplit(url)._replace(path=f"/{name}").geturl(), FOR_REQUESTS)
+    yield World(ReferenceStore(mongodb), TokenStore(CatalogueStore(mongodb)))
+    await mongodb.client.drop_database(name)
+    mongodb.close()
 
 
 async def by_key(world: World) -> dict[str, Record]:

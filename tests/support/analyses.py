@@ -4,11 +4,11 @@ import asyncio
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from analyzer_bridge.analyses import Analysis, AnalysisStatus, Outcome
+from analyzer_bridge.analysis import Analysis, AnalysisStatus, Outcome
 
 
 @dataclass
-class Kept:
+class StoredAnalysis:
     """One document of the collection."""
 
     analysis: Analysis
@@ -24,32 +24,35 @@ class Analyses:
     """The collection; every call lets others in between, and `writes` counts those that may change something."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, Kept] = {}
+        self.kept: dict[str, StoredAnalysis] = {}
         self.writes = 0
+
+    async def prepare(self) -> None:
+        """There are no indexes."""
 
     async def insert(self, analysis: Analysis) -> bool:
         """Keep a new analysis; False when the job has one."""
-        await self._turn(writes=True)
+        await self.turn(writes=True)
         if analysis.job_id in self.kept:
             return False
-        self.kept[analysis.job_id] = Kept(analysis)
+        self.kept[analysis.job_id] = StoredAnalysis(analysis)
         return True
 
     async def find(self, job_id: str) -> Analysis | None:
         """Return the job's analysis."""
-        await self._turn()
+        await self.turn()
         return self.of(job_id) if job_id in self.kept else None
 
     async def cached(self, cache_key: str) -> str | None:
         """Return the result of an earlier analysis under this key."""
-        await self._turn()
+        await self.turn()
         done = [kept.analysis for kept in self.kept.values() if kept.analysis.cache_key == cache_key]
         results = [one.outcome.result_json for one in done if one.outcome and one.outcome.result_json is not None]
         return results[0] if results else None
 
     async def describe(self, analysis: Analysis) -> None:
         """Say what an analysis is of."""
-        await self._turn(writes=True)
+        await self.turn(writes=True)
         kept = self.kept.get(analysis.job_id)
         if kept is not None and kept.status != AnalysisStatus.PURGED:
             kept.analysis = replace(
@@ -63,7 +66,7 @@ class Analyses:
 
     async def reschedule(self, analysis: Analysis, *, attempt: int, deadline: datetime | None) -> bool:
         """Set attempt and deadline, if nobody has meanwhile."""
-        await self._turn(writes=True)
+        await self.turn(writes=True)
         kept = self.kept.get(analysis.job_id)
         if kept is None or kept.analysis.outcome is not None or kept.analysis.deadline != analysis.deadline:
             return False
@@ -72,7 +75,7 @@ class Analyses:
 
     async def conclude(self, job_id: str, outcome: Outcome, *, announced: bool) -> Analysis | None:
         """Record the outcome of a pending analysis."""
-        await self._turn(writes=True)
+        await self.turn(writes=True)
         kept = self.kept.get(job_id)
         if kept is None or kept.analysis.outcome is not None:
             return None
@@ -81,19 +84,19 @@ class Analyses:
 
     async def overdue(self, now: datetime, limit: int) -> list[Analysis]:
         """Return what is due."""
-        await self._turn()
+        await self.turn()
         return [kept.analysis for kept in self.kept.values() if _is_due(kept, now)][:limit]
 
     async def announced(self, job_id: str) -> None:
         """Note that the outcome was published."""
-        await self._turn(writes=True)
+        await self.turn(writes=True)
         if self.kept[job_id].announced is False:
             self.kept[job_id].announced = True
 
     async def forget(self, job_id: str) -> None:
         """Leave a mark only."""
-        await self._turn(writes=True)
-        self.kept[job_id] = Kept(Analysis(job_id, "", outcome=Outcome(AnalysisStatus.PURGED, by="purge")))
+        await self.turn(writes=True)
+        self.kept[job_id] = StoredAnalysis(Analysis(job_id, "", outcome=Outcome(AnalysisStatus.PURGED, by="purge")))
 
     def of(self, job_id: str) -> Analysis:
         """What is kept of a job now."""
@@ -106,11 +109,11 @@ class Analyses:
         kept.analysis = replace(kept.analysis, deadline=datetime.now(UTC) - timedelta(seconds=1))
         return kept.analysis
 
-    async def _turn(self, *, writes: bool = False) -> None:
+    async def turn(self, *, writes: bool = False) -> None:
         await asyncio.sleep(0)
         self.writes += writes
 
 
-def _is_due(kept: Kept, now: datetime) -> bool:
+def _is_due(kept: StoredAnalysis, now: datetime) -> bool:
     deadline = kept.analysis.deadline
     return kept.announced is False or (kept.analysis.outcome is None and deadline is not None and deadline < now)

@@ -1,13 +1,13 @@
-"""The gateway's references in memory: records, tokens and the bucket, as the real ones behave, for unit tests."""
+"""The gateway's references in memory: records and tokens, as the real ones behave, for unit tests."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from contracts.catalogue import Script, Token
-from gateway.catalogue import ChangedError, Expected, Kept, TokenNotFoundError
-from gateway.references import Record
+from gateway.catalogue.rows import ChangedError, Expected, RevisedRow, TokenNotFoundError
+from gateway.references.references import Record
 
 Step = Callable[[], None]
 Change = Callable[[Record], Record]
@@ -84,27 +84,26 @@ class Records:
 
 
 class Tokens:
-    """The catalogue; `asked` counts the questions."""
+    """The catalogue; `asked` counts the questions, and `error` is what each of them raises."""
 
     def __init__(self, *tokens: Token, scripts: tuple[Script, ...] = (), step: Step = lambda: None) -> None:
-        self.kept = {token.id: Kept(token, 1) for token in tokens}
+        self.kept = {token.id: RevisedRow(token, 1) for token in tokens}
         self.scripts = list(scripts)
         self.asked = 0
+        self.error: Exception | None = None
         self._step = step
 
-    async def find(self, token_id: int) -> Kept[Token] | None:
+    async def find(self, token_id: int) -> RevisedRow[Token] | None:
         """Return the token."""
-        await asyncio.sleep(0)
-        self.asked += 1
+        await self._turn()
         return self.kept.get(token_id)
 
     async def scripts_of(self, token_id: int) -> list[Script]:
         """Return its scripts."""
-        await asyncio.sleep(0)
-        self.asked += 1
+        await self._turn()
         return [script for script in self.scripts if script.token_id == token_id]
 
-    async def set_reference(self, token_id: int, url: str, expected: Expected) -> Kept[Token]:
+    async def set_reference(self, token_id: int, url: str, expected: Expected) -> RevisedRow[Token]:
         """Make this the token's reference audio."""
         await asyncio.sleep(0)
         self._step()
@@ -121,35 +120,10 @@ class Tokens:
         """Have a token name this, as a PUT of the whole row does."""
         before = self.kept[token_id]
         row = before.row.model_copy(update={"reference_audio_url": url})
-        self.kept[token_id] = Kept(row, before.revision + 1)
+        self.kept[token_id] = RevisedRow(row, before.revision + 1)
 
-
-class Bucket:
-    """S3 in memory: all of an object or nothing."""
-
-    def __init__(self, step: Step = lambda: None) -> None:
-        self.objects: dict[str, bytes] = {}
-        self.types: dict[str, str] = {}
-        self.aborted: list[tuple[str, datetime]] = []
-        self._step = step
-
-    async def write(self, key: str, chunks: AsyncIterator[bytes], content_type: str) -> None:
-        """Store all of the chunks."""
-        content = b"".join([chunk async for chunk in chunks])
-        self._step()
-        self.objects[key] = content
-        self.types[key] = content_type
-        self._step()
-
-    async def remove_under(self, prefix: str) -> None:
-        """Delete all of these."""
+    async def _turn(self) -> None:
         await asyncio.sleep(0)
-        for key in [key for key in self.objects if key.startswith(prefix)]:
-            self._step()
-            del self.objects[key]
-        self._step()
-
-    async def abort_unfinished(self, prefix: str, moment: datetime) -> int:
-        """Note that this was asked."""
-        self.aborted.append((prefix, moment))
-        return 0
+        self.asked += 1
+        if self.error:
+            raise self.error

@@ -2,9 +2,12 @@
 
 import time
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import httpx
 
+from contracts.events import AnalysisRequested, AudioStored
+from tests.support.broker import Overheard
 from tests.support.sse import Block, listening
 
 LIMIT_SECONDS = 60.0
@@ -17,6 +20,8 @@ class Unanswered:
     job_id: str
     token_id: str
     heard: list[tuple[float, Block]] = field(default_factory=list)
+    overheard: Overheard = field(default_factory=Overheard)
+    """What services told one another meanwhile, where somebody listened to that."""
 
     async def listen(self, client: httpx.AsyncClient, url: str, until_seconds: float = LIMIT_SECONDS) -> None:
         """Listen to the end of the stream, or for so long."""
@@ -26,3 +31,17 @@ class Unanswered:
                 self.heard.append((time.monotonic() - began, block))
                 if time.monotonic() - began > until_seconds:
                     return
+
+
+def end_of_first_wait(overheard: Overheard, job_id: str, timeout_seconds: float) -> float:
+    """When, by the bridge's own word, the wait for the first answer ends; that it is long enough is made sure of.
+
+    A wait cannot be measured at the analysis server: it begins before the first request is on its way, and the server
+    notes the time once it has read all of it.
+    """
+    stored, requested = overheard.of(job_id, AudioStored)[0], overheard.of(job_id, AnalysisRequested)[0]
+    assert isinstance(requested, AnalysisRequested)
+    assert requested.data.attempt == 1
+    assert requested.data.deadline - stored.time >= timedelta(seconds=timeout_seconds)
+    # The bridge goes by what MongoDB keeps of it, which is whole milliseconds.
+    return int(requested.data.deadline.timestamp() * 1000) / 1000

@@ -1,20 +1,12 @@
-"""The four services, for tests that hold for all of them: name, modules, and settings to start with."""
+"""The four services, for tests that hold for all of them: name and settings to start with."""
 
 from dataclasses import dataclass
-from types import ModuleType
 
-import analyzer_bridge.__main__
-import analyzer_bridge.logs
 import analyzer_bridge.settings
-import gateway.__main__
-import gateway.logs
 import gateway.settings
-import notifier.__main__
-import notifier.logs
 import notifier.settings
-import uploader.__main__
-import uploader.logs
 import uploader.settings
+from chassis.settings import ServiceSettings
 
 S3 = {"S3_BUCKET_NAME": "sori", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hunter2-aws"}
 RABBITMQ = {"RABBITMQ_URL": "amqp://guest:hunter2-amqp@127.0.0.1:5672/"}
@@ -25,24 +17,16 @@ ANALYSIS = {"TARGET_SERVER_URL": "http://host/analyze", "WEBHOOK_URL": "http://h
 
 @dataclass(frozen=True)
 class Service:
-    """One service: its modules, and the least of settings that it needs."""
+    """One service: what it reads, and the least of settings that it needs."""
 
     name: str
-    main: ModuleType
-    settings: ModuleType
-    logs: ModuleType
+    settings: type[ServiceSettings]
     required: dict[str, str]
 
 
 SERVICES = (
-    Service("gateway", gateway.__main__, gateway.settings, gateway.logs, {**RABBITMQ, **MONGODB, **S3, **WEBHOOK}),
-    Service("uploader", uploader.__main__, uploader.settings, uploader.logs, {**RABBITMQ, **S3}),
-    Service(
-        "analyzer-bridge",
-        analyzer_bridge.__main__,
-        analyzer_bridge.settings,
-        analyzer_bridge.logs,
-        {**RABBITMQ, **MONGODB, **WEBHOOK, **ANALYSIS},
-    ),
-    Service("notifier", notifier.__main__, notifier.settings, notifier.logs, {**RABBITMQ, **MONGODB}),
+    Service("gateway", gateway.settings.Settings, {**RABBITMQ, **MONGODB, **S3, **WEBHOOK}),
+    Service("uploader", uploader.settings.Settings, {**RABBITMQ, **S3}),
+    Service("analyzer-bridge", analyzer_bridge.settings.Settings, {**RABBITMQ, **MONGODB, **WEBHOOK, **ANALYSIS}),
+    Service("notifier", notifier.settings.Settings, {**RABBITMQ, **MONGODB}),
 )

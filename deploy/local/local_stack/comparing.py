@@ -1,4 +1,4 @@
-"""Shows how a recording compares with the actor's: the scores, the words, both melodies, what is said about them."""
+"""Shows how a recording compares with the actor's: the scores, the words, both melodies and the summary."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -16,18 +16,18 @@ LINE_WIDTH = 30
 MOST_WORDS = 100
 VOICES = ("recording", "reference")
 TWICE = ("words", "phones")
-"""What the words of a comparison say too, so that it is not shown again."""
+"""Fields that the words of a comparison already show, so they are not shown again."""
 
 
 def split(result: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The part of a result that is a comparison, as far as it is what it should be; and the rest."""
+    """Splits a result into its comparison, as far as that is well formed, and the rest."""
     comparison = {name: result[name] for name, fits in _PARTS.items() if name in result and fits(result[name])}
     twice = TWICE if "word_analysis" in comparison else ()
     return comparison, {name: value for name, value in result.items() if name not in comparison and name not in twice}
 
 
 def render(comparison: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """The parts that there are, each with an empty line after it."""
+    """Yields the parts of a comparison that are present, each with an empty line after it."""
     for name, show in _SHOWN.items():
         if name in comparison:
             yield from show(comparison[name])

@@ -33,7 +33,7 @@ def load_credentials(home: Path) -> Credentials:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Writes a file that nobody but its owner can read at any moment; a reader sees the old text or the new."""
+    """Writes a file that only its owner can ever read, as one step: a reader sees the old text or the new."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from local_stack.ports import LOOPBACK, Ports
 from local_stack.settings import ROOT
 
 TEMPLATE = ROOT / "deploy" / "edge" / "nginx.conf"
-# One process, which neither changes its user when it is root nor leaves workers behind when it is killed.
+# A single process does not change its user when it is root, and leaves no workers behind when it is killed.
 PROCESS = "daemon off; master_process off;"
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-:\[\]]+|\*")
 
@@ -60,7 +60,7 @@ def servers(ports: Iterable[int]) -> str:
 
 
 def origins(cors_origins: str) -> str:
-    """Map lines that answer an origin with itself. Raises SettingError for what is no origin."""
+    """Lines for nginx's map that give each allowed origin itself. Raises SettingError for an invalid origin."""
     listed = [origin.strip() for origin in cors_origins.split(",") if origin.strip()]
     for origin in listed:
         if not ORIGIN.fullmatch(origin):

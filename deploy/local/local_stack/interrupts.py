@@ -1,4 +1,4 @@
-"""Turns Ctrl-C, SIGTERM and a closed terminal into one exception, once: the clean-up after it is not disturbed."""
+"""Turns the first Ctrl-C, SIGTERM or closed terminal into an exception; later ones do not disturb the clean-up."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """Somebody wants this command to end; no `except Exception` is to swallow it."""
+    """Somebody wants this command to end. It is a BaseException so that no `except Exception` swallows it."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -22,13 +22,13 @@ def catch() -> None:
 
 
 def ignore() -> None:
-    """From now on the signals do nothing: what is under way is the clean-up itself."""
+    """From now on the signals do nothing, because the clean-up is already under way."""
     for signum in SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
 
 
 def wait() -> None:
-    """Stays until one of the signals comes; returns then."""
+    """Returns when one of the signals comes."""
     try:
         threading.Event().wait()
     except Interrupted:

@@ -1,7 +1,7 @@
 """Becomes one part of the stack; the process manager runs `python -m local_stack.launch NAME` for each.
 
-It stands between the two so that secrets stay out of the process manager's configuration, and so that what a killed
-part has left running does not hold the port that its successor needs.
+It exists for two reasons. Secrets stay out of the process manager's configuration. And whatever a killed part has left
+running is ended first, because it may hold the port that the new process needs.
 """
 
 import json
@@ -19,7 +19,7 @@ OPEN_FILES = 65536  # enough for thousands of streams; some programs walk the wh
 
 
 def main() -> None:
-    """Runs the part named by the first argument in this process's place."""
+    """Replaces this process by the part that the first argument names."""
     home, name = Path(os.environ[processes.STACK]), sys.argv[1]
     spec = json.loads((home / "parts" / f"{name}.json").read_text(encoding="utf-8"))
     processes.kill(processes.of_part(home, name), signal.SIGKILL)

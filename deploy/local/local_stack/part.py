@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class NotReadyError(Exception):
-    """Not yet; the text says what is missing."""
+    """The part is not ready yet; the text says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Part:
 
 
 GROUPS = ("ports", "backends", "services")
-"""They stop one after another, the last first: the services before the back ends, the broker before epmd."""
+"""The groups start in this order and stop in reverse: the services before the back ends, the broker before epmd."""
 GROUP_OF = {"epmd": "ports", "rabbitmq": "backends", "mongod": "backends", "s3": "backends"}
 
 

@@ -17,8 +17,8 @@ from local_stack.ports import SERVICE_OFFSETS, Ports
 class Plan:
     """The stack whose data is in `home`.
 
-    `given` are settings by name (`RABBITMQ_URL`, `ANALYSIS_TIMEOUT`, …): they win over the stack's own and go to every
-    service, and a back end named there is used in place of a local one. Raises SettingError.
+    `given` are settings by name (`RABBITMQ_URL`, `ANALYSIS_TIMEOUT`, …). They override the stack's own settings and go
+    to every service. A back end that is named there is used instead of a local one. Raises SettingError.
     """
 
     home: Path

@@ -9,7 +9,7 @@ from local_stack.errors import PortsTakenError
 
 LOOPBACK = "127.0.0.1"
 SPAN = 50
-"""How many ports from its base on a stack keeps for itself: two bases this far apart never meet."""
+"""How many ports a stack reserves, starting at its base: stacks with bases this far apart never collide."""
 
 SERVICE_OFFSETS = {"gateway": 10, "uploader": 20, "analyzer-bridge": 30, "notifier": 40}
 
@@ -54,7 +54,7 @@ def refuse_taken(ports: Mapping[int, str]) -> None:
 
 def _free(port: int) -> bool:
     with socket.socket() as probe:
-        # As the parts themselves do: a port whose last connections are still closing counts as free.
+        # The parts set this option too: a port whose last connections are still closing counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))

@@ -13,10 +13,10 @@ from local_stack.ports import LOOPBACK, Ports
 
 SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the one in /usr/sbin switches to the user rabbitmq
 USER = "sori"
-# An address in place of a name: nothing to resolve. Two stacks do not meet, each has a port mapper of its own.
+# An address instead of a host name: nothing to resolve. Two stacks do not collide: each has its own port mapper.
 NODE = f"sori@{LOOPBACK}"
-# The broker puts its folder into shell commands unquoted. Every part runs in the stack's home, so this is the same
-# folder by a name that any shell takes.
+# The broker puts the name of its folder into shell commands unquoted. Every part runs in the stack's home, so this name
+# is the same folder, and safe in any shell.
 FOLDER = "/proc/self/cwd/rabbitmq"
 
 CONFIG = """\
@@ -74,7 +74,7 @@ def broker(home: Path, ports: Ports, credentials: Credentials, system: Mapping[s
         after_port=ports.epmd,
         files={
             folder / "rabbitmq.conf": config,
-            # None: the management page alone makes every stop take 7 s in place of 2.
+            # No plugins: the management page alone makes every stop take 7 s instead of 2.
             folder / "enabled_plugins": "[].\n",
             folder / ".erlang.cookie": credentials.erlang_cookie,
         },
@@ -97,13 +97,13 @@ def _broker_env(ports: Ports) -> dict[str, str]:
         "RABBITMQ_ENABLED_PLUGINS_FILE": f"{FOLDER}/enabled_plugins",
         "RABBITMQ_CONFIG_FILE": f"{FOLDER}/rabbitmq.conf",
         "RABBITMQ_ADVANCED_CONFIG_FILE": f"{FOLDER}/advanced.config",
-        "RABBITMQ_CONF_ENV_FILE": f"{FOLDER}/rabbitmq-env.conf",  # absent: the machine's own is not read
+        "RABBITMQ_CONF_ENV_FILE": f"{FOLDER}/rabbitmq-env.conf",  # does not exist: the machine's own is not read
         "RABBITMQ_GENERATED_CONFIG_DIR": f"{FOLDER}/generated",
-        # One scheduler that sleeps when it has nothing to do, in place of looking for work (erl, +S and +sbwt).
+        # One scheduler, which sleeps when it has nothing to do instead of busy-waiting (erl, +S and +sbwt).
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none"
         " -kernel inet_dist_use_interface {127,0,0,1}",
         "ERL_CRASH_DUMP": f"{FOLDER}/log/erl_crash.dump",
-        # Makes the start script become the Erlang machine, which stops cleanly on SIGTERM, in place of watching it.
+        # Makes the start script become the Erlang machine, which stops cleanly on SIGTERM, instead of watching over it.
         "RUNNING_UNDER_SYSTEMD": "true",
     }
 

@@ -14,17 +14,17 @@ from local_stack.supervision import Supervisor
 
 
 class Report(Protocol):
-    """Whom to tell what happens while a stack comes up."""
+    """Is told what happens while a stack comes up."""
 
     def ready(self, part: Part, seconds: float) -> None:
-        """Take note that a part is ready, and how long that took."""
+        """Report that a part is ready, and how many seconds that took."""
 
     def stopping(self) -> None:
-        """Take note that it will not come up, and that everything is being stopped again."""
+        """Report that the stack does not come up, and that everything is being stopped again."""
 
 
 class Silence:
-    """The report for those who want none."""
+    """A report that says nothing."""
 
     def ready(self, part: Part, seconds: float) -> None:
         """Do nothing."""
@@ -68,7 +68,7 @@ class Readiness:
                 report.ready(waits[future], future.result())
             for part in (part for future, part in waits.items() if future in pending):
                 self._refuse_crashing(part)
-                if self._seconds() > self._timeout:  # the first in their order: the others may be waiting for it
+                if self._seconds() > self._timeout:  # names the first: the others may be waiting for it
                     raise self._failure(part, f"is not ready after {self._timeout:.0f} s: {self._lacks[part.name]}")
 
     def _wait_for(self, part: Part) -> float:

@@ -27,7 +27,7 @@ def render_job(job: Mapping[str, Any]) -> RenderableType:
 
 
 def render_result(result: Mapping[str, Any]) -> RenderableType:
-    """A comparison first, if there is one; of the rest, single values as a table, lists as tables or drawn small."""
+    """A comparison first, if there is one; then single values as a table, and lists as tables or as small charts."""
     comparison, rest = comparing.split(result)
     single, blocks = Table.grid(padding=(0, 2)), list[RenderableType]()
     single.add_column(style="bold")
@@ -67,7 +67,7 @@ def _shown(value: Any) -> Text:
 def _series(values: list[float | None]) -> Text:
     known = [value for value in values if value is not None]
     text = Text(f"{min(known):g} … {max(known):g}, {len(values)} values", style="dim")
-    if values == sorted(known):  # the times of another series, say: nothing to see
+    if values == sorted(known):  # such as the times of another series: a chart would show nothing
         return text
     return Text(sparkline(values), style="cyan").append("\n").append(text)
 

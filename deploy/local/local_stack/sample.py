@@ -18,15 +18,16 @@ from local_stack.speech import Line, Voice
 
 CATALOGUE = ROOT / "deploy/local/sample-catalogue.json"
 ACTOR = Voice("en-us", words_per_minute=140, pitch=45)
-"""Who speaks the references; who sends recordings is another voice."""
+"""Speaks the references; the recordings that are sent have another voice."""
 
 Row = dict[str, Any]
 
 
 def load(sori: Sori, mongodb_url: str, home: Path) -> str:
-    """Return which token the sample recording is for: the sample's first, or none of the catalogue's.
+    """Load the sample into an empty catalogue; return the id of the token that the sample recording is for.
 
-    The sample goes into an empty catalogue alone, so that nobody's own rows are ever touched. Raises StackError.
+    That is the sample's first token, or DEFAULT_TOKEN if the catalogue has other rows: nobody's own rows are ever
+    touched. Raises StackError.
     """
     if not sori.tokens():
         _import(mongodb_url)
@@ -43,7 +44,7 @@ def load(sori: Sori, mongodb_url: str, home: Path) -> str:
 
 
 def recording(home: Path) -> Path:
-    """Make a recording of the first token in `home`, new each time: no result of it comes from a cache.
+    """Make a recording of the first token in `home`. It is new each time, so no result comes from a cache.
 
     Raises StackError when espeak-ng cannot make it.
     """

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: plain lines when it is none, colours and moving bars when it is one."""
+"""What a person sees: colours and moving bars on a terminal, plain lines elsewhere."""
 
 import sys
 from types import TracebackType

@@ -27,7 +27,7 @@ class Sori:
 
     url: str
     pause_seconds: float = 1
-    """Before a stream that broke off is taken up again; longer from time to time, three times as long at most."""
+    """The pause before a broken stream is opened again. It grows with each failure, to three times this at most."""
 
     def upload(self, name: str, recording: BinaryIO, token_id: str = DEFAULT_TOKEN) -> Job:
         """Sends an open file as it is read; the answer names the job. Raises SendFailedError."""
@@ -40,17 +40,17 @@ class Sori:
         return _body(answer)
 
     def follow(self, job_id: str) -> Iterator[Job]:
-        """Each state of the job as it comes; a stream that breaks off is taken up again.
+        """Yields each state of the job as it comes; a stream that breaks off is opened again.
 
         Ends after the terminal state, or when the job is held: then only an operator can move it on.
-        Raises SendFailedError when it cannot be.
+        Raises SendFailedError when the stream cannot be opened again.
         """
         last_id, broken = "", 0
         with self._client() as client:
             while broken <= MOST_RECONNECTS:
                 try:
                     for event in self._events(client, job_id, last_id):
-                        if not event.data:  # only sets the time to the next try
+                        if not event.data:  # the event only sets the reconnection time
                             continue
                         last_id, broken, job = event.id or last_id, 0, event.json()
                         yield job

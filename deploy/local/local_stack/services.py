@@ -1,4 +1,4 @@
-"""The four services and the analysis server: which settings each is given, and how one knows that it is ready."""
+"""The four services and the analysis server: the settings that each is given, and the check that it is ready."""
 
 import http.client
 import sys
@@ -19,12 +19,12 @@ SETTINGS = {
 
 
 def analysis_server_url(ports: Ports) -> str:
-    """Return what the local analysis server is called at."""
+    """Return the address at which the local analysis server is called."""
     return f"http://{LOOPBACK}:{ports.analysis_server}/analyze-voice"
 
 
 def analysis_server(ports: Ports, settings: Mapping[str, str], given: Mapping[str, str]) -> Part:
-    """Return the analysis server for those who have none."""
+    """Return the local analysis server, for a stack that is given no other."""
     return _program("analysis-server", "analysis-server", ports.analysis_server, settings, given)
 
 

@@ -30,8 +30,8 @@ class StackSettings(BaseModel):
 def given_settings(environ: Mapping[str, str], root: Path = ROOT) -> dict[str, str]:
     """The settings that a person gave: the environment over `.env` at the root. An empty value counts as absent.
 
-    Of the environment only Sori's own settings count, and what any program needs to get through a company's proxy;
-    the rest of it is nobody's business, and is kept in no file.
+    Of the environment only Sori's own settings count, and what any program needs to get through a company's proxy.
+    The rest of it is none of the stack's business, and is written to no file.
     """
     from_file = dotenv_values(root / ".env", interpolate=False, encoding="utf-8")
     from_environment = {name: environ.get(name) for name in (*known_names(), *NETWORK_NAMES)}

@@ -28,10 +28,10 @@ class Line(NamedTuple):
 
 
 def make(lines: Sequence[Line], seconds: float, voice: Voice, path: Path) -> Path:
-    """Write the lines, in silence of this length or longer if they need it; return the path.
+    """Write the lines into a WAV file of this length, or longer if they need it; return the path.
 
-    No two files are the same: the silence at the end has some bits at random in it, which nobody hears. Raises
-    StackError when espeak-ng cannot make it.
+    No two files are the same: the silence at the end contains some random bits, which nobody hears. Raises StackError
+    when espeak-ng cannot make it.
     """
     sound, rate = bytearray(), 0
     for line in lines:
@@ -48,12 +48,12 @@ def make(lines: Sequence[Line], seconds: float, voice: Voice, path: Path) -> Pat
 
 
 def _said(text: str, voice: Voice, draft: Path) -> tuple[bytes, int]:
-    """Return 16-bit mono samples, and how many there are in a second."""
+    """Return 16-bit mono samples, and their rate in Hz."""
     if not (program := shutil.which("espeak-ng")):
         raise StackError("espeak-ng is missing, which makes the sample recording. Install it with: make setup")
     options = ["-v", voice.name, "-s", str(voice.words_per_minute), "-p", str(voice.pitch)]
     try:
-        command = [program, *options, "-w", draft.name, text]  # it cuts long paths off
+        command = [program, *options, "-w", draft.name, text]  # a relative name: espeak-ng cuts off long paths
         subprocess.run(command, cwd=draft.parent, check=True, capture_output=True)  # noqa: S603  # the words are ours
     except subprocess.CalledProcessError as error:
         details = tuple(error.stderr.decode(errors="replace").splitlines())

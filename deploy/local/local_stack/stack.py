@@ -165,7 +165,7 @@ class Stack:
         self._record.unlink(missing_ok=True)
 
     def _end_processes(self) -> None:
-        """Ends what is still there, by its mark: after a process manager that was killed, that is every part."""
+        """Ends the processes that are left, found by their mark. After a killed process manager that is every part."""
         processes.end(self.home, {processes.SUPERVISOR}, STOP_SECONDS)
         for group in reversed(GROUPS):
             names = {part for part in processes.of_stack(self.home).values() if group_of(part) == group}

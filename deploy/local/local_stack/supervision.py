@@ -90,7 +90,7 @@ class Supervisor:
         self._run = home / "run"
 
     def start(self, parts: Iterable[Part], system: dict[str, str]) -> None:
-        """Starts it in the background, and with it all parts. Raises StackError with its own words."""
+        """Starts it in the background, and with it all parts. Raises StackError with its output."""
         self._run.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self._home / "logs").mkdir(exist_ok=True, mode=0o700)
         write_private(self._run / "supervisord.conf", configuration(parts))

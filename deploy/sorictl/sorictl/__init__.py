@@ -1,4 +1,4 @@
-"""The operator's command: dead letters, to be dealt with; the catalogue, to be taken in and out."""
+"""The operator's command: deals with dead letters, and imports and exports the catalogue."""
 
 SOURCE = "sorictl"
-"""What the events that this command publishes are from."""
+"""The source of the events that this command publishes."""

@@ -1,4 +1,4 @@
-"""The commands of `sorictl catalogue`: what a person asks for, and what is said back."""
+"""The commands of `sorictl catalogue`: their options, and what they print."""
 
 import os
 import sys
@@ -67,7 +67,7 @@ def export_file(
 
 
 class _Counted:
-    """Rows as they pass by."""
+    """Counts rows as they pass."""
 
     def __init__(self, tables: Mapping[str, Iterable[Mapping[str, Any]]], show_done: Callable[[int], None]) -> None:
         self.done = 0

@@ -1,4 +1,4 @@
-"""The commands of `sorictl`: what a person asks for, and what is said back."""
+"""The commands of `sorictl`: their options, and what they print."""
 
 import asyncio
 import logging
@@ -77,7 +77,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON obj
 
 def main() -> None:
     """Run one command; a sentence and the exit status say what failed."""
-    logging.disable()  # what happened is said once, in a sentence
+    logging.disable()  # a failure is reported once, as a sentence
     try:
         app(prog_name="sorictl")
     except SorictlError as error:
@@ -248,7 +248,7 @@ def _done(
     letters: Sequence[DeadLetter],
     act: Callable[[DeadLetters, Sequence[DeadLetter], Callable[[], None]], Awaitable[None]],
 ) -> None:
-    """Do it, and say how many were done however it ends."""
+    """Run the action, and say how many were done, however it ends."""
     count = 0
     try:
         with progress(did, len(letters)) as show_done:

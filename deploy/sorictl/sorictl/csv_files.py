@@ -19,7 +19,7 @@ _PLAIN = re.compile(r"[^\s\",{}\\]+(?: [^\s\",{}\\]+)*")
 
 
 class _NoArrayError(ValueError):
-    """A text is no array of texts."""
+    """The text is not an array of texts."""
 
 
 def read(text: str) -> Source:
@@ -38,14 +38,14 @@ def read(text: str) -> Source:
 
 
 def write(table: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Give the text row by row, the header first."""
+    """Yield the text row by row, the header first."""
     yield _line(COLUMNS[table])
     for row in rows:
         yield _line(_text(row[column]) for column in COLUMNS[table])
 
 
 def parse_array(text: str) -> list[str]:
-    """Read an array of texts; ValueError when it is none, or has NULL in it."""
+    """Read an array of texts; ValueError when it is not one, or contains NULL."""
     if not _ARRAY.fullmatch(text):
         raise _NoArrayError('an array is written {a,"b c"}')
     return [_element(match[0].strip()) for match in _ELEMENTS.finditer(text[1:-1])]

@@ -1,4 +1,4 @@
-"""What is done with dead letters: they are found, put back into their queues, or thrown away."""
+"""Finds dead letters, puts them back into their queues, or throws them away."""
 
 import asyncio
 from collections import Counter
@@ -13,11 +13,11 @@ from sorictl.letter import DeadLetter, Message, read, replay_headers, resumed
 
 LOOKS = 5
 LOOK_AGAIN_SECONDS = 0.4
-"""How often, and after how long, what is not there is looked for again: somebody else may just be looking at it."""
+"""How often, and how far apart, a missing letter is looked for: another command may have taken it to look at it."""
 
 
 class Taken(Protocol):
-    """A message that nobody else has now; it goes back to where it lay unless it is removed."""
+    """A message that was taken, so nobody else has it now; unless it is removed, it goes back to the dead letters."""
 
     @property
     def message(self) -> Message:
@@ -28,10 +28,10 @@ class Taken(Protocol):
 
 
 class Broker(Protocol):
-    """Where dead letters lie."""
+    """What is needed of the broker that keeps the dead letters."""
 
     def waiting(self, queue: topology.Queue) -> AbstractAsyncContextManager[AsyncIterator[Taken]]:
-        """Give the queue's dead letters one after another; at the end, those not removed are given back."""
+        """Yield the queue's dead letters one after another; at the end, those not removed are given back."""
 
     async def put_back(self, queue: topology.Queue, message: Message, headers: Mapping[str, Any]) -> None:
         """Return once the message lies safely in its queue, with these headers."""
@@ -47,7 +47,7 @@ class DeadLetters:
         self._broker = broker
 
     async def find(self, filters: Filters, limit: int, found: Callable[[DeadLetter, Message], None]) -> bool:
-        """Hand the first `limit` that match to `found`, queue by queue, in order; tell whether there are more."""
+        """Call `found` with the first `limit` that match, queue by queue, in order; tell whether there are more."""
         count = 0
         for queue in filters.queues:
             async with self._broker.waiting(queue) as waiting:
@@ -62,9 +62,9 @@ class DeadLetters:
         return False
 
     async def replay(self, letters: Sequence[DeadLetter], done: Callable[[], None]) -> None:
-        """Put these back into their queues, in order, and let their jobs go; `done` is called after each.
+        """Put these back into their queues, in order, and resume their jobs; `done` is called after each.
 
-        A crash in between replays one twice, and loses none: it is removed last.
+        A crash in between may replay a letter twice, but loses none: a letter is removed last.
         """
         await self._each(letters, self._put_back, done)
 
@@ -86,7 +86,7 @@ class DeadLetters:
         done: Callable[[], None],
     ) -> None:
         for queue in topology.QUEUES:
-            # Counted, not just named: what a replay sends back at once is another dead letter, and stays.
+            # A count, not a set: a message that fails again at once after its replay is another dead letter, and stays.
             left = Counter(letter for letter in letters if letter.queue == queue.name)
             for look in range(LOOKS):
                 if not left:
@@ -110,7 +110,7 @@ class DeadLetters:
                 await act(queue, taken)
                 done()
                 left[letter] -= 1
-                left += Counter()  # forgets those of which none is left
+                left += Counter()  # drops the entries that have reached 0
                 if not left:
                     return
 

@@ -3,9 +3,9 @@
 SorictlError (1)
 ├── SettingError (2)        RABBITMQ_URL or MONGODB_URL is missing or wrong
 ├── NobodyToAskError (2)    a confirmation is needed, and there is no terminal
-├── NothingMatchesError     no dead letter is what was asked for
+├── NothingMatchesError     no dead letter matches what was asked for
 ├── DeclinedError           the answer to a confirmation was no
-├── IncompleteError         some of what was to be done was not
+├── IncompleteError         only part of the work was done
 ├── BrokerError             RabbitMQ is away, refuses, or is not Sori's
 ├── DatabaseError           MongoDB is away or refuses
 ├── FileError               a file cannot be read or written
@@ -33,7 +33,7 @@ class NobodyToAskError(SorictlError):
 
 
 class NothingMatchesError(SorictlError):
-    """No dead letter is what was asked for."""
+    """No dead letter matches what was asked for."""
 
 
 class DeclinedError(SorictlError):
@@ -41,7 +41,7 @@ class DeclinedError(SorictlError):
 
 
 class IncompleteError(SorictlError):
-    """Some of what was to be done was not; nothing is lost."""
+    """Only part of the work was done; nothing is lost."""
 
 
 class BrokerError(SorictlError):
@@ -57,7 +57,7 @@ class FileError(SorictlError):
 
 
 class RefusedError(SorictlError):
-    """A file has rows that cannot be imported; nothing of it was."""
+    """A file has rows that cannot be imported; none of its rows was."""
 
 
 class InterruptedByUserError(SorictlError):

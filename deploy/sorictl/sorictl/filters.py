@@ -1,4 +1,4 @@
-"""Which dead letters are meant: by id, queue, job, reason and age."""
+"""Selects dead letters by id, queue, job, reason and age."""
 
 import re
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 @dataclass(frozen=True)
 class Filters:
-    """All that is given must fit; what is absent fits everything."""
+    """A letter must match every filter that is given; an absent filter matches everything."""
 
     queues: tuple[topology.Queue, ...] = topology.QUEUES
     ids: frozenset[str] = frozenset()
@@ -25,7 +25,7 @@ class Filters:
     set_aside_after: datetime | None = None
 
     def match(self, letter: DeadLetter) -> bool:
-        """Tell whether this one is meant; one of unknown age is neither older nor newer than anything."""
+        """Tell whether a letter matches; one of unknown age is neither older nor newer than anything."""
         return (
             (not self.ids or letter.id in self.ids or letter.event_id in self.ids)
             and (self.job is None or letter.job_id == self.job)

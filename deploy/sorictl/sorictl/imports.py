@@ -1,4 +1,4 @@
-"""What becomes of a file's rows beside those that the catalogue has: what is new, what changes, what is in the way."""
+"""Compares a file's rows with the catalogue: which are new, which change something, which are in conflict."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
@@ -12,21 +12,22 @@ Document = dict[str, Any]
 Value = TypeVar("Value", Actor, Script)
 
 UNTOLD = ("view_count", "reference_audio_url")
-"""What a token keeps when its file has no such field: listeners and the API make them, not who writes the catalogue."""
+"""Fields that a token keeps when the file lacks them: they come from listeners and the API, not from the authors of
+the catalogue."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What the catalogue has of all that the file's rows have to do with."""
+class PresentRows:
+    """The rows of the catalogue that the file's rows replace, refer to or may conflict with."""
 
     documents: Mapping[str, Mapping[int, Document]]
-    """By table and id: those with an id that is in the file."""
+    """By table and id: the documents whose id is in the file."""
     tokens: Set[int]
-    """Which there are of the tokens that scripts of the file belong to."""
+    """The existing ones among the tokens that scripts of the file belong to."""
     scripts: Mapping[int, int]
     """Every script of those tokens, with its token."""
     names: Mapping[str, int]
-    """Who has the names that actors of the file have, by the name as it is compared."""
+    """By folded name: the ids of the actors who have the name of an actor in the file."""
 
 
 @dataclass
@@ -37,11 +38,11 @@ class Changes:
     changed: dict[str, list[Document]] = field(default_factory=lambda: {table: [] for table in TABLES})
     same: Counter[str] = field(default_factory=Counter)
     touched: set[int] = field(default_factory=set)
-    """Tokens that are not written but whose scripts are: a change of theirs too, as when the API makes it."""
+    """Tokens that are not written but whose scripts are. This counts as a change of the token, as in the API."""
 
 
-def changes(file: File, kept: Kept) -> Changes:
-    """Work out what the rows of a file change; what is in their way is then among the file's problems."""
+def changes(file: File, kept: PresentRows) -> Changes:
+    """Work out what the rows of a file change; conflicts are added to the file's problems."""
     _check_names(file, kept)
     _check_scripts(file, kept)
     found = Changes()
@@ -64,21 +65,21 @@ def _add(found: Changes, table: str, row: Row, before: Document | None) -> None:
         found.changed[table].append({**after, "revision": before["revision"] + 1})
 
 
-def _touch(found: Changes, kept: Kept) -> None:
+def _touch(found: Changes, kept: PresentRows) -> None:
     after = found.new["scripts"] + found.changed["scripts"]
     before = [kept.documents["scripts"][script["_id"]] for script in found.changed["scripts"]]
     written = {token["_id"] for token in found.new["tokens"] + found.changed["tokens"]}
     found.touched = {script["token_id"] for script in before + after} - written
 
 
-def _check_names(file: File, kept: Kept) -> None:
+def _check_names(file: File, kept: PresentRows) -> None:
     for row, value in _values(file, "actors", Actor):
         owner = kept.names.get(folded(value.name))
         if owner is not None and not file.names("actors", owner):
             file.refuse(row, "name", f"actor {owner} of the catalogue is called so")
 
 
-def _check_scripts(file: File, kept: Kept) -> None:
+def _check_scripts(file: File, kept: PresentRows) -> None:
     in_file = {row.id for row in file.rows["scripts"]}
     counts = Counter(token for script, token in kept.scripts.items() if script not in in_file)
     for row, value in _values(file, "scripts", Script):

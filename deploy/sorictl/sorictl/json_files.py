@@ -12,15 +12,15 @@ import json_source_map
 from sorictl.rows import TABLES, Problem, Source
 
 _LONG_NUMBER = re.compile(r"[0-9]{20,}")
-"""More digits than any field takes; Python refuses to read integers of thousands."""
+"""More digits than any field takes; Python refuses to read integers of thousands of digits."""
 
 
 class _Repeating(dict[str, Any]):
-    """An object in which a name stands twice; which of the values is meant, nobody knows."""
+    """An object in which a name stands twice, so nobody knows which of the values is meant."""
 
 
 def read(text: str) -> Source:
-    """Read a file's text; what is wrong with it as JSON is among the problems."""
+    """Read a file's text; errors in its JSON are among the problems."""
     try:
         document = json.loads(text, object_pairs_hook=_object, parse_int=_integer)
     except json.JSONDecodeError as error:
@@ -31,7 +31,7 @@ def read(text: str) -> Source:
 
 
 def write(tables: Mapping[str, Iterable[Mapping[str, Any]]]) -> Iterator[str]:
-    """Give the text piece by piece, one row a line; what a row has no value for is absent, as in the API's answers."""
+    """Yield the text piece by piece, one row per line; fields without a value are absent, as in the API's answers."""
     separator = "{"
     for table, rows in tables.items():
         yield f"{separator}\n{json.dumps(table)}: ["
@@ -70,7 +70,7 @@ def _source(document: Any, lines: "_Lines") -> Source:
 
 
 class _Lines:
-    """Where each value stands; worked out only when something is wrong, for it takes longer than all the rest."""
+    """The line of each value; worked out only when something is wrong, because it takes longer than all the rest."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -94,7 +94,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> float:
-    """Return an integer; infinity for a long one: that, like NaN, is refused where the field is, with its line."""
+    """Return an integer, or infinity for a long one: like NaN, that is refused with its field, which has a line."""
     return math.inf if _LONG_NUMBER.search(digits) else int(digits)
 
 

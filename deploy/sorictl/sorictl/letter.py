@@ -15,7 +15,7 @@ from sorictl import SOURCE
 LONGEST_REASON = 500
 REASON_UNKNOWN = "no reason given"
 KILLED = f"delivered {topology.CRASHES_BEFORE_DEAD_LETTER} times without an outcome"
-"""The broker's own reason: a subscriber that takes the message on dies, or never answers."""
+"""The reason when the broker sets a message aside by itself: each consumer that took it died, or never answered."""
 
 _BROKER_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 _RETRY_QUEUES = frozenset(delay.name for delay in topology.RETRY_DELAYS)
@@ -75,10 +75,10 @@ def read(queue: topology.Queue, message: Message) -> DeadLetter:
 
 
 def replay_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the headers that a message goes back with: it begins anew, and says how often it did.
+    """Return the headers of a replayed message: its attempts start again at 1, and its replays are counted.
 
-    What the broker noted of its deaths stays behind: with it, the broker would take the next retry for a message
-    that goes round in circles, and drop it.
+    The broker's notes about its deaths are removed. With them, the broker would take the next retry for a message that
+    goes round in circles, and drop it.
     """
     kept = {name: value for name, value in headers.items() if not name.lower().startswith(_BROKER_HEADERS)}
     replays = _count(headers.get(topology.REPLAYS_HEADER), 0) + 1
@@ -86,7 +86,7 @@ def replay_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resumed(queue: topology.Queue, message: Message) -> JobResumed | None:
-    """Return what lets the job go that this message holds; None when the message does not say which job that is."""
+    """Return the event that resumes the job that this message holds; None when the message names no job."""
     about = events.envelope(message.body)
     if about is None:
         return None
@@ -97,9 +97,9 @@ def resumed(queue: topology.Queue, message: Message) -> JobResumed | None:
 
 
 def _death(headers: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What the broker noted when it set the message aside by itself; None when a service did.
+    """Return the broker's `x-death` note when it set the message aside by itself; None when a service did.
 
-    A message that has waited for a retry carries notes too: of those queues.
+    Notes of retry queues are skipped: every message that has waited for a retry has them.
     """
     notes = headers.get("x-death")
     if not isinstance(notes, list):

@@ -14,13 +14,13 @@ from pymongo.read_concern import ReadConcern
 
 from contracts.catalogue import LARGEST_COUNTED_ID, Actor, Script, folded
 from sorictl.errors import DatabaseError
-from sorictl.imports import Changes, Document, Kept, changes
+from sorictl.imports import Changes, Document, PresentRows, changes
 from sorictl.rows import COLUMNS, TABLES, File
 
 SELECT_MS = 10_000
 """How long a primary is looked for."""
 BATCH = 500
-"""Rows of one write: what a progress bar moves by."""
+"""Rows per write; the progress bar moves by this many."""
 _NOT_LET_IN = {13, 18}
 _NO_TRANSACTIONS = 20
 _TOO_LARGE = {257, 388}
@@ -36,12 +36,12 @@ class Database:
         self._database = client.get_default_database("sori")
 
     def count(self, tables: Sequence[str]) -> int:
-        """Return how many rows there are, more or less."""
+        """Return roughly how many rows there are."""
         return sum(self._database[table].estimated_document_count() for table in tables)
 
     @contextmanager
     def tables(self, names: Sequence[str]) -> Iterator[dict[str, Iterator[Mapping[str, Any]]]]:
-        """Give the rows of these tables by id, all as they were at one moment."""
+        """Yield the rows of these tables in order of their ids, all as they were at one moment."""
         with self._client.start_session(snapshot=True) as session:
             yield {name: self._rows(name, session) for name in names}
 
@@ -54,7 +54,7 @@ class Database:
 
             def work(session: ClientSession) -> Changes:
                 heed_stop()
-                file.problems = list(problems)  # a transaction that met another one begins anew
+                file.problems = list(problems)  # a transaction that conflicts with another one runs this again
                 found = changes(file, self._kept(file, session))
                 heed_stop()
                 if not file.problems and not dry_run:
@@ -71,7 +71,7 @@ class Database:
         for kept in self._database[table].find({}, session=session).sort("_id"):
             yield {name: kept.get("_id" if name == "id" else name) for name in COLUMNS[table]}
 
-    def _kept(self, file: File, session: ClientSession) -> Kept:
+    def _kept(self, file: File, session: ClientSession) -> PresentRows:
         def found(table: str, query: Document, *fields: str) -> dict[int, Document]:
             cursor = self._database[table].find(query, fields or None, session=session)
             return {kept["_id"]: kept for kept in cursor}
@@ -81,7 +81,7 @@ class Database:
         names = [folded(row.value.name) for row in file.rows["actors"] if isinstance(row.value, Actor)]
         scripts = found("scripts", {"token_id": {"$in": list(tokens)}}, "token_id")
         named = found("actors", {"name_key": {"$in": names}}, "name_key")
-        return Kept(
+        return PresentRows(
             documents,
             tokens=found("tokens", {"_id": {"$in": list(tokens)}}, "_id").keys(),
             scripts={script: kept["token_id"] for script, kept in scripts.items()},
@@ -89,7 +89,7 @@ class Database:
         )
 
     def _written(self, found: Changes, session: ClientSession) -> Iterator[int]:
-        """Write batch by batch; how many rows are written by then."""
+        """Write batch by batch; yield how many rows are written so far."""
         self._free_names(found.changed["actors"], session)
         done = 0
         for table in TABLES:
@@ -107,7 +107,7 @@ class Database:
                 self._database["counters"].update_one({"_id": table}, highest, upsert=True, session=session)
 
     def _free_names(self, actors: Sequence[Document], session: ClientSession) -> None:
-        """Give these actors names that nobody can have: two of them may be about to take each other's."""
+        """Give these actors temporary name keys that nobody can have: two of them may be about to swap their names."""
         own = {"$concat": ["\0", {"$toString": "$_id"}]}
         query = {"_id": {"$in": [actor["_id"] for actor in actors]}}
         self._database["actors"].update_many(query, [{"$set": {"name_key": own}}], session=session)
@@ -115,10 +115,10 @@ class Database:
 
 @contextmanager
 def _stopped_at_set_times() -> Iterator[Callable[[], None]]:
-    """Give what raises KeyboardInterrupt if Ctrl-C or SIGTERM came; in the block nothing else does.
+    """Yield a function that raises KeyboardInterrupt if Ctrl-C or SIGTERM came; in the block nothing else raises it.
 
-    In the driver it might leave a lock held, and in a commit it would be open whether all or nothing is there. A
-    process that just dies leaves its transaction to MongoDB, which ends it a minute after it began.
+    Raised inside the driver it might leave a lock held. Raised during a commit it would leave open whether everything
+    or nothing was written. If the process just dies, MongoDB ends its transaction a minute after it began.
     """
     told = threading.Event()
     before = {number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -136,7 +136,7 @@ def _stopped_at_set_times() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def connected(url: str) -> Iterator[Database]:
-    """Give the database that this address names; DatabaseError says in a sentence what is wrong with it."""
+    """Yield the database at this address; DatabaseError says in a sentence what is wrong with it."""
     place = urlsplit(url).netloc.rpartition("@")[2]
     try:
         with MongoClient[Document](url, serverSelectionTimeoutMS=SELECT_MS, appname="sorictl") as client:

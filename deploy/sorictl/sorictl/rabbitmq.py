@@ -1,13 +1,11 @@
-"""RabbitMQ: the dead letters taken without losing them, and publishing with confirmation."""
+"""RabbitMQ: takes dead letters without losing them, and publishes with confirmation."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import aio_pika
-from aio_pika import DeliveryMode
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import (
     AMQPError,
@@ -20,18 +18,20 @@ from aio_pika.exceptions import (
     ProbableAuthenticationError,
 )
 
+from chassis.rabbitmq import messages
 from contracts import topology
-from contracts.events import CONTENT_TYPE, Event
+from contracts.events import Event
 from sorictl.errors import BrokerError
 from sorictl.letter import Message
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
 LETTERS_A_CHANNEL = 30
-"""With 32 commands to a queue under way (`quorum_commands_soft_limit`), a channel of RabbitMQ keeps further ones back
-and sends them in any order later. One that never takes more than this never gets there, however slow the queue is."""
+"""When 32 commands to a queue are pending (`quorum_commands_soft_limit`), a channel of RabbitMQ holds further ones back
+and later sends them in any order. A channel that takes at most this many never reaches the limit, however slow the
+queue is."""
 MOST_CHANNELS = 1000
-"""RabbitMQ allows a connection 2,047. What the last one takes beyond its share may come to lie in another order."""
+"""RabbitMQ allows 2,047 per connection. What the last channel takes beyond its share may come back in another order."""
 
 
 class TakenMessage:
@@ -51,7 +51,7 @@ class TakenMessage:
 
 
 class Lot:
-    """What one channel took."""
+    """The messages that one channel took."""
 
     def __init__(self, channel: AbstractChannel) -> None:
         self._channel = channel
@@ -65,7 +65,7 @@ class Lot:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing of it is left to be given back."""
+        """Whether nothing is left to give back."""
         return not self._held
 
     async def take(self, name: str) -> TakenMessage | None:
@@ -79,11 +79,11 @@ class Lot:
         return TakenMessage(incoming, self._held)
 
     async def give_back(self, name: str) -> None:
-        """Give back, in order, what was not removed; it lies before what is given back after this returns."""
+        """Give back, in order, what was not removed; what is given back after this returns goes behind it."""
         underlay = await self._channel.get_underlay_channel()
         for tag in sorted(self._held):
             await underlay.basic_nack(tag, requeue=True)
-        # Asks the queue itself, after all of them: its answer says that it has them.
+        # The queue itself answers this, after all of the above: its answer proves that it has the messages back.
         await underlay.queue_declare(name, passive=True, timeout=ANSWER_SECONDS)
         await self.close()
 
@@ -123,17 +123,14 @@ class RabbitMQ:
         await self._publish(
             "",
             queue.name,
-            message.body,
-            message_id=message.message_id,
-            content_type=message.content_type,
-            headers=dict(headers),
+            messages.message(
+                message.body, message_id=message.message_id, content_type=message.content_type, headers=headers
+            ),
         )
 
     async def publish(self, event: Event) -> None:
         """Return once the event lies safely in every queue bound to its type; BrokerError when it does not."""
-        await self._publish(
-            topology.EVENTS_EXCHANGE, event.type, event.encode(), message_id=event.id, content_type=CONTENT_TYPE
-        )
+        await self._publish(topology.EVENTS_EXCHANGE, event.type, messages.event_message(event))
 
     async def _taken(self, name: str, lots: list[Lot]) -> AsyncIterator[TakenMessage]:
         while True:
@@ -152,10 +149,7 @@ class RabbitMQ:
         if not lots or (lots[-1].full and len(lots) < MOST_CHANNELS):
             lots.append(Lot(await self._connection.channel(publisher_confirms=False)))
 
-    async def _publish(self, exchange_name: str, routing_key: str, body: bytes, **properties: Any) -> None:
-        message = aio_pika.Message(
-            body, delivery_mode=DeliveryMode.PERSISTENT, timestamp=datetime.now(UTC), **properties
-        )
+    async def _publish(self, exchange_name: str, routing_key: str, message: aio_pika.Message) -> None:
         exchange = await self._publishing.get_exchange(exchange_name, ensure=False)
         try:
             await exchange.publish(message, routing_key, mandatory=True, timeout=ANSWER_SECONDS)
@@ -199,7 +193,7 @@ async def _connect(url: str, place: str) -> AbstractConnection:
 
 
 async def _require_sori(channel: AbstractChannel, place: str) -> None:
-    """Elsewhere there are no dead letters either, but that is not what was asked."""
+    """Refuse a virtual host without Sori: it has no dead letters either, but that is not what was asked."""
     try:
         await channel.get_exchange(topology.EVENTS_EXCHANGE)
     except ChannelNotFoundEntity:

@@ -69,7 +69,7 @@ def whole(letter: DeadLetter, message: Message, *, full: bool) -> RenderableType
 
 
 def whole_json(letter: DeadLetter, message: Message, *, full: bool) -> str:
-    """The same as one JSON object; `body` is the text of what is no JSON."""
+    """The same as one JSON object; a body that is not JSON is in `body`, as text, and JSON is in `event`."""
     body = without_secrets(_decoded(message.body))
     shown = body if full else shortened(body)
     facts = {**without_secrets(letter.model_dump(mode="json")), "content_type": message.content_type}
@@ -157,7 +157,7 @@ def _decoded(body: bytes) -> Any:
 
 
 def _line(value: Any) -> str:
-    """JSON in which what a terminal would act on is escaped, as JSON itself asks for the lower control codes only."""
+    """JSON with the high control codes escaped too: a terminal acts on them, but JSON escapes only the low ones."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return _HIGH_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 

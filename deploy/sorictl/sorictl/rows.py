@@ -1,4 +1,4 @@
-"""The rows of a catalogue file, each with where it stands, and the checks that need the file alone."""
+"""The rows of a catalogue file, each with its line, and the checks that need only the file."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from contracts.catalogue import Actor, Script, Token, folded
 
 TABLES: Mapping[str, type[Token | Script | Actor]] = {"actors": Actor, "tokens": Token, "scripts": Script}
-"""By the names that PostgreSQL and MongoDB have for them; what a row needs comes before it."""
+"""By their names in PostgreSQL and MongoDB; a table comes after those that its rows refer to."""
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "actors": ("id", "name", "aliases"),
     "tokens": (
@@ -21,7 +21,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 """In the order in which they are written."""
 LARGEST_VIEWS = 2**53 - 1
-"""What a browser reads exactly; MongoDB counts on from there."""
+"""The largest integer that a browser reads exactly; MongoDB goes on counting from the imported number."""
 
 
 @dataclass(frozen=True, order=True)
@@ -34,21 +34,21 @@ class Problem:
 
 @dataclass(frozen=True)
 class Source:
-    """What a file says, before anybody has asked whether it is right."""
+    """The content of a file before it is validated."""
 
     rows: Mapping[str, list[Any]]
-    """By table: each row as a dictionary, if the file is right."""
+    """By table: the rows, each a dictionary if the file is valid."""
     line: Callable[[str, int, str | None], int]
     """The line of a table's nth row, or of one field of it."""
     strict: bool
-    """Whether values have types of their own, or are text as in CSV."""
+    """Whether values have types of their own; in CSV all are text."""
     problems: list[Problem] = field(default_factory=list)
-    """What keeps some of it from being read at all."""
+    """What kept parts of the file from being read at all."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row that is right by itself."""
+    """A row that is valid by itself."""
 
     table: str
     number: int
@@ -65,7 +65,7 @@ class Row:
 
 
 class File:
-    """The rows of a file that are right, and the problems that it has."""
+    """The valid rows of a file, and the problems of the others."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -78,7 +78,7 @@ class File:
         return sum(map(len, self.rows.values()))
 
     def names(self, table: str, row_id: int) -> bool:
-        """Tell whether the file has such a row, right or wrong."""
+        """Tell whether the file has such a row, valid or not."""
         return str(row_id) in self._named[table]
 
     def line(self, row: Row, name: str | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What every command says to a person: where it goes, how far it has come, how it ends."""
+"""What all commands share on the terminal: the consoles, the progress bar and the exit statuses."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ err = Console(stderr=True, highlight=False)
 
 @contextmanager
 def progress(did: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar at a terminal, nothing elsewhere; what is given is called with how much is done."""
+    """Show a bar on a terminal, nothing elsewhere; call the yielded function with the number that is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal) as bars:
         task = bars.add_task(did, total=total)

@@ -2,9 +2,10 @@
 
 from typing import TypeVar
 
-from pydantic import AmqpDsn, MongoDsn, ValidationError
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from chassis.settings import MongoDBSettings, RabbitMQSettings
 from sorictl.errors import SettingError
 
 Wanted = TypeVar("Wanted", bound="Settings")
@@ -16,16 +17,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore")
 
 
-class BrokerSettings(Settings):
+class BrokerSettings(RabbitMQSettings, Settings):
     """What the commands need that deal with messages."""
 
-    rabbitmq_url: AmqpDsn
 
-
-class DatabaseSettings(Settings):
+class DatabaseSettings(MongoDBSettings, Settings):
     """What the commands need that deal with the catalogue."""
-
-    mongodb_url: MongoDsn
 
 
 def read_settings(wanted: type[Wanted]) -> Wanted:

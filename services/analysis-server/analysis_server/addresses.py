@@ -1,4 +1,4 @@
-"""Which addresses name an object of the one bucket that this server reads; nothing else is ever asked for."""
+"""Parses the addresses of stored objects; only objects of the one bucket that this server reads are accepted."""
 
 import re
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -11,15 +11,15 @@ _AWS_HOST = re.compile(
 
 
 class AddressError(Exception):
-    """What was given is no address of a stored object."""
+    """The given text is not the address of a stored object."""
 
 
 class OtherBucketError(Exception):
-    """The address names something outside of the bucket that this server was set up for."""
+    """The address names an object outside the bucket that this server is configured for."""
 
 
 class Addresses:
-    """The bucket, and where it is: at AWS, or at an S3 server of one's own."""
+    """Recognises the addresses of one bucket's objects, at AWS or at the S3 endpoint of the settings."""
 
     def __init__(self, bucket: str, endpoint_url: str | None) -> None:
         self._bucket = bucket
@@ -28,13 +28,13 @@ class Addresses:
     def key_of(self, address: str) -> str:
         """Return the key that an address names within the bucket; raises AddressError or OtherBucketError.
 
-        Understood are s3://bucket/key, AWS's https:// forms with the bucket in the host or in the path, and the
-        bucket's objects at the endpoint. A query, such as an old signature, means nothing here.
+        Accepts s3://bucket/key, AWS's https:// forms with the bucket in the host or in the path, and addresses at the
+        configured endpoint. The query, such as an old signature, is ignored.
         """
         bucket, key = self._named(address)
         if bucket != self._bucket:
             raise OtherBucketError
-        # A store that keeps objects as files could be led out of its bucket by such parts.
+        # In a store that keeps objects as files, such parts could lead out of the bucket (path traversal).
         if not key or {".", ".."} & set(key.split("/")) or not key.isprintable():
             raise AddressError
         return key

@@ -1,4 +1,4 @@
-"""Which words of a known English text were spoken, and when: a decoder that may leave words out, by pocketsphinx."""
+"""Aligns a known English text with speech by pocketsphinx: which words were spoken, and when. Words may be missing."""
 
 import math
 import re
@@ -12,32 +12,33 @@ from pocketsphinx import Alignment, Decoder
 from analysis_server.audio import SAMPLE_RATE
 
 MAX_SECONDS = 120.0
-"""The aligner's memory grows with length times text."""
+"""Longer recordings are not aligned: the aligner's memory grows with the length of the sound times that of the text."""
 MAX_SCRIPT = 3000
-"""Characters; nobody reads more aloud in MAX_SECONDS."""
+"""In characters. Nobody reads more than this aloud in MAX_SECONDS."""
 
 _PIECE = re.compile(r"[^\W_]+(?:'[^\W_]+)*'?")
 _VARIANT = re.compile(r"\(\d+\)$")  # the decoder names a word's second pronunciation "the(2)"
 _ANY = "any-phone-"
-_PHONES = re.findall(  # CMUdict's
+_PHONES = re.findall(  # the phones of CMUdict
     r"\w+", "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"
 )
 _OTHER_SOUNDS = ["AA", "IY", "UW", "ER", "EY", "N", "S", "SH", "T", "K", "M", "L"]
-"""Every other phone is near one of these: enough for sounds that are none of the text's, at a third of the time."""
+"""The phones that stand for sounds outside the text. Every other phone is close to one of these, and using only these
+takes a third of the time."""
 
 
 _WIDE, _NARROW = 1e-200, 1e-110
-"""How much worse than the best a path may be to be followed. The wide beam holds nearly all that the grammar allows,
-but its memory and time grow with the square of the length and of the text: 330 MB and 7 s for 30 s, gigabytes and
-minutes for 120 s."""
+"""Beam widths: the decoder drops a path whose probability relative to the best path is lower than this. The wide beam
+keeps nearly every path that the grammar allows, but its memory and time grow with the square of the length and of the
+text: 330 MB and 7 s for 30 s, gigabytes and minutes for 120 s."""
 _WIDE_SECONDS, _WIDE_WORDS = 30.0, 50
-_GAP_COST = 100.0  # nats: dearer than any word badly spoken, cheaper than a word where there is none
-_PHONE_COST = 30.0  # of each phone that is no word's
-_LONGEST_GAP = 6  # words, but for the beginning and the end, where any number may be missing
+_GAP_COST = 100.0  # nats; more than any badly spoken word costs, less than matching a word that was not spoken
+_PHONE_COST = 30.0  # nats, for each phone that belongs to no word
+_LONGEST_GAP = 6  # words missing in the middle; at the beginning and at the end any number may be missing
 
 
 class NotAlignedError(Exception):
-    """There are no times, for the reason given by a stable code and a sentence for people."""
+    """The text could not be aligned; `code` is a stable reason, `text` a sentence for people."""
 
     def __init__(self, code: str, text: str) -> None:
         super().__init__(code)
@@ -47,27 +48,27 @@ class NotAlignedError(Exception):
 
 @dataclass(frozen=True)
 class Text:
-    """A text's words as it writes them, and which of them the dictionary lacks."""
+    """The words of a text as written, and the indexes of those that the dictionary lacks."""
 
     words: tuple[str, ...]
     unknown: frozenset[int]
 
     @property
     def known(self) -> list[int]:
-        """Return the places of the words that the dictionary has."""
+        """Return the indexes of the words that the dictionary has."""
         return [at for at in range(len(self.words)) if at not in self.unknown]
 
 
 def words_of(text: str) -> list[str]:
-    """Split a text into what is looked up: words without their punctuation, hyphenated ones apart."""
+    """Split a text into the words to look up: without punctuation, and with hyphenated words split."""
     return _PIECE.findall(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
 
 
 def read(text: str) -> Text:
-    """Look a text's words up.
+    """Split a text into words and look them up in the dictionary.
 
-    Raises NotAlignedError `script_has_no_words`, `script_too_long` or, when the dictionary lacks half of them or more,
-    `script_language_unsupported`.
+    Raises NotAlignedError `script_has_no_words`, `script_too_long` or, when the dictionary lacks half of the words or
+    more, `script_language_unsupported`.
     """
     if len(text) > MAX_SCRIPT:
         raise NotAlignedError("script_too_long", f"Only scripts of up to {MAX_SCRIPT} characters are aligned.")
@@ -81,11 +82,12 @@ def read(text: str) -> Text:
 
 
 def find(pcm: bytes, text: Text, *, with_more: bool) -> tuple[list[int | None], Alignment]:
-    """Find the text in 16-bit mono samples at 16 kHz, of which pauses were cut out; words may be missing.
+    """Find the text in 16-bit mono samples at 16 kHz, MAX_SECONDS at most, from which pauses were cut out.
 
-    With more, there may also be sounds before and after the text that are none of it.
-    Returns the decoder's alignment, for `likelihood.judge`, and of each entry which word of the text it is, or None.
-    It holds until the next call. At most MAX_SECONDS. Raises NotAlignedError `alignment_failed`.
+    Words may be missing. With `with_more`, sounds that are not part of the text may come before and after it.
+    Returns for each entry of the decoder's alignment the index of its word in the text, or None, and the alignment
+    itself, for `likelihood.judge`. The alignment is valid until the next call.
+    Raises NotAlignedError `alignment_failed`.
     """
     known = text.known
     is_short = len(pcm) <= _WIDE_SECONDS * SAMPLE_RATE * 2 and len(known) <= _WIDE_WORDS
@@ -97,12 +99,12 @@ def find(pcm: bytes, text: Text, *, with_more: bool) -> tuple[list[int | None], 
         names = [_VARIANT.sub("", segment.word) for segment in decoder.seg()]
         decoder.set_alignment()
         return _places(names, text), decoder.get_alignment()
-    except (RuntimeError, TypeError, IndexError):  # what its binding raises: no path through the text, or no samples
+    except (RuntimeError, TypeError, IndexError):  # raised by the binding: no path through the text, or no samples
         raise NotAlignedError("alignment_failed", "The script could not be found in the recording.") from None
 
 
 def hear(decoder: Decoder, pcm: bytes) -> None:
-    """Let a decoder hear samples as one utterance; raises RuntimeError."""
+    """Decode samples as one utterance; raises RuntimeError."""
     decoder.start_utt()
     try:
         decoder.process_raw(pcm, full_utt=True)
@@ -111,28 +113,29 @@ def hear(decoder: Decoder, pcm: bytes) -> None:
 
 
 def new_decoder(**settings: Any) -> Decoder:
-    """Return a decoder of the US English model, without the noise removal that takes steady vowels for noise."""
+    """Return a decoder with the US English model. Noise removal is off: it mistakes steady vowels for noise."""
     decoder = Decoder(samprate=SAMPLE_RATE, loglevel="FATAL", lm=None, bestpath=False, **settings)
-    decoder.config["remove_noise"] = False  # the model's own feat.params set it, whatever the caller asks for
+    decoder.config["remove_noise"] = False  # the model's own feat.params turns it on, whatever the constructor is given
     decoder.reinit_feat(decoder.config)
     return decoder
 
 
 @cache
 def _decoder(beam: float) -> Decoder:
-    # The default beams are for recognising speech fast and lose the one allowed path when a voice is unusual. Pauses
-    # were cut out before: where the grammar allows fillers everywhere, the broad model of silence swallows words.
+    # The default beams favour speed, and lose the one allowed path when a voice is unusual. Fillers are off: pauses
+    # were cut out before, and where the grammar allows fillers everywhere, the broad model of silence swallows words.
     decoder = new_decoder(fsgusefiller=False, beam=beam, pbeam=beam, wbeam=beam)
-    for phone in _PHONES:  # all, for the decoder finds words' edges by what may stand beside them
+    for phone in _PHONES:  # all of them: the decoder models a word's edges by its possible neighbours
         decoder.add_word(_ANY + phone.lower(), phone, phone == _PHONES[-1])
     return decoder
 
 
 def _arcs(text: Text, *, with_more: bool) -> Iterator[tuple[int, int, float, str]]:
-    """Yield the grammar: state n is "the first n known words are over", the one after the last "other sounds first".
+    """Yield the arcs of the grammar: from state, to state, probability, word.
 
-    From the latter only the text's beginning is reached, for each way into a word costs time. No arc is empty, for
-    set_alignment's sake.
+    State n means "the first n known words are over". The state after the last one means "other sounds come first".
+    Only the beginning of the text can be reached from it, because each way into a word costs time. No arc is empty:
+    set_alignment needs a word on each.
     """
     known = text.known
     last = len(known)
@@ -163,14 +166,17 @@ def _probability(cost: float) -> float:
 
 
 def _has_unknown(unknown: frozenset[int], known: list[int], state: int) -> bool:
-    """Say whether unknown words stand before the known word of this state."""
+    """Tell whether unknown words lie between the first `state` known words and the next known word."""
     before = known[state - 1] if state else -1
     after = known[state] if state < len(known) else before + 1 + len(unknown)
     return any(before < at < after for at in unknown)
 
 
 def _places(names: list[str], text: Text) -> list[int | None]:
-    """Say which word each name is, with the fewest gaps, as the decoder had it: a text may have a word twice."""
+    """Return for each decoded name the index of its word in the text, None for other sounds.
+
+    A text may have a word twice: the mapping with the fewest gaps is the one that the decoder took.
+    """
     known = text.known
     spoken = [name for name in names if name[0] != "<" and not name.startswith(_ANY)]
     chosen = iter(_fewest_gaps(spoken, [text.words[at].lower() for at in known]))
@@ -178,9 +184,9 @@ def _places(names: list[str], text: Text) -> list[int | None]:
 
 
 def _fewest_gaps(names: list[str], words: list[str]) -> list[int]:
-    """Return an ascending place for each name."""
+    """Return an index into `words` for each name: ascending, with the fewest gaps."""
     far = len(words) + len(names) + 2
-    costs = [0 if not place else 1 for place in range(len(words))]  # of a first name there
+    costs = [0 if not place else 1 for place in range(len(words))]  # what the first name costs at each index
     steps: list[list[int]] = []
     for index, name in enumerate(names):
         if index:
@@ -198,7 +204,7 @@ def _fewest_gaps(names: list[str], words: list[str]) -> list[int]:
 
 
 def _next_costs(costs: list[int]) -> tuple[list[int], list[int]]:
-    """Return the cost of each place for the next name, and from where it comes: the word before, or over a gap."""
+    """Return what the next name costs at each index, and its predecessor: the word before, or one across a gap."""
     after, came = [len(costs) * 2 + 2], [0]
     best = 0
     for place in range(1, len(costs)):

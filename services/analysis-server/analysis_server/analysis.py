@@ -20,11 +20,11 @@ Result = dict[str, Any]
 def analyse(
     path: Path, scripts: Sequence[Script], reference: Voice | None, max_seconds: float, time_limit_s: int
 ) -> Result:
-    """Return the result object (see README.md) of the recording at `path`; what cannot be said is absent.
+    """Return the result object (see README.md) of the recording at `path`; what cannot be determined is absent.
 
-    `scripts` are in the order in which they are spoken; the reference is the actor's voice, as far as it is known.
-    No number is NaN or infinite. Raises AnalysisError for what is no usable recording. Past the time limit SIGALRM ends
-    the whole process, for a decoder or an aligner that hangs in native code hears no exception.
+    `scripts` are in the order in which they are spoken. `reference` is what is known of the actor's voice.
+    No number is NaN or infinite. Raises AnalysisError when the recording is not usable. After `time_limit_s` SIGALRM
+    ends the whole process, because an exception cannot stop a decoder or an aligner that hangs in native code.
     """
     signal.alarm(time_limit_s)
     try:
@@ -64,7 +64,7 @@ def _measured(voice: Voice, loudness_lufs: float | None) -> Result:
 
 
 def _tracks(voice: Voice) -> Tracks:
-    assert voice.pitch_hz is not None  # noqa: S101 - whoever was heard has both
+    assert voice.pitch_hz is not None  # noqa: S101 - a voice that was heard has both tracks
     assert voice.level_db is not None  # noqa: S101 - as above
     return Tracks(voice.pitch_hz, voice.level_db)
 
@@ -98,7 +98,7 @@ def _rounded(values: Floats, digits: int) -> list[float | None]:
 
 
 def _spoken(all_spoken: Sequence[Spoken] | None, name: str) -> list[Result] | None:
-    """Return words or phones with their times; none at all is absent too, and a warning says why."""
+    """Return words or phones with their times; an empty list becomes None too, and a warning says why."""
     return [{name: one.name, **_when(one)} for one in all_spoken] if all_spoken else None
 
 
@@ -145,7 +145,7 @@ def _pitch(contours: Contours) -> Result:
 
 
 def _absences(voice: Voice) -> Warnings:
-    """Say what was not measured and why, so that what is absent is no riddle."""
+    """Return warnings that say which measures are absent, and why."""
     warnings = []
     if voice.duration_s < measures.MIN_RATE_S:
         text = "Under 1 s there is no speaking rate, under 0.4 s no loudness, and under 0.13 s no intensity."

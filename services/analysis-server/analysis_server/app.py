@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from analysis_server.addresses import Addresses
 from analysis_server.health import health_routes
-from analysis_server.jobs import Jobs
+from analysis_server.jobs import JobsInHand
 from analysis_server.references import References
 from analysis_server.routes import BodyLimit, analysis_routes, answer_with_problems
 from analysis_server.settings import Settings
@@ -27,7 +27,7 @@ def create_app(settings: Settings) -> FastAPI:
     callbacks = Webhook(settings.webhook_attempts)
     addresses = Addresses(settings.s3_bucket_name, settings.s3_endpoint_url)
     references = References(storage, addresses, workers, settings)
-    jobs = Jobs(
+    jobs = JobsInHand(
         storage,
         references,
         workers,

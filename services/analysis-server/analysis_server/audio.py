@@ -1,4 +1,4 @@
-"""Decoding: a recording's file in, mono 16 kHz blocks out, its duration and loudness on the way."""
+"""Decodes a recording's file into mono blocks at 16 kHz, and measures its duration and loudness on the way."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from analysis_server.errors import AnalysisError
 from analysis_server.loudness import LoudnessMeter
 
 SAMPLE_RATE = 16_000
-"""Hz of the blocks: 8 kHz of bandwidth holds every measure made here, and the aligner's model wants it."""
+"""In Hz. The aligner's model needs this rate, and 8 kHz of bandwidth is enough for every measure made here."""
 
 Samples = NDArray[np.float32]
 
@@ -24,7 +24,7 @@ _FORMATS = "wav,w64,aiff,au,caf,flac,mp3,aac,ogg,mov,mp4,m4a,matroska,webm,asf,a
 
 
 class AudioFile:
-    """One recording on disk; `duration_s` and `loudness_lufs` are right once `blocks()` has ended."""
+    """One recording on disk; `duration_s` and `loudness_lufs` are final once `blocks()` has ended."""
 
     def __init__(self, path: Path, max_seconds: float) -> None:
         self._path = path
@@ -69,7 +69,7 @@ class AudioFile:
 
 
 class Resampling:
-    """Frames into one format, whatever they come in; a chained stream may change its own midway."""
+    """Converts frames to one format. The source format may change midway, as in a chained stream."""
 
     def __init__(self, sample_format: str, layout: str, rate: int) -> None:
         self._target = (sample_format, layout, rate)
@@ -77,7 +77,7 @@ class Resampling:
         self._resampler: AudioResampler | None = None
 
     def push(self, frame: AudioFrame) -> Iterator[AudioFrame]:
-        """Yield what the frame completes; never keeps more than a few frames back."""
+        """Yield the converted frames that are complete now; at most a few are held back."""
         source = (frame.format.name, frame.layout.name, frame.sample_rate)
         if source != self._source:
             yield from self.flush()
@@ -97,7 +97,7 @@ def _open(path: Path) -> InputContainer:
     av.logging.set_level(None)
     only = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
     try:
-        return av.open(str(path), options=only, metadata_errors="replace")  # tags come in any encoding, none matters
+        return av.open(str(path), options=only, metadata_errors="replace")  # tags may be in any encoding; none is used
     except FFmpegError:
         raise AnalysisError("not_audio", "The file is not audio in a format that can be decoded.") from None
 

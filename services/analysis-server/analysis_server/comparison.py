@@ -1,7 +1,7 @@
-"""How near a recording comes to the reference: words, pitch and timing set side by side, and scores of 0 to 100.
+"""Compares a recording with the reference: words, pitch and timing side by side, and scores of 0 to 100.
 
-Every score is 100 for a recording that is the reference itself. Their anchors are this module's constants, and the
-README's table says where each comes from.
+Every score is 100 for a recording that is the reference itself. This module's constants are the anchors of the scores;
+the README's table says where each comes from.
 """
 
 import difflib
@@ -17,36 +17,37 @@ from analysis_server.voice import FRAME_S, Floats, Spoken, Voice
 from analysis_server.warping import Warp
 
 RATIO_AT_ZERO = 6.0
-"""Nats a frame below the reference's likelihood ratio (or below RATIO_OF_GOOD): the pronunciation of a word is 0."""
+"""A word's pronunciation is 0 at this many nats per frame below the reference's likelihood ratio (or RATIO_OF_GOOD)."""
 RATIO_OF_GOOD = -1.0
-"""Without a reference a word at or above this ratio is 100."""
+"""Without a reference, a word's pronunciation is 100 at this likelihood ratio or above."""
 SIMILARITY_AT_ZERO = 0.1
-"""What different words have in common by chance; the same word is 1."""
+"""The similarity that different words have by chance; the same word has 1."""
 SPEECH_SIMILARITY_AT_ZERO = 0.45
-"""As above, of whole sentences that are warped on each other freely, where each sound finds a similar one."""
+"""The same for whole sentences that are warped onto each other freely, where each sound finds a similar one."""
 TEMPO_AT_ZERO = 2.0
-"""Twice as fast or half as fast: the tempo's half of the timing is 0."""
+"""The tempo's half of the timing score is 0 when the recording is twice or half as fast."""
 RHYTHM_AT_ZERO = 0.7
-"""Mean deviation of the intervals, as a natural logarithm, after the tempo is taken out: the rhythm's half is 0."""
+"""The rhythm's half is 0 at this mean deviation of the intervals, a natural logarithm after the tempo is taken out."""
 PITCH_TOLERANCE = 1.0
-"""Semitones squared: differences that hardly anybody hears ('t Hart 1981) do not make a flat contour wrong."""
+"""In semitones squared. Differences that hardly anybody hears ('t Hart 1981) do not make a flat contour wrong."""
 PITCH_OVERLAP = 0.7
-"""Voices differ in what they voice: less than this share of the reference's voiced frames lowers the pitch score."""
+"""Voices differ in which frames they voice. Fewer than this share of the reference's lower the pitch score."""
 HALF_SURE = 50.0
-"""Without words: below this pronunciation the two hardly answer to each other, and timing and pitch count less."""
+"""Without words: below this pronunciation the two recordings hardly correspond, so timing and pitch count less."""
 EXTRA_COST = 0.3
-"""What a recording would lose of which all speech is none of the scripts'; one that has them twice loses half of it."""
+"""The share of its scores that a recording would lose if none of its speech belonged to the scripts. A recording that
+speaks the scripts twice loses half of that."""
 VOICE_IN_WORDS = 0.9
-"""The share of the voice that a plain reading has within words, where no reference shows it."""
+"""The share of the voiced frames that lie within words in a plain reading, for when no reference shows it."""
 MIN_PITCH_FRAMES = 10
 INTERVAL_FRAMES = 50
-"""Where no words are known, the timing is compared in intervals of half a second of the reference."""
+"""When no words are known, the timing is compared in intervals of this length of the reference: half a second."""
 WEIGHTS = {"pronunciation": 0.6, "timing": 0.2, "pitch": 0.2}
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word of the scripts, and what is known of it in either voice; `matched` None is "cannot be said"."""
+    """A word of the scripts, and what is known of it in both voices; `matched` is None when it cannot be determined."""
 
     word: str
     script: Script
@@ -59,7 +60,7 @@ class Word:
 
 
 class Score(NamedTuple):
-    """0 to 100, how it was computed, and what it was computed from."""
+    """A score from 0 to 100, how it was computed, and the values that it was computed from."""
 
     score: float
     method: str
@@ -67,7 +68,7 @@ class Score(NamedTuple):
 
 
 class Contours(NamedTuple):
-    """Pitch in semitones around each voice's own median, for each frame of the recording; NaN is "no voice"."""
+    """Pitch in semitones from each voice's own median, for each frame of the recording; NaN where unvoiced."""
 
     recording: Floats
     reference: Floats | None
@@ -75,10 +76,10 @@ class Contours(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that can be said; `words` and `contours` None and scores absent are what cannot.
+    """What could be compared; what could not is a `words` or `contours` of None, or an absent score.
 
-    `evidence` is how far the words show that the scripts were spoken at all, `extra` the share of the speech that is
-    none of theirs.
+    `evidence` is how strongly the words show that the scripts were spoken at all, 0 to 1. `extra` is the share of the
+    speech that does not belong to the scripts.
     """
 
     words: list[Word] | None
@@ -90,10 +91,10 @@ class Comparison:
 
 
 def compare(recording: Voice, reference: Voice | None, scripts: Sequence[Script]) -> Comparison:
-    """Compare a recording with the reference, as far as either and the scripts are known."""
+    """Compare a recording with the reference, using whatever is known of both and of the scripts."""
     told = [(word, script) for script in scripts for word in alignment.words_of(script.script)]
     if reference is not None and reference.mfcc is not None and not _is_of(reference, len(told)):
-        # The reference itself is not of these scripts: it is what counts.
+        # The reference does not speak these scripts. The reference counts, so the scripts are left out.
         told, recording, reference = [], replace(recording, **_NO_WORDS), replace(reference, **_NO_WORDS)
     ours, theirs = _placed(recording, told), _placed(reference, told)
     both = [(ours[place], theirs[place]) for place in sorted(ours.keys() & theirs.keys())]
@@ -110,12 +111,12 @@ _NO_WORDS: dict[str, Any] = {"words": None, "places": None, "phones": None}
 
 
 def _is_of(reference: Voice, told: int) -> bool:
-    """Say whether a reference speaks the scripts; what somebody marked does."""
+    """Tell whether a reference speaks the scripts; words that somebody marked are trusted to."""
     return reference.places is None or reference.evidence(told) >= 1
 
 
 def _extra(recording: Voice, reference: Voice | None) -> float:
-    """Return how much less of the voice is within words than in the reference, or than a plain reading has."""
+    """Return how much less of the voice is within words than in the reference or, without one, in a plain reading."""
     expected = reference.voice_in_words(recording.unheard) if reference is not None else 0.0
     return max(0.0, 1 - recording.voice_in_words() / (expected or VOICE_IN_WORDS))
 
@@ -125,14 +126,14 @@ def _lowered(scores: dict[str, Score], by: float) -> dict[str, Score]:
 
 
 def _warp(recording: Voice, reference: Voice | None, both: list[tuple[Spoken, Spoken]]) -> Warp | None:
-    """Warp word by word, or all speech where no words are known; not at all when none of the scripts' was found."""
+    """Warp word by word, or all speech when no words are known; None when none of the scripts' words was found."""
     if reference is None or (recording.words is not None and reference.words and not both):
         return None
     return None if recording.words == () else warping.warp(recording, reference, warping.pairs_of(both))
 
 
 def _placed(voice: Voice | None, told: Sequence[tuple[str, Script]]) -> dict[int, Spoken]:
-    """Return a voice's words by their places in the scripts; those of a TextGrid are found by their spelling."""
+    """Return a voice's words by their index in the scripts; the words of a TextGrid are matched by spelling."""
     words = voice.words if voice is not None and voice.words else ()
     if voice is not None and voice.places is not None:
         return dict(zip(voice.places, words, strict=True))
@@ -151,7 +152,7 @@ def _words(
     ours, theirs = _placed(recording, told), _placed(reference, told)
     for place, (word, script) in enumerate(told):
         spoken, model = ours.get(place), theirs.get(place)
-        # Only a reference whose words are known shows where the words are of a recording that could not be aligned.
+        # When the recording could not be aligned, a reference whose words are known shows where its words are.
         if recording.words is None and warp is not None and model is not None:
             spoken = warp.in_recording(model)
         matched = spoken is not None if _can_be_missed(place, recording, reference, theirs) else None
@@ -162,14 +163,14 @@ def _words(
 
 
 def _can_be_missed(place: int, recording: Voice, reference: Voice | None, theirs: dict[int, Spoken]) -> bool:
-    """Say whether a word could be listened for, and was found in the reference if that was listened to."""
+    """Tell whether a word counts as missed when absent: it could be listened for, and an aligned reference has it."""
     if recording.words is None or place in recording.unheard:
         return False
     return reference is None or reference.places is None or place in theirs
 
 
 def _ratio(voice: Voice | None, word: Spoken | None) -> float | None:
-    """Return the mean likelihood ratio over a word's phones, each counting the same however long."""
+    """Return the mean likelihood ratio over a word's phones; each phone counts the same, however long it is."""
     if voice is None or voice.likelihood_ratio is None or word is None:
         return None
     ratios = voice.likelihood_ratio
@@ -219,14 +220,14 @@ def _is_voiceless(voice: Voice) -> bool:
 
 
 def _share_spoken(words: list[Word]) -> float:
-    """Return the share of the scripts that was spoken, by the words' lengths; 1 when it cannot be said."""
+    """Return the share of the scripts that was spoken, weighted by word length; 1 when it cannot be determined."""
     judged = [word for word in words if word.matched is not None]
     total = sum(_weight(word) for word in judged)
     return sum(_weight(word) for word in judged if word.matched) / total if total else 1.0
 
 
 def _weight(word: Word) -> float:
-    """Return how much a word counts: as long as the reference speaks it, or as long as it is written."""
+    """Return a word's weight: its seconds in the reference or, without one, an estimate from its letters."""
     return word.reference.end_s - word.reference.start_s if word.reference else 0.06 * len(word.word)
 
 
@@ -255,10 +256,11 @@ def _word_method(words: list[Word]) -> str:
 
 
 def _timing(both: list[tuple[Spoken, Spoken]], warp: Warp | None, share: float) -> Score | None:
-    """Compare the intervals between the words' beginnings, which have the words' lengths and the pauses in them.
+    """Compare the intervals between the beginnings of the words; they contain the words' durations and the pauses.
 
-    Half of the score is the tempo (the interval's overall ratio), half the rhythm: how much the single intervals'
-    ratios differ from it (durations normalised by the rate of speech: Franco et al. 2000). Unspoken words lower both.
+    Half of the score is the tempo, the overall ratio of the intervals. The other half is the rhythm: how much the
+    ratios of the single intervals differ from the tempo (durations normalised by the rate of speech: Franco et al.
+    2000). Unspoken words lower both.
     """
     intervals = _intervals(both) if both else _intervals_of(warp)
     if not intervals:
@@ -308,10 +310,11 @@ def _semitones(hz: Floats) -> Floats:
 
 
 def _pitch(recording: Voice, reference: Voice | None, warp: Warp | None, share: float) -> Score | None:
-    """Return Lin's concordance of the two contours (1989), over frames that both voice, with a tolerance.
+    """Score the pitch by Lin's concordance of the two contours (1989), over frames that both voice, with a tolerance.
 
-    As 2 cov / (var + var + difference of means squared) it is 1 for the same contour, less for a flatter, wider or
-    shifted one, 0 for an unrelated and below for an inverted one; a shift of the whole voice is gone with its median.
+    The concordance is 2 cov / (var + var + difference of means squared). It is 1 for the same contour, less for a
+    flatter, wider or shifted one, 0 for an unrelated one and negative for an inverted one. A shift of the whole voice
+    does not count, because each contour is relative to its own median.
     """
     contours = _contours(recording, reference, warp)
     if contours is None or contours.reference is None or reference is None or reference.pitch_hz is None:
@@ -332,6 +335,6 @@ def _pitch(recording: Voice, reference: Voice | None, warp: Warp | None, share: 
 
 
 def _overall(scores: dict[str, Score]) -> float | None:
-    """Return the weighted mean of what could be scored."""
+    """Return the weighted mean of the scores that there are, None without any."""
     weight = sum(WEIGHTS[name] for name in scores)
     return sum(WEIGHTS[name] * score.score for name, score in scores.items()) / weight if weight else None

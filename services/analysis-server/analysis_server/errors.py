@@ -2,7 +2,7 @@
 
 - ProblemError: a request is refused; becomes an application/problem+json answer (RFC 9457)
 - AnalysisError: an accepted job fails; its sentence goes to the webhook
-- StorageError: an object cannot be had from S3
+- StorageError: an object cannot be read from S3 or written to it
 - UnusableFileError: a reference's file cannot be used; the job goes on without it
 """
 
@@ -29,7 +29,7 @@ class AnalysisError(Exception):
 
 
 class StorageError(Exception):
-    """An object that cannot be had; `fault` is one of missing, forbidden, too_large, unavailable."""
+    """An object cannot be read or written; `fault` is one of missing, forbidden, too_large, unavailable."""
 
     def __init__(self, fault: str) -> None:
         super().__init__(fault)
@@ -37,7 +37,7 @@ class StorageError(Exception):
 
 
 class UnusableFileError(Exception):
-    """A file that is left out, with a word for programs and a sentence for people."""
+    """A file that is left out; `fault` is a stable code, `sentence` is for people."""
 
     def __init__(self, fault: str, sentence: str) -> None:
         super().__init__(fault, sentence)

@@ -1,4 +1,4 @@
-"""What an orchestrator asks: /health/live, /health/ready and, for people, /health."""
+"""The health routes: /health/live and /health/ready for an orchestrator, /health for people."""
 
 from importlib.metadata import version
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
-from analysis_server.jobs import Jobs
-from analysis_server.logs import SERVICE
+from analysis_server import SERVICE
+from analysis_server.jobs import JobsInHand
 from analysis_server.storage import Storage
 from analysis_server.workers import Workers
 
 _VERSION = version("sori-analysis-server")
 
 
-def health_routes(storage: Storage, workers: Workers, jobs: Jobs) -> APIRouter:
+def health_routes(storage: Storage, workers: Workers, jobs: JobsInHand) -> APIRouter:
     """Return the three health routes; ready and /health answer 503 while a check is down."""
     router = APIRouter(tags=["health"])
 

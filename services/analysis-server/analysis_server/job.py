@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Part = Literal["reference", "textgrid", "pitch"]
-"""What a recording may be compared with: the actor's sound, and the words and the pitch that were marked in it."""
+"""The parts of a reference: the actor's sound, and the words and the pitch that somebody marked in it."""
 
 
 @dataclass(frozen=True)
@@ -27,5 +27,5 @@ class Job:
     webhook_url: str = field(repr=False)  # its query holds a signature
     video_id: str
     scripts: tuple[Script, ...]
-    reference: dict[Part, str]  # addresses, as they came
+    reference: dict[Part, str]  # addresses as received
     traceparent: str | None

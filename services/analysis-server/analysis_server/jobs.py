@@ -34,14 +34,14 @@ _UNEXPECTED = "The analysis failed for a reason that is ours; the analysis serve
 
 @dataclass(eq=False)
 class _InHand:
-    """A job and, once it is analysed, what its webhook is to be told."""
+    """A job and, once it is analysed, the body for its webhook."""
 
     job: Job
     body: dict[str, Any] | None = None
 
 
-class Jobs:
-    """All jobs in hand: at most `limit`, of which one more than there are workers is fetched or analysed at a time."""
+class JobsInHand:
+    """All jobs in hand, at most `limit`. One more than there are workers may be fetched or analysed at a time."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Jobs:
         self._workers = workers
         self._webhook = callbacks
         self._limit = limit
-        # One more than can be analysed, so that the next recording is fetched while the others keep the workers busy.
+        # One more than the workers can analyse, so that the next recording is fetched while the workers are busy.
         self._slots = asyncio.Semaphore(at_once + 1)
         self._in_hand: dict[asyncio.Task[None], _InHand] = {}
         self._stopping = False
@@ -69,7 +69,7 @@ class Jobs:
         return len(self._in_hand)
 
     def accept(self, job: Job) -> None:
-        """Take a job on, to be reported to its webhook; raises ProblemError `busy` or `stopping`, both 503."""
+        """Accept a job, whose outcome goes to its webhook; raises ProblemError `busy` or `stopping`, both 503."""
         if self._stopping:
             raise ProblemError(503, "stopping", "Stopping", "This server is stopping. Send it again.", _RETRY_AFTER_S)
         if len(self._in_hand) >= self._limit:
@@ -82,9 +82,9 @@ class Jobs:
         _log.info("job-accepted", job_id=job.job_id, video_id=job.video_id, in_hand=len(self._in_hand))
 
     async def stop(self, seconds: float) -> None:
-        """Take no more jobs, let those in hand finish for `seconds`, then offer finished results once more.
+        """Accept no more jobs, give those in hand `seconds` to finish, then call back once more with finished results.
 
-        What was not analysed is not reported: it has not failed, and whoever asked asks again when nothing comes.
+        A job that was not analysed is not reported: it has not failed, and its caller asks again when nothing comes.
         """
         self._stopping = True
         if self._in_hand:
@@ -113,7 +113,7 @@ class Jobs:
                 await self._webhook.call_once(mine.job, mine.body)
 
     async def _outcome(self, job: Job) -> dict[str, Any]:
-        """Return the webhook's body; whatever goes wrong on the way is in it."""
+        """Return the webhook's body; it reports any failure, so nothing is raised."""
         try:
             async with self._slots:
                 result = await self._analysed(job)
@@ -145,7 +145,7 @@ class Jobs:
             ) from error.__cause__
 
     async def _compared(self, job: Job, path: Path, reference: bytes | None) -> dict[str, Any]:
-        """Return the result; a comparison that fails unexpectedly takes nothing but itself from it."""
+        """Return the result. If the comparison fails unexpectedly, the result lacks only that and has a warning."""
         try:
             return await self._workers.analyse(path, job.scripts, reference)
         except AnalysisError:
@@ -159,5 +159,5 @@ class Jobs:
 
 
 def _trace(job: Job) -> dict[str, str]:
-    """Return the trace id of a W3C traceparent, which its second part is."""
+    """Return the trace id: the second part of a W3C traceparent."""
     return {"trace_id": job.traceparent.split("-")[1]} if job.traceparent else {}

@@ -1,4 +1,4 @@
-"""How well the sound fits the phones that the text has there: the log-likelihood ratio of Witt & Young 2000."""
+"""Scores how well the sound fits the phones of the text: the log-likelihood ratio of Witt & Young 2000."""
 
 import math
 from functools import cache
@@ -16,7 +16,10 @@ _PHONE_SEARCH = "phones"
 
 
 class JudgedPhone(NamedTuple):
-    """A phone (ARPAbet), its frames of 10 ms, and its ratio: natural logarithm, per frame, 0 at most."""
+    """A phone (ARPAbet), its frames of 10 ms from `start` up to `end`, and its likelihood ratio.
+
+    The ratio is a natural logarithm per frame, 0 at most.
+    """
 
     name: str
     start: int
@@ -25,12 +28,12 @@ class JudgedPhone(NamedTuple):
 
 
 def judge(pcm: bytes, found: Alignment, free: Floats) -> list[list[JudgedPhone]]:
-    """Return the phones of each entry that was found in these samples, each with its likelihood ratio.
+    """Return the phones of each entry of an alignment of these samples, each with its likelihood ratio.
 
     Goodness of pronunciation (Witt & Young 2000, *Phone-level pronunciation scoring and assessment for interactive
-    language learning*, Speech Communication 30, 95-108): the log likelihood of the frames as the phone that the text
-    has there, less that of the same frames on the best path through any phones at all, over the number of frames.
-    0 is "no phone fits better". `free` is what `free_scores` says of the same samples.
+    language learning*, Speech Communication 30, 95-108): the log likelihood of the frames as the phone of the text,
+    minus that of the same frames on the best path through any phones, divided by the number of frames.
+    0 means that no phone fits better. `free` is what `free_scores` returns for the same samples.
     """
     decoder = _decoder()
     decoder.set_alignment(found)
@@ -56,7 +59,7 @@ def _ratio(score: int, free: Floats) -> float:
 
 
 def free_scores(pcm: bytes) -> Floats:
-    """Return each frame's part of the best path through any phones, in the decoder's own unit."""
+    """Return each frame's share of the score of the best path through any phones, in the decoder's own unit."""
     decoder = _decoder()
     decoder.activate_search(_PHONE_SEARCH)
     hear(decoder, pcm)
@@ -69,8 +72,8 @@ def free_scores(pcm: bytes) -> Floats:
 
 @cache
 def _decoder() -> Decoder:
-    # All senones in all frames: each frame's scores are relative to the best of those computed, so that those of the
-    # two searches compare only when both compute all.
+    # Compute all senones in all frames. A frame's scores are relative to the best senone that was computed, so the
+    # scores of the two searches can be compared only when both compute all.
     decoder = new_decoder(compallsen=True, beam=1e-150, pbeam=1e-150, wbeam=1e-150)
     decoder.add_allphone_file(_PHONE_SEARCH)
     return decoder

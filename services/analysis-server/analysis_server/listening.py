@@ -1,4 +1,4 @@
-"""Hearing one voice: a recording's file in, all that can be known of it out; a worker's task."""
+"""Listens to one voice: turns a recording's file into a Voice. Runs in a worker process."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -18,22 +18,22 @@ from analysis_server.omissions import Warnings, warning
 from analysis_server.voice import FRAME_S, Floats, Spoken, Voice
 
 MAX_SECONDS = alignment.MAX_SECONDS
-"""Of a longer recording only pitch and level are known."""
+"""Of a longer recording only pitch and level are measured."""
 
 _FRAME = int(SAMPLE_RATE * FRAME_S)
 _MAX_SAMPLES = int(MAX_SECONDS * SAMPLE_RATE)
-_LEAST_RATIO = -7.5  # of a word: espeak-ng's voices say their words at 0 to -7, and other words come out at -8 to -20
-_LONGEST_PHONE_S = 0.35  # on average over a word: drawn out beyond any "no" that actors say
+_LEAST_RATIO = -7.5  # for a word; espeak-ng's voices score 0 to -7 on the words that they say, -8 to -20 on others
+_LONGEST_PHONE_S = 0.35  # mean over a word's phones; longer than the most drawn-out "no" that an actor says
 _SOME_OF_TEXT, _MOST_OF_TEXT = 0.4, 0.6
 _NEARLY_ALL = 0.9
-_MIN_FRAMES = 10  # nobody says a word in less, and the decoder cannot judge much less
+_MIN_FRAMES = 10  # nobody says a word in fewer, and the decoder can hardly judge fewer
 _LEFT_OVER = 5  # frames
-_SLOWEST = 0.18  # seconds a letter: words said one by one
-_LEAST_FRAMES = 3  # of a phone, whose model has three states
+_SLOWEST = 0.18  # seconds per letter, when words are said one by one
+_LEAST_FRAMES = 3  # of a phone: its model has three states
 
 
 class Heard(NamedTuple):
-    """A voice, the loudness of its recording, and (code, text) of what could not be heard."""
+    """A voice, the loudness of its recording in LUFS, and warnings about what could not be heard."""
 
     voice: Voice
     loudness_lufs: float | None
@@ -41,9 +41,9 @@ class Heard(NamedTuple):
 
 
 def listen(path: Path, scripts: Sequence[Script], max_seconds: float) -> tuple[Voice, Warnings]:
-    """Return what is heard in the recording at `path`, and warnings of what is not.
+    """Return what is heard in the recording at `path`, and warnings about what could not be heard.
 
-    Raises AnalysisError for what is no usable recording.
+    Raises AnalysisError when the recording is not usable.
     """
     voice, _, warnings = hear(path, scripts, max_seconds)
     return voice, warnings
@@ -52,7 +52,7 @@ def listen(path: Path, scripts: Sequence[Script], max_seconds: float) -> tuple[V
 def hear(path: Path, scripts: Sequence[Script], max_seconds: float) -> Heard:
     """Return what is heard in the recording at `path`; `words` is empty when the scripts were not found in it.
 
-    Raises AnalysisError for what is no usable recording.
+    Raises AnalysisError when the recording is not usable.
     """
     recording, kept = AudioFile(path, max_seconds), _Kept()
     tracks = measures.track(kept.passing(recording.blocks()))
@@ -70,7 +70,7 @@ def hear(path: Path, scripts: Sequence[Script], max_seconds: float) -> Heard:
 
 
 class _Kept:
-    """A recording's samples as they pass: as many as can be aligned."""
+    """Keeps a recording's samples as they pass, unless they are more than can be aligned."""
 
     def __init__(self) -> None:
         self._blocks: list[Samples] = []
@@ -116,7 +116,7 @@ def _unknown_words(words: list[str]) -> dict[str, str]:
 
 
 def _words(samples: Samples, text: Text, tracks: Tracks) -> dict[str, Any]:
-    """Return what is known of the words: `words`, `places`, `phones` and `likelihood_ratio` of a Voice."""
+    """Return the fields of a Voice about words: `words`, `places`, `unheard`, `phones` and `likelihood_ratio`."""
     frames = measures.speech_frames(tracks)
     frames = frames[frames < len(samples) // _FRAME]
     found = _believed(_pcm(samples, frames), text) if len(frames) >= _MIN_FRAMES else []
@@ -133,12 +133,12 @@ def _words(samples: Samples, text: Text, tracks: Tracks) -> dict[str, Any]:
 
 
 def _believed(pcm: bytes, text: Text) -> list[tuple[int, list[JudgedPhone]]]:
-    """Return the words that were found and fit their sound.
+    """Return the words that were found and fit their sound, each as its index and its phones.
 
-    More than the text may have been said before and after it. What passes for that may be words said unusually, so
-    that where some words are missing and sound is left over, the text is then held against all of it. This is believed
-    only when it fits most of the text, and more of it, for other speech would not; and not tried at all when nobody
-    would be so slow.
+    The speaker may have said more than the text before and after it. But sound that seems to be something else may be
+    words of the text, said unusually. So when some words are missing and sound is left over, the text is aligned again,
+    this time with all of the sound. The second alignment is believed only when it fits most of the text, and more of it
+    than the first: other speech would not. It is not tried when nobody would speak the text so slowly.
     """
     free, known = likelihood.free_scores(pcm), len(text.known)
     first = _tried(pcm, text, free, 0, with_more=True)
@@ -154,7 +154,7 @@ def _believed(pcm: bytes, text: Text) -> list[tuple[int, list[JudgedPhone]]]:
 def _tried(
     pcm: bytes, text: Text, free: Floats, enough: int, *, with_more: bool
 ) -> list[tuple[int, list[JudgedPhone]]]:
-    """Return the credible words, none when there is no path through the text with more than `enough` of them."""
+    """Return the credible words; none when no path through the text has more than `enough` words."""
     try:
         places, found = alignment.find(pcm, text, with_more=with_more)
         if sum(place is not None for place in places) <= enough:
@@ -166,14 +166,14 @@ def _tried(
 
 
 def _pcm(samples: Samples, frames: NDArray[np.int_]) -> bytes:
-    """Return these frames' samples without what lies between them, as the decoder takes them."""
+    """Return the samples of these frames, joined, in the decoder's 16-bit format."""
     framed = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME)[frames]
     pcm: bytes = (np.clip(framed, -1, 1) * 32767).astype("<i2").tobytes()
     return pcm
 
 
 def _uncut(phone: JudgedPhone, frames: NDArray[np.int_]) -> JudgedPhone:
-    """Return a phone at its place in the recording; where a pause was cut out of it, its longer side is the phone."""
+    """Move a phone to its place in the recording; when a pause was cut out of it, only its longest part remains."""
     own = frames[phone.start : phone.end]
     sides = np.split(own, np.flatnonzero(np.diff(own) > 1) + 1)
     longest = max(sides, key=len)
@@ -194,9 +194,9 @@ def _is_credible(phones: Sequence[JudgedPhone]) -> bool:
 
 
 def _ratio(phones: Sequence[JudgedPhone]) -> float:
-    """Return the mean over the phones or over their frames, whichever is worse, so that no short one excuses a long.
+    """Return the mean over the phones or over their frames, whichever is worse: no short phone makes up for a long one.
 
-    Phones of the decoder's least length count by their frames alone: there is room for anything at their edges.
+    Phones of the decoder's least length count only in the mean over frames: at their edges there is room for anything.
     """
     frames = [phone.end - phone.start for phone in phones]
     of_frames = sum(phone.ratio * count for phone, count in zip(phones, frames, strict=True)) / sum(frames)

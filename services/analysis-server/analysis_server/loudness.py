@@ -9,7 +9,7 @@ _ABSOLUTE_GATE_LUFS = -70.0
 
 
 class LoudnessMeter:
-    """Hears a recording frame by frame, in its own rate and channels, and holds nothing but the filter's histogram."""
+    """Measures a recording frame by frame, in its own rate and channels; memory holds only the filter's histogram."""
 
     def __init__(self) -> None:
         self._source: tuple[str, str, int] | None = None
@@ -17,7 +17,7 @@ class LoudnessMeter:
         self._integrated: float | None = None
 
     def push(self, frame: AudioFrame) -> None:
-        """Hear one decoded frame; a stream that changes its format midway is measured up to the change."""
+        """Add one decoded frame; a stream that changes its format midway is measured up to the change."""
         source = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self._graph is None:
             self._source, self._graph = source, _graph(*source)

@@ -1,4 +1,4 @@
-"""The measures of a voice: samples in, Praat's pitch and intensity and what follows from them out."""
+"""Measures a voice: Praat's pitch and intensity of its samples, and what follows from them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,36 +16,36 @@ MAX_POINTS = 2000
 
 PITCH_FLOOR_HZ, PITCH_CEILING_HZ = 75.0, 600.0  # Praat's standard range for speech
 INTENSITY_FLOOR_HZ = 50.0  # de Jong & Wempe's smoothing: windows of 64 ms, so single glottal pulses leave no ripple
-PITCH_SILENCE_DB = 30.0  # Praat's silence threshold (0.03 of the peak), held against the whole recording
+PITCH_SILENCE_DB = 30.0  # Praat's silence threshold (0.03 of the peak), applied to the whole recording
 SYLLABLE_SILENCE_DB = 25.0  # de Jong & Wempe 2009
 SYLLABLE_DIP_DB = 2.0  # de Jong & Wempe 2009
-MIN_RATE_S = 1.0  # below this a rate is one or two syllables divided by chance
+MIN_RATE_S = 1.0  # a shorter recording has one or two syllables by chance, so its rate means nothing
 MIN_PITCH_S = 0.05  # Praat needs three periods of the pitch floor
 MIN_INTENSITY_S = 0.13  # Praat needs 6.4 periods of the intensity floor
 
 SPEECH_RANGE_DB = 35.0  # below the loud level; the weakest fricatives of careful speech are some 30 dB below its vowels
-SPEECH_LEAST_RANGE_DB = 15.0  # however noisy the pauses are
-SPEECH_OVER_NOISE_DB = 6.0  # the quietest twentieth of a recording with pauses in it is its noise
+SPEECH_LEAST_RANGE_DB = 15.0  # at least this, however noisy the pauses are
+SPEECH_OVER_NOISE_DB = 6.0  # above the noise: the quietest twentieth of a recording that has pauses
 SPEECH_MARGIN = 3  # frames: plosives begin quietly
 MFCC_COUNT, MFCC_WINDOW_S = 12, 0.015  # Praat's standard
 
-_DIGITAL_SILENCE_DB = -200.0  # Praat says -300 dB of a window of zeros; the quietest 24-bit sound is near -50
+_DIGITAL_SILENCE_DB = -200.0  # Praat gives a window of zeros -300 dB; the quietest 24-bit sound is near -50
 _NO_LEVEL_DB = -1000.0
 
 _FRAME = int(SAMPLE_RATE * FRAME_S)
 _CORE = 60 * SAMPLE_RATE  # a window's own samples, a whole number of frames
-_MARGIN = SAMPLE_RATE // 2  # what Praat also sees on either side, so that a seam does not show
+_MARGIN = SAMPLE_RATE // 2  # what Praat also gets on either side, so that the seams between windows do not show
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """Praat's frames over a whole recording, one each FRAME_S, the first centred on FRAME_S / 2; NaN is "none"."""
+    """Praat's frames over a whole recording, one per FRAME_S, the first centred on FRAME_S / 2; NaN means "none"."""
 
     pitch_hz: Floats
     intensity_db: Floats
 
     def voiced(self) -> NDArray[np.bool_]:
-        """Say of each frame whether it has a pitch."""
+        """Return for each frame whether it has a pitch."""
         return ~np.isnan(self.pitch_hz)
 
 
@@ -57,7 +57,7 @@ class Contour(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Samples with their margins, where they begin in the recording, and the frames that are the window's own."""
+    """Samples with their margins, where they begin in the recording, and the times of the window's own frames."""
 
     samples: Samples
     start_s: float
@@ -79,7 +79,7 @@ def track(blocks: Iterable[Samples]) -> Tracks:
 
 
 def voiced_share(tracks: Tracks) -> float | None:
-    """Return the share of all frames that have a pitch, 0 to 1; None when pitch cannot be measured, under 50 ms."""
+    """Return the share of all frames that have a pitch, 0 to 1; None under 50 ms, where pitch cannot be measured."""
     return float(tracks.voiced().mean()) if tracks.pitch_hz.size * FRAME_S >= MIN_PITCH_S else None
 
 
@@ -101,7 +101,7 @@ def pitch_contour(tracks: Tracks) -> Contour:
 
 
 def semitone_contour(semitones: Floats) -> Contour:
-    """Return a pitch in semitones as `pitch_contour` does one in Hz."""
+    """Return the contour of a pitch in semitones, made as `pitch_contour` makes one in Hz."""
     return _contour(semitones, _median_of_most)
 
 
@@ -111,7 +111,7 @@ def intensity_contour(tracks: Tracks) -> Contour:
 
 
 def speech_frames(tracks: Tracks) -> NDArray[np.int_]:
-    """Return the frames that are no pause: those near the recording's loud level, with a margin of 30 ms."""
+    """Return the indexes of the frames that are not pauses: near the recording's loud level, with a margin of 30 ms."""
     level = np.nan_to_num(tracks.intensity_db, nan=_NO_LEVEL_DB)
     if not level.size:
         return np.empty(0, dtype=int)
@@ -122,7 +122,7 @@ def speech_frames(tracks: Tracks) -> NDArray[np.int_]:
 
 
 def mfcc(samples: Samples, frames: int) -> Floats | None:
-    """Return MFCC_COUNT coefficients for each of so many frames, without the 0th (the level); None if too short.
+    """Return MFCC_COUNT coefficients for each of `frames` frames, without the 0th (the level); None if too short.
 
     Praat's `Sound: To MFCC` (Davis & Mermelstein 1980), windows of 15 ms, filters 100 mel apart.
     """
@@ -137,7 +137,7 @@ def mfcc(samples: Samples, frames: int) -> Floats | None:
 
 
 def mean_db(levels: Floats) -> float:
-    """Return the level of the mean power of levels in dB (Praat's "energy" averaging), NaN where there is none."""
+    """Average levels in dB by their mean power (Praat's "energy" averaging); NaN when there is none."""
     known = levels[~np.isnan(levels)]
     return float(10 * np.log10(np.mean(10 ** (known / 10)))) if known.size else float("nan")
 
@@ -188,7 +188,7 @@ def _nearest(values: Floats, frames: parselmouth.Sampled, times: Floats) -> Floa
 
 
 def _gated(pitch: Floats, intensity: Floats) -> Tracks:
-    """Unvoice what is far below the recording's loud level: Praat itself can compare within one window only."""
+    """Mark frames far below the recording's loud level as unvoiced: Praat can compare only within one window."""
     quiet = intensity < _loud_level(intensity) - PITCH_SILENCE_DB
     return Tracks(np.where(quiet, np.nan, pitch), intensity)
 

@@ -12,7 +12,7 @@ _PARTS: dict[Part, str] = {
 
 
 def warning(code: str, text: str) -> dict[str, str]:
-    """Return what was left out and why, as the result has it."""
+    """Return one warning of a result."""
     return {"code": code, "text": text}
 
 

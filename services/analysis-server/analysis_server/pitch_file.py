@@ -1,4 +1,4 @@
-"""The field's pitch.json: a file in, the times and pitches that it has out."""
+"""Reads a pitch.json file: times and the pitch at each."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from analysis_server.errors import UnusableFileError
 
 HIGHEST_HZ = 2000.0
-"""No voice is higher, not even a whistled one by much."""
+"""No voice is higher; even a whistle is hardly higher."""
 
 
 class _Point(BaseModel):
-    """One point; whatever else a program writes beside the two is passed over."""
+    """One point; other fields are ignored."""
 
     model_config = ConfigDict(strict=True)
 
@@ -25,9 +25,9 @@ _POINTS = TypeAdapter(list[_Point])
 
 
 def read(path: Path, end_s: float) -> tuple[list[float], list[float | None]]:
-    """Return times, in seconds and ascending, `end_s` at most, and the pitch in Hz at each, None where there is none.
+    """Return the times in seconds, ascending and `end_s` at most, and the pitch in Hz at each, None where unvoiced.
 
-    The file is `[{"time": s, "hz": number or null}, …]`, and 0 Hz is none, as Praat writes it.
+    The file is `[{"time": s, "hz": number or null}, …]`; 0 Hz means unvoiced, as Praat writes it.
 
     Raises UnusableFileError `malformed` or `without_voice`.
     """

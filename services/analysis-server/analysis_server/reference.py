@@ -1,4 +1,4 @@
-"""A reference's files, as a worker process understands them: what can be known of the actor's voice."""
+"""Turns a reference's files into what is known of the actor's voice. Runs in a worker process."""
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,15 +16,16 @@ from analysis_server.listening import listen
 from analysis_server.omissions import Warnings, left_out, warning
 from analysis_server.voice import Spoken, Voice
 
-_SLACK_S = 0.5  # a codec's padding, or a frame more, is no mismatch of a marked file and its sound
+_SLACK_S = 0.5  # a codec's padding or one frame more does not mean that a marked file belongs to another sound
 
 
 def understand(
     files: Mapping[Part, Path], scripts: Sequence[Script], max_seconds: float, time_limit_s: int
 ) -> tuple[bytes | None, Warnings]:
-    """Return the actor's voice (`Voice.to_bytes`), None when there is nothing of it, and what was left out and why.
+    """Return the actor's voice (`Voice.to_bytes`), None if nothing is known of it, and warnings of what was left out.
 
-    What somebody marked goes before what was found in the sound. Past the time limit SIGALRM ends the process.
+    What somebody marked takes precedence over what was found in the sound. After `time_limit_s` SIGALRM ends the
+    process.
     """
     signal.alarm(time_limit_s)
     try:
@@ -56,7 +57,7 @@ def _understood(files: Mapping[Part, Path], scripts: Sequence[Script], max_secon
 
 
 def _check_of_scripts(words: Sequence[Spoken], scripts: Sequence[Script]) -> None:
-    """Refuse marks of something else: they would be in the way of what was heard."""
+    """Refuse marks of another text: they would replace what was heard."""
     told = {word.casefold() for script in scripts for word in words_of(script.script)}
     marked = {word.casefold() for one in words for word in words_of(one.name)}
     if told and not told & marked:
@@ -64,14 +65,14 @@ def _check_of_scripts(words: Sequence[Spoken], scripts: Sequence[Script]) -> Non
 
 
 def _check_dense(voice: Voice) -> None:
-    """Refuse a pitch of which too little is known to be compared with: what was heard is better."""
+    """Refuse a pitch with too few values to compare with: the pitch that was heard is better."""
     if voice.pitch_hz is None or np.count_nonzero(~np.isnan(voice.pitch_hz)) < MIN_PITCH_FRAMES:
         raise UnusableFileError("too_sparse", "It has under 0.1 s of pitch, each value counting for 20 ms around it.")
 
 
 @contextmanager
 def _excused(part: Part, warnings: Warnings) -> Iterator[None]:
-    """Turn the trouble with one part into a warning."""
+    """Turn an error of one part into a warning."""
     try:
         yield
     except (AnalysisError, UnusableFileError) as error:

@@ -1,4 +1,4 @@
-"""What a recording is compared with: a reference's files looked at, understood once, and kept in S3 beside them."""
+"""Provides what a recording is compared with: analyses a reference's files once, and keeps the outcome in S3."""
 
 import asyncio
 import hashlib
@@ -36,20 +36,20 @@ _REASONS = {
 
 
 class Known(NamedTuple):
-    """What is known of a reference: the actor's voice, None when there is nothing of it, and what was left out."""
+    """What is known of a reference: the actor's voice as bytes, or None, and warnings about what was left out."""
 
     voice: bytes | None
     warnings: Warnings
 
     def to_bytes(self) -> bytes:
-        """Return a line of JSON and the voice, for `from_bytes`."""
+        """Return a header line of JSON and then the voice, for `from_bytes`."""
         voice = self.voice or b""
         header = {"sha256": hashlib.sha256(voice).hexdigest(), "warnings": self.warnings}
         return json.dumps(header).encode() + b"\n" + voice
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
-        """Return what `to_bytes` wrote; raises ValueError when these are other bytes."""
+        """Return what `to_bytes` wrote; raises ValueError for any other bytes."""
         line, _, voice = content.partition(b"\n")
         header = _Header.model_validate_json(line, strict=True)
         if hashlib.sha256(voice).hexdigest() != header.sha256:
@@ -63,7 +63,7 @@ class _Header(BaseModel):
 
 
 class Source(NamedTuple):
-    """A file of the reference: where it lies, and as what S3 knows its bytes."""
+    """A file of the reference: its key, and the ETag that S3 gives its bytes."""
 
     key: str
     etag: str
@@ -73,7 +73,7 @@ Sources = dict[Part, Source]
 
 
 class References:
-    """The actors' voices: each is understood once for all servers, and by this one only once at a time."""
+    """The actors' voices. Each is analysed once for all servers, and never twice at a time by this one."""
 
     def __init__(self, storage: Storage, addresses: Addresses, workers: Workers, settings: Settings) -> None:
         self._storage = storage
@@ -84,12 +84,12 @@ class References:
             "textgrid": _MAX_MARKS_BYTES,
             "pitch": _MAX_MARKS_BYTES,
         }
-        # What could make a difference to what is found, besides the files and the scripts.
+        # Everything besides the files and the scripts that could change the outcome.
         self._circumstances = [_code(), [version(name) for name in _LISTENERS], settings.max_audio_seconds]
         self._under_way: dict[str, asyncio.Task[Known]] = {}
 
     async def known(self, job: Job) -> Known:
-        """Return what the job's recording can be compared with; no trouble with the reference is ever raised."""
+        """Return what the job's recording can be compared with; an error of the reference becomes a warning."""
         try:
             sources, warnings = await self._found(job)
             if not sources:
@@ -104,14 +104,14 @@ class References:
             return Known(None, [all_left_out("failed", "Its analysis failed for a reason that is ours.")])
 
     async def stop(self) -> None:
-        """End what is under way; whoever waits for it is cancelled."""
+        """Cancel the analyses under way, and with them the jobs that wait for them."""
         under_way = list(self._under_way.values())
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _found(self, job: Job) -> tuple[Sources, Warnings]:
-        """Look at each part's object, all at the same time; raises StorageError `unavailable`."""
+        """Look up the objects of all parts at the same time; raises StorageError `unavailable`."""
         looks = await asyncio.gather(*(self._look(part, address) for part, address in job.reference.items()))
         found = dict(zip(job.reference, looks, strict=True))
         sources = {part: look for part, look in found.items() if isinstance(look, Source)}
@@ -131,7 +131,7 @@ class References:
             return left_out(part, error.fault, _REASONS[error.fault])
 
     async def _shared(self, sources: Sources, scripts: Sequence[Script]) -> Known:
-        """Have one task find it out for all jobs that ask meanwhile; it goes on when one of them is given up."""
+        """Run one task for all jobs that want the same reference meanwhile; it goes on if one of them is cancelled."""
         digest = self.digest(sources, scripts)
         task = self._under_way.get(digest)
         if task is None:
@@ -141,12 +141,12 @@ class References:
         return await asyncio.shield(task)
 
     def digest(self, sources: Sources, scripts: Sequence[Script]) -> str:
-        """Return what is another for everything that could make a difference to what is found."""
+        """Return a digest that differs whenever something differs that could change the outcome."""
         told = [self._circumstances, sources, [asdict(script) for script in scripts]]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
     async def _found_out(self, digest: str, sources: Sources, scripts: Sequence[Script]) -> Known:
-        if "reference" not in sources:  # reading marks is quick, and there is nothing that they could be kept beside
+        if "reference" not in sources:  # reading marks is quick, and there is no sound to keep the outcome beside
             return (await self._understood(sources, scripts))[0]
         key = f"{sources['reference'].key}.analysis-{digest}"
         kept = await self._kept(key)
@@ -160,7 +160,7 @@ class References:
     async def _kept(self, key: str) -> Known | None:
         try:
             return Known.from_bytes(await self._storage.read(key, _MAX_KEPT_BYTES))
-        except StorageError:  # not there; AWS calls that forbidden where listing the bucket is not allowed
+        except StorageError:  # missing; AWS says forbidden when listing the bucket is not allowed
             return None
         except ValueError:
             _log.warning("reference-damaged", key=key)
@@ -173,7 +173,7 @@ class References:
             _log.warning("reference-not-kept", fault=error.fault, exc_info=error.__cause__)
 
     async def _understood(self, sources: Sources, scripts: Sequence[Script]) -> tuple[Known, bool]:
-        """Return what the files say, and whether they are still those that were looked at."""
+        """Return what the files say, and whether they are still the versions that were looked up."""
         with tempfile.TemporaryDirectory(prefix="sori-reference-") as folder:
             files = {part: Path(folder, part) for part in sources}
             etags = [
@@ -186,6 +186,6 @@ class References:
 
 
 def _code() -> str:
-    """Return what is another for every change of this server: its version's number would have to be thought of."""
+    """Return a digest of this server's code: somebody would have to remember to raise a version number."""
     modules = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()

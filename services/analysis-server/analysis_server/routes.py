@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from analysis_server.addresses import AddressError, Addresses, OtherBucketError
 from analysis_server.errors import ProblemError
 from analysis_server.job import Job, Part, Script
-from analysis_server.jobs import Jobs
+from analysis_server.jobs import JobsInHand
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_SCRIPTS, MAX_SCRIPT_CHARACTERS = 100, 500
@@ -62,7 +62,7 @@ class Accepted(BaseModel):
     status: Literal["processing"] = "processing"
 
 
-def analysis_routes(jobs: Jobs, addresses: Addresses) -> APIRouter:
+def analysis_routes(jobs: JobsInHand, addresses: Addresses) -> APIRouter:
     """Return the one route that takes work."""
     router = APIRouter(tags=["analysis"])
 
@@ -114,7 +114,7 @@ def _scripts(text: str) -> tuple[Script, ...]:
 
 
 def _reference(form: AnalyzeForm) -> dict[Part, str]:
-    """Return the addresses that there are; whether they can be used is found out later, and never fails the job."""
+    """Return the addresses that were given. Whether they can be used is checked later, and never fails the job."""
     parts: dict[Part, str | None] = {
         "reference": form.s3_reference_url,
         "textgrid": form.s3_textgrid_url,
@@ -156,7 +156,7 @@ def answer_with_problems(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(_request: Request, _error: Exception) -> JSONResponse:
-        # The server's own error log has it: Starlette hands it on after this answer.
+        # The server's own error log gets the exception: Starlette raises it again after this answer.
         return _problem(ProblemError(500, "internal_error", "Internal error", "The problem has been logged."))
 
 
@@ -182,14 +182,14 @@ def _problem(error: ProblemError) -> JSONResponse:
 class BodyLimit:
     """ASGI middleware: a body over MAX_BODY_BYTES is refused with 413 before it is all in memory.
 
-    FastAPI's own `max_body_size` answers a declared length over the limit in plain text, which is no problem body.
+    FastAPI's own `max_body_size` answers a declared length over the limit in plain text, not as a problem.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, counting its body as it comes."""
+        """Pass the request on, and count the bytes of its body as they come."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

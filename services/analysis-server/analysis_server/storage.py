@@ -1,4 +1,4 @@
-"""S3: fetching an object to a local file with bounded memory, and keeping small ones."""
+"""S3: fetches objects to local files with bounded memory, and reads and writes small objects."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -6,22 +6,22 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import aioboto3
-from aiohttp import ClientError as StreamError
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from analysis_server.errors import StorageError
 from analysis_server.settings import Settings
+from chassis import s3
+from chassis.errors import AwayError, BackEndError, ObjectMissingError
+from chassis.s3 import translating
 
 _Answer = TypeVar("_Answer")
 
 _CHUNK = 1024 * 1024
 _CHECK_SECONDS = 3
 _WRITE_SECONDS = 5
-_NOT_THERE = {"NoSuchKey", "NoSuchBucket", "404", "NotFound"}
-_PASSING = (BotoCoreError, StreamError, OSError, TimeoutError)  # the network's or the store's trouble
+_CONNECTIONS = 32
+_ATTEMPTS = 2
+"""Attempts of the S3 client itself; this module tries reads again on top of them."""
 
 
 class Storage:
@@ -33,19 +33,7 @@ class Storage:
         self._s3: Any = None
 
     async def __aenter__(self) -> "Storage":
-        secret = self._settings.aws_secret_access_key
-        session = aioboto3.Session(
-            aws_access_key_id=self._settings.aws_access_key_id,
-            aws_secret_access_key=secret.get_secret_value() if secret else None,
-            region_name=self._settings.aws_region,
-        )
-        limits = Config(
-            connect_timeout=5,
-            read_timeout=30,
-            max_pool_connections=32,
-            retries={"total_max_attempts": 2, "mode": "standard"},  # we try again ourselves
-        )
-        client = session.client("s3", endpoint_url=self._settings.s3_endpoint_url, config=limits)
+        client = s3.connected(self._settings, connections=_CONNECTIONS, attempts=_ATTEMPTS)
         self._s3 = await self._stack.enter_async_context(client)
         return self
 
@@ -55,7 +43,7 @@ class Storage:
     async def fetch(self, key: str, path: Path, limit: int) -> str:
         """Write the object to `path`, a chunk at a time, and return its ETag.
 
-        Raises StorageError, and tries again for `STORAGE_SECONDS` while the store is away, as all reading does.
+        Raises StorageError. While the store is away, this and all other reads are tried again for `STORAGE_SECONDS`.
         """
         return await self._patiently(self._fetch, key, path, limit)
 
@@ -68,36 +56,41 @@ class Storage:
         return await self._patiently(self._read, key, limit)
 
     async def write(self, key: str, content: bytes) -> None:
-        """Write a small object, or raise StorageError; nobody waits long for it."""
+        """Write a small object; raises StorageError, after a few seconds at most."""
         with _told():
             async with asyncio.timeout(_WRITE_SECONDS):
                 await self._s3.put_object(Bucket=self._settings.s3_bucket_name, Key=key, Body=content)
 
     async def is_reachable(self) -> bool:
-        """Say whether the bucket answers; a key that may only read objects is told 403, which is an answer too."""
+        """Tell whether the bucket answers. 403 is an answer too: a key that may only read objects gets it."""
         try:
-            async with asyncio.timeout(_CHECK_SECONDS):
-                await self._s3.head_bucket(Bucket=self._settings.s3_bucket_name)
-        except ClientError as error:
-            return _status(error) == 403  # noqa: PLR2004 - HTTP's Forbidden
-        except _PASSING:
+            with translating():
+                async with asyncio.timeout(_CHECK_SECONDS):
+                    await self._s3.head_bucket(Bucket=self._settings.s3_bucket_name)
+        except s3.ForbiddenError:
+            return True
+        except (BackEndError, ObjectMissingError):
             return False
         return True
 
     async def _patiently(self, call: Callable[..., Awaitable[_Answer]], *asked: Any) -> _Answer:
         attempts = AsyncRetrying(
-            retry=retry_if_exception(_may_pass),
+            retry=retry_if_exception_type(AwayError),
             stop=stop_after_delay(self._settings.storage_seconds),
             wait=wait_exponential_jitter(multiplier=0.2, max=5),
             reraise=True,
         )
         with _told():
-            return await attempts(call, *asked)
+            return await attempts(self._translated, call, *asked)
+
+    async def _translated(self, call: Callable[..., Awaitable[_Answer]], *asked: Any) -> _Answer:
+        with translating():
+            return await call(*asked)
 
     async def _fetch(self, key: str, path: Path, limit: int) -> str:
         async with self._opened(key, limit) as (body, etag):
             with path.open("wb") as file:
-                # The HTTP client holds the stream to its declared length: less is an error, more is not read.
+                # The HTTP client enforces the declared length: less is an error, more is not read.
                 async for chunk in body.iter_chunks(_CHUNK):
                     await asyncio.to_thread(file.write, chunk)
         return etag
@@ -121,12 +114,15 @@ class Storage:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Turn the client's errors into ours."""
+    """Translate the errors of S3 into StorageError, whose fault says why."""
     try:
-        yield
-    except ClientError as error:
-        raise StorageError(_fault(error)) from error
-    except _PASSING as error:
+        with translating():
+            yield
+    except (ObjectMissingError, s3.BucketMissingError) as error:
+        raise StorageError("missing") from error
+    except s3.ForbiddenError as error:
+        raise StorageError("forbidden") from error
+    except (BackEndError, OSError) as error:
         raise StorageError("unavailable") from error
 
 
@@ -134,17 +130,3 @@ def _etag(answer: dict[str, Any], limit: int) -> str:
     if answer["ContentLength"] > limit:
         raise StorageError("too_large")
     return str(answer["ETag"])
-
-
-def _status(error: ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, _PASSING) or (isinstance(error, ClientError) and _status(error) >= 500)  # noqa: PLR2004 - HTTP's server errors
-
-
-def _fault(error: ClientError) -> str:
-    if error.response.get("Error", {}).get("Code") in _NOT_THERE:
-        return "missing"
-    return "forbidden" if _status(error) == 403 else "unavailable"  # noqa: PLR2004 - HTTP's Forbidden

@@ -10,15 +10,15 @@ from analysis_server.voice import FRAME_S, Floats, Spoken
 
 _WEAK_WORD = 75.0
 _TEMPO = 1.1
-_MOVE = 2.0  # semitones over a word: a rise or fall that is meant ('t Hart 1981: under 1.5 to 2 is seldom noticed)
+_MOVE = 2.0  # semitones over a word: an intended rise or fall ('t Hart 1981: under 1.5 to 2 is seldom noticed)
 _FLAT = 0.6  # of the reference's spread
-_MUCH_EXTRA = 0.25  # of what was said
+_MUCH_EXTRA = 0.25  # share of the speech
 _MIN_FRAMES = 8
 _NAMED = 5
 
 
 class Sentence(NamedTuple):
-    """The same in both languages."""
+    """One sentence in both languages."""
 
     en: str
     ko: str
@@ -41,7 +41,7 @@ def _sentences(comparison: Comparison) -> Iterator[Sentence]:
         yield Sentence("Much else is to be heard in it.", "대본에 없는 소리도 많이 들립니다.")
     pronunciation = comparison.scores.get("pronunciation")
     if pronunciation is not None and not pronunciation.score:
-        return  # what sounds like nothing of the reference has no tempo or melody beside it
+        return  # a recording that sounds nothing like the reference has no tempo or melody to compare
     timing = comparison.scores.get("timing")
     if timing is not None:
         yield from _of_tempo(timing.details["tempo_ratio"])
@@ -127,7 +127,10 @@ def _of_direction(word: str, *, rises: bool) -> Sentence:
 
 
 def _opposite(contours: Contours, word: Word) -> tuple[float, str, bool] | None:
-    """Return by how much the two move against each other in a word, the word, and whether ours rises."""
+    """Return how far apart the two pitches move in a word, the word, and whether the recording rises.
+
+    None unless they move in opposite directions.
+    """
     if word.recording is None or contours.reference is None:
         return None
     ours, theirs = (_move(track, word.recording) for track in (contours.recording, contours.reference))
@@ -137,7 +140,7 @@ def _opposite(contours: Contours, word: Word) -> tuple[float, str, bool] | None:
 
 
 def _move(semitones: Floats, word: Spoken) -> float:
-    """Return how far the pitch goes over a word, by its regression line; 0 when little of it is voiced."""
+    """Return how many semitones the pitch moves over a word, by its regression line; 0 when little of it is voiced."""
     within = semitones[round(word.start_s / FRAME_S) : round(word.end_s / FRAME_S)]
     at = np.flatnonzero(~np.isnan(within))
     if len(at) < _MIN_FRAMES:

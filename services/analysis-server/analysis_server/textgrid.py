@@ -1,4 +1,4 @@
-"""Praat's TextGrid: a file in, the words and phones that somebody marked in it out."""
+"""Reads Praat's TextGrid files: the words and phones that somebody marked."""
 
 import math
 import warnings
@@ -19,11 +19,12 @@ _TOUCH_S = 0.001  # programs round times, so that neighbours seem to overlap
 
 
 def read(path: Path, end_s: float) -> tuple[list[Spoken], list[Spoken]]:
-    """Return the words and the phones of a TextGrid, long, short or binary, in UTF-8 or UTF-16; a worker's task.
+    """Return the words and the phones of a TextGrid: long, short or binary, in UTF-8 or UTF-16. Runs in a worker.
 
     Times are seconds from the TextGrid's own beginning, `end_s` at most. Words are the intervals of the tiers that are
-    named `words` or `word` (or, as MFA does, `speaker - words`), else of the first interval tier, when that has single
-    words; phones are those of `phones` or `phone`, and there may be none. Pauses are left out.
+    named `words` or `word` (or, as MFA names them, `speaker - words`). Without such tiers, words are the intervals of
+    the first interval tier that is not of phones, if its labels are single words. Phones are the intervals of the tiers
+    named `phones` or `phone`; there may be none. Pauses are left out.
 
     Raises UnusableFileError `malformed` or `without_words`.
     """
@@ -45,9 +46,9 @@ _Tier = tuple[str, list[Spoken]]
 
 
 def _opened(path: Path) -> parselmouth.TextGrid:
-    """Have Praat read the file, whose own reader knows every form of it; but not the other things that it could be."""
+    """Read the file with Praat, which knows every form of TextGrid; refuse the other kinds of file that Praat reads."""
     with path.open("rb") as file:
-        head = file.read(200).replace(b"\0", b"")  # UTF-16 is UTF-8 with zeros here
+        head = file.read(200).replace(b"\0", b"")  # for ASCII, UTF-16 is UTF-8 with zeros in between
     if b"TextGrid" not in head:
         raise UnusableFileError("malformed", "It is no TextGrid.")
     return parselmouth.read(str(path))
@@ -81,7 +82,7 @@ def _word_tiers(tiers: Sequence[_Tier]) -> list[list[Spoken]]:
 
 
 def _spoken(tiers: Sequence[list[Spoken]], begin_s: float, end_s: float) -> list[Spoken]:
-    """Return what several speakers' tiers hold, by time from the beginning."""
+    """Merge the tiers of several speakers, sorted by time from the TextGrid's beginning."""
     for tier in tiers:
         _check([time - begin_s for one in tier for time in one[1:]], end_s)
     moved = [one._replace(start_s=one.start_s - begin_s, end_s=one.end_s - begin_s) for tier in tiers for one in tier]

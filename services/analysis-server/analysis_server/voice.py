@@ -1,4 +1,4 @@
-"""What is known of one voice speaking the scripts, whether it was heard or written down, and how that is kept."""
+"""What is known of one voice that speaks the scripts, whether heard or marked by somebody; and its form as bytes."""
 
 import io
 from collections.abc import Collection, Sequence
@@ -17,7 +17,7 @@ _TRACKS = ("pitch_hz", "level_db", "mfcc", "likelihood_ratio")
 _ENOUGH = 0.5
 _CHANCE_WORDS = 2
 _NEAR_S = 0.02
-"""A pitch file's value counts this far around its time: files have one each 5 to 20 ms."""
+"""A pitch file's value counts for this many seconds around its time: files have one value each 5 to 20 ms."""
 
 
 class Spoken(NamedTuple):
@@ -36,14 +36,14 @@ class DamagedVoiceError(ValueError):
 class Voice:
     """One voice; whatever is not known of it is None.
 
-    - `pitch_hz`: NaN where there is no voice
+    - `pitch_hz`: NaN where unvoiced
     - `level_db`: intensity, NaN in digital silence and at the edges
     - `mfcc`: frames x coefficients, without the 0th, as Praat gives them
-    - `likelihood_ratio`: of the phone that the script has there over the best phone at all, natural logarithm, at most
-      about 0; NaN outside of words
-    - `words`, `phones`: by time, without pauses; no words at all when the scripts were not found in what was said
-    - `places`: which of the scripts' words each is
-    - `unheard`: which of the scripts' words could not be listened for
+    - `likelihood_ratio`: of the script's phone over the best of all phones, natural logarithm, at most about 0; NaN
+      outside of words
+    - `words`, `phones`: in order of time, without pauses; `words` is empty when the scripts were not found
+    - `places`: for each word its index among the scripts' words
+    - `unheard`: the indexes of the scripts' words that could not be listened for
     """
 
     duration_s: float
@@ -57,7 +57,7 @@ class Voice:
     unheard: frozenset[int] = frozenset()
 
     def voice_in_words(self, without: Collection[int] = ()) -> float:
-        """Return the share of the voiced frames that lie within words, but for the words at those places."""
+        """Return the share of the voiced frames that lie within words; words with a place in `without` do not count."""
         if self.pitch_hz is None or not self.words:
             return 0.0
         voiced = ~np.isnan(self.pitch_hz)
@@ -68,10 +68,10 @@ class Voice:
         return float((voiced & within).sum() / voiced.sum()) if voiced.any() else 0.0
 
     def evidence(self, told: int) -> float:
-        """Return how far what was found shows that scripts of so many words were spoken: 1 is "they were", 0 nothing.
+        """Return how strongly the words found show that scripts of `told` words were spoken: 0 not at all, 1 surely.
 
-        Single words are found in any speech. It is enough when most of the words are there, whatever else was said, or
-        when most of what was said is words of the scripts, however few.
+        Single words are found in any speech. The evidence is enough when most of the words are there, whatever else was
+        said, or when most of the speech is words of the scripts, however few.
         """
         found = len(self.words or ())
         of_text = found / (told - len(self.unheard) + _CHANCE_WORDS) if found else 0.0
@@ -88,7 +88,7 @@ class Voice:
         return replace(self, words=tuple(words), phones=tuple(phones) or self.phones, places=None, duration_s=duration)
 
     def with_pitch(self, times_s: Sequence[float], hz: Sequence[float | None]) -> Self:
-        """Return this voice with another's measure of its pitch; `times_s` ascend, None and 0 are unvoiced."""
+        """Return this voice with its pitch replaced by these values; `times_s` ascend, None and 0 are unvoiced."""
         if not times_s:
             return replace(self, pitch_hz=None)
         given, values = np.array(times_s), np.array([value or np.nan for value in hz], dtype=np.float64)
@@ -125,7 +125,7 @@ class Voice:
                 unheard = frozenset(kept["unheard"].tolist())
                 duration_s = float(kept["duration_s"])
                 return cls(duration_s, words=words, phones=phones, places=places, unheard=unheard, **tracks)
-        except Exception as error:  # noqa: BLE001 - what is damaged fails in as many ways as zip, zlib and NumPy have
+        except Exception as error:  # noqa: BLE001 - damaged bytes raise whatever zip, zlib and NumPy raise
             raise DamagedVoiceError(str(error)) from None
 
 

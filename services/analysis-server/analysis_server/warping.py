@@ -1,4 +1,4 @@
-"""Which moment of the reference each moment of the recording answers to: dynamic time warping of their MFCCs."""
+"""Finds the moment of the reference that matches each moment of the recording: dynamic time warping of MFCCs."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from analysis_server.measures import Tracks
 from analysis_server.voice import FRAME_S, Floats, Spoken, Voice
 
 _MAX_FRAMES = 3000
-"""Warping takes memory for all pairs of frames, 72 MB for so many; of longer stretches only each nth frame counts."""
+"""Warping needs memory for all pairs of frames: 72 MB for this many. Longer stretches use only each nth frame."""
 
 Frames = NDArray[np.int_]
 
 
 class Pair(NamedTuple):
-    """A stretch of the recording and the stretch of the reference that is the same, in frames, ends excluded."""
+    """A stretch of the recording and the matching stretch of the reference, in frames, ends excluded."""
 
     recording: slice
     reference: slice
@@ -29,9 +29,9 @@ class Pair(NamedTuple):
 class Warp:
     """Frames of the recording and of the reference, pair by pair in ascending order, and how alike each pair sounds.
 
-    `similarity` is the cosine of the angle between the MFCCs of the pair, each less its voice's mean over all speech
-    (cepstral mean subtraction): 1 is the same, 0 nothing in common. None where a voice has no MFCCs: such pairs are
-    evenly spaced.
+    `similarity` is the cosine of the angle between the MFCCs of the pair, each minus its voice's mean over all speech
+    (cepstral mean subtraction): 1 is the same, 0 nothing in common. It is None when a voice has no MFCCs; the pairs are
+    then evenly spaced.
     """
 
     recording: Frames
@@ -54,7 +54,7 @@ class Warp:
         return Spoken(word.name, round(found[0] * FRAME_S, 2), round((found[-1] + 1) * FRAME_S, 2))
 
     def reference_at(self, frames: int) -> Frames:
-        """Return for each of so many frames of the recording the reference's, -1 where there is none."""
+        """Return the reference's frame for each of the recording's first `frames` frames, -1 where there is none."""
         answers = np.full(frames, -1)
         inside = self.recording < frames
         answers[self.recording[inside]] = self.reference[inside]
@@ -73,10 +73,10 @@ def pairs_of(words: Iterable[tuple[Spoken, Spoken]]) -> list[Pair]:
 
 
 def warp(recording: Voice, reference: Voice, pairs: list[Pair]) -> Warp | None:
-    """Warp the reference on the recording, within each pair of words, or all speech on all speech without any pairs.
+    """Warp the reference onto the recording within each pair of words; without pairs, all speech onto all speech.
 
-    Classic dynamic time warping (Sakoe & Chiba 1978) with Euclidean distances, by dtaidistance. None without anything
-    to warp by.
+    Classic dynamic time warping (Sakoe & Chiba 1978) with Euclidean distances, by dtaidistance. Returns None when there
+    is neither a pair nor speech to warp.
     """
     whole = pairs or _whole(recording, reference)
     if not whole:
@@ -122,7 +122,7 @@ def _evenly(pair: Pair) -> Frames:
 
 
 def _normalised(voice: Voice) -> Floats:
-    assert voice.mfcc is not None  # noqa: S101 - asked before
+    assert voice.mfcc is not None  # noqa: S101 - checked by the caller
     frames = speech(voice)
     mean = voice.mfcc[frames[frames < len(voice.mfcc)]].mean(axis=0) if len(frames) else 0.0
     return np.ascontiguousarray(voice.mfcc - mean)

@@ -18,7 +18,7 @@ _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 30.0
 
 
 def completed(job: Job, result: dict[str, Any]) -> dict[str, Any]:
-    """Return the body that brings a result."""
+    """Return the body that carries a result."""
     return {
         "job_id": job.job_id,
         "status": "completed",
@@ -68,7 +68,7 @@ class Webhook:
         return True
 
     async def call_once(self, job: Job, body: dict[str, Any]) -> None:
-        """POST the body a single time with little patience: the last thing that a stopping server can do for a job."""
+        """POST the body once, with a short timeout: the last thing that a stopping server can do for a job."""
         try:
             await self._call(job, body, _LAST_CALL)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -76,7 +76,7 @@ class Webhook:
 
     async def _call(self, job: Job, body: dict[str, Any], patience: httpx.Timeout) -> None:
         headers = {"traceparent": job.traceparent} if job.traceparent else {}
-        # The answer's body is of no interest, and not reading it leaves nobody a way to fill our memory.
+        # Nobody needs the answer's body, and a body that is not read cannot fill our memory.
         async with self._client.stream("POST", job.webhook_url, json=body, headers=headers, timeout=patience) as answer:
             if not answer.is_success:
                 raise httpx.HTTPStatusError("refused", request=answer.request, response=answer)
@@ -90,7 +90,7 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Name the trouble without the address, whose query is a secret."""
+    """Name the error without the address, whose query is a secret."""
     return f"status {error.response.status_code}" if isinstance(error, httpx.HTTPStatusError) else type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""The worker processes that analyse: a pool that outlives the crash of a worker, and of this process none outlives."""
+"""The worker processes that analyse. The pool survives the crash of a worker, and no worker outlives this process."""
 
 import asyncio
 import multiprocessing
@@ -23,6 +23,9 @@ _log = structlog.get_logger()
 # Forking a process that runs an event loop and threads is unsafe; a spawned worker is also a child that we can end.
 _CONTEXT = multiprocessing.get_context("spawn")
 
+_DEATH_SECONDS = 5.0
+"""How long a killed worker may take to be gone."""
+
 
 class Workers:
     """A fixed number of processes, each analysing one recording at a time."""
@@ -34,9 +37,9 @@ class Workers:
         self._one_suspect = asyncio.Lock()
 
     async def start(self) -> None:
-        """Start the processes; returns when they work, and raises BrokenProcessPool if they cannot."""
+        """Start the processes and return when they run; raises BrokenProcessPool if they cannot."""
         pool, loop = _new_pool(self._count), asyncio.get_running_loop()
-        # A pool starts a process only for a task that finds none idle: so many at once that all are started.
+        # A pool starts a process only for a task that finds none idle, so give it one task per process all at once.
         await asyncio.gather(*(loop.run_in_executor(pool, os.getpid) for _ in range(self._count)))
         self._pool = pool
 
@@ -48,13 +51,13 @@ class Workers:
     async def analyse(self, path: Path, scripts: Sequence[Script], reference: bytes | None) -> dict[str, Any]:
         """Return the result object of the recording at `path`; `reference` is a `Voice` as bytes.
 
-        Raises AnalysisError for what is no usable recording, `worker_crashed` included.
+        Raises AnalysisError when the recording is not usable, `worker_crashed` included.
         """
         result: dict[str, Any] = await self._do(_analyse, path, scripts, reference)
         return result
 
     async def understand(self, files: Mapping[Part, Path], scripts: Sequence[Script]) -> tuple[bytes | None, Warnings]:
-        """Return the voice of a reference with these files as bytes, and warnings; raises AnalysisError as above."""
+        """Return the voice that a reference's files give, as bytes, and warnings; raises AnalysisError as above."""
         understood: tuple[bytes | None, Warnings] = await self._do(_understand, files, scripts)
         return understood
 
@@ -63,14 +66,17 @@ class Workers:
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
+        children = multiprocessing.active_children()
+        for process in children:
             process.kill()
+        for process in children:
+            process.join(_DEATH_SECONDS)
 
     async def _do(self, work: Callable[..., Any], *told: Any) -> Any:
-        """Return what a worker makes of it.
+        """Run `work` in a worker process and return what it returns.
 
-        When a worker dies the pool breaks under everyone who was in it, guilty or not. Each is then tried once more in
-        a process of its own, one after the other, so that only a recording that kills its worker by itself fails.
+        When a worker dies, the pool breaks and all tasks in it fail, whichever was the cause. Each is then tried once
+        more in a process of its own, one after the other, so only a recording that kills its own worker fails.
         """
         pool = self._pool
         assert pool is not None  # noqa: S101 - start() comes first
@@ -96,7 +102,7 @@ class Workers:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _replace(self, broken: ProcessPoolExecutor) -> None:
-        """Put a new pool in the place of a broken one, once, however many find it broken."""
+        """Replace a broken pool by a new one, once, however many tasks find it broken."""
         if self._pool is broken:
             _log.error("worker-died")
             self._pool = _new_pool(self._count)
@@ -108,7 +114,7 @@ def _new_pool(count: int) -> ProcessPoolExecutor:
 
 
 def _become_worker() -> None:
-    """Leave the server's process group, whose Ctrl-C is not meant for us, end when the server ends, and warm up."""
+    """Leave the server's process group so that its Ctrl-C does not end us, end when the server ends, and warm up."""
     os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import analysis_server.analysis  # noqa: PLC0415 - only workers pay for Praat and its like: 80 MB and 0.3 s

@@ -7,22 +7,24 @@ from datetime import timedelta
 from fastapi import FastAPI
 
 from analyzer_bridge import SERVICE
-from analyzer_bridge.analyses import Bridge
-from analyzer_bridge.analyzer import OPEN_REQUESTS, AnalysisServer
+from analyzer_bridge.analysis_server import OPEN_REQUESTS, AnalysisServerClient
+from analyzer_bridge.bridge import Bridge
 from analyzer_bridge.deadlines import Deadlines
-from analyzer_bridge.health import health_routes
-from analyzer_bridge.metrics import metrics_routes
-from analyzer_bridge.rabbitmq import RabbitMQ
 from analyzer_bridge.settings import Settings
-from analyzer_bridge.stopping import Stopping
-from analyzer_bridge.store import Analyses
+from analyzer_bridge.store import AnalysisStore
 from analyzer_bridge.subscribers import subscribe
+from chassis.health import health_routes
+from chassis.metrics import metrics_routes
+from chassis.mongodb import FOR_MESSAGES, MongoDB
+from chassis.rabbitmq.connection import RabbitMQ
+from chassis.stopping import Stopping
 
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the service as an ASGI application that works while its lifespan runs."""
-    analyses = Analyses(str(settings.mongodb_url))
-    server = AnalysisServer(settings)
+    mongodb = MongoDB(str(settings.mongodb_url), FOR_MESSAGES)
+    analyses = AnalysisStore(mongodb)
+    server = AnalysisServerClient(settings)
     bridge = Bridge(
         analyses,
         server,
@@ -49,14 +51,14 @@ def create_app(settings: Settings) -> FastAPI:
             yield
             await stopping.finish()
             await rabbitmq.stop()
-            analyses.close()
+            mongodb.close()
 
     app = FastAPI(title="Sori analyzer-bridge", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     checks = {
         "accepting": stopping.is_accepting,
         "rabbitmq": rabbitmq.is_up,
         "consumers": rabbitmq.consumes,
-        "mongodb": analyses.is_up,
+        "mongodb": mongodb.is_up,
     }
     app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters, server.warnings))
     app.include_router(metrics_routes(rabbitmq.dead_letters))

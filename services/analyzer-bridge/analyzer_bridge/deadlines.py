@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import Iterable
 from time import monotonic
-from typing import Protocol
 
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from analyzer_bridge.analyses import Analysis, Bridge
+from analyzer_bridge.analysis import Analysis
+from analyzer_bridge.bridge import Analyses, Bridge
+from chassis.periodic import Periodic
+from chassis.publishing import Broker
 from contracts import topology
-from contracts.events import Event
 
 log = structlog.get_logger()
 
@@ -24,23 +25,6 @@ AFTER_OUTAGE_SECONDS = topology.RETRY_DELAYS[-1].seconds + 15.0
 """The same after an outage: a webhook call that could not be handled then may wait for the longest retry delay."""
 
 
-class Broker(Protocol):
-    """Where webhook calls wait, and what becomes of analyses is published."""
-
-    async def consumes(self) -> bool:
-        """Tell whether this process takes in what the broker has for it."""
-
-    async def publish(self, event: Event) -> None:
-        """Return once the event is safe."""
-
-
-class Store(Protocol):
-    """The collection that the deadlines lie in."""
-
-    async def prepare(self) -> None:
-        """Create the indexes."""
-
-
 class Deadlines:
     """Asks again for overdue analyses, or gives them up, one look each second.
 
@@ -49,38 +33,34 @@ class Deadlines:
     given up now is found again by the next look.
     """
 
-    def __init__(self, bridge: Bridge, store: Store, broker: Broker) -> None:
+    def __init__(self, bridge: Bridge, analyses: Analyses, broker: Broker) -> None:
         self._bridge = bridge
-        self._store = store
+        self._analyses = analyses
+        self._prepared = False
         self._broker = broker
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._starts_until = 0.0
         self._keeps_until = 0.0
-        self._watching: asyncio.Task[None] | None = None
+        self._looks = Periodic(self._watch, seconds=LOOK_SECONDS, waiting="deadlines wait", at_once=True)
 
     def start(self) -> None:
         """Begin to watch."""
         self._starts_until = self._keeps_until = monotonic() + AFTER_START_SECONDS
-        self._watching = asyncio.create_task(self._watch())
+        self._looks.start()
 
     async def stop(self) -> None:
         """Stop watching; what was begun is taken up again by the next look of any replica."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+        await self._looks.stop()
 
     async def _watch(self) -> None:
-        prepared = False
-        while True:
-            try:
-                if not prepared:
-                    await self._store.prepare()
-                    prepared = True
-                await self._look()
-            except Exception as error:  # noqa: BLE001 - an outage: the next look tries again
-                self._keeps_until = monotonic() + AFTER_OUTAGE_SECONDS
-                log.warning("deadlines wait", reason=type(error).__name__)
-            await asyncio.sleep(LOOK_SECONDS)
+        try:
+            if not self._prepared:
+                await self._analyses.prepare()
+                self._prepared = True
+            await self._look()
+        except Exception:
+            self._keeps_until = monotonic() + AFTER_OUTAGE_SECONDS
+            raise
 
     async def _look(self) -> None:
         overdue = await self._bridge.overdue(LOOK_ANALYSES)

@@ -1,25 +1,22 @@
-"""What can go wrong between the analyzer-bridge and the analysis server."""
+"""What can go wrong between the analyzer-bridge and the analysis server, besides its back ends (chassis.errors).
+
+AnalysisRefusedError ── the server will never take this recording
+AnalysisNotTakenError ── it did not take this recording, but may yet
+├── AnalysisServerFailedError ── it failed at this one
+└── AnalysisServerUnavailableError ── it can take none now (an AwayError)
+AnalysisChangedError ── the analysis changed between two looks at it
+"""
+
+from chassis.errors import AwayError
 
 
-class BridgeError(Exception):
-    """Anything the analyzer-bridge raises itself."""
-
-    code = "bridge_error"
-
-
-class AwayError(BridgeError):
-    """Something that the bridge needs is away: no fault of the message's, which waits for as long as it takes."""
-
-    code = "away"
-
-
-class AnalysisRefusedError(BridgeError):
+class AnalysisRefusedError(Exception):
     """The analysis server will never take this recording; asking again is no use."""
 
     code = "analysis_refused"
 
 
-class AnalysisNotTakenError(BridgeError):
+class AnalysisNotTakenError(Exception):
     """The analysis server did not take a recording on, but may yet; `retry_after` is the seconds to wait at least."""
 
     code = "analysis_not_taken"
@@ -40,8 +37,15 @@ class AnalysisServerUnavailableError(AnalysisNotTakenError, AwayError):
 
     code = "analysis_server_unavailable"
 
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        AwayError.__init__(self, "analysis server", reason)
+        self.retry_after = retry_after
 
-class AnalysisChangedError(BridgeError):
+    def __str__(self) -> str:
+        return self.reason
+
+
+class AnalysisChangedError(Exception):
     """The analysis changed between two looks at it; the message is tried again."""
 
     code = "analysis_changed"

@@ -1,8 +1,8 @@
 """Connects the gateway's parts."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -11,39 +11,58 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chassis.health import health_routes
+from chassis.mongodb import FOR_REQUESTS, MongoDB
+from chassis.rabbitmq.connection import RabbitMQ
+from chassis.stopping import Stopping
 from contracts import api
 from contracts.problems import Problem
 from gateway import SERVICE
 from gateway.availability import Availability
-from gateway.catalogue_store import Actors, Catalogue, Scripts, Tokens
-from gateway.errors import handle_errors
-from gateway.health import health_routes
-from gateway.idempotency import Idempotency
-from gateway.outbox import Outbox
-from gateway.rabbitmq import RabbitMQ
-from gateway.reference_store import ReferenceRecords
-from gateway.reference_sweeper import ReferenceSweeper
-from gateway.references import References
-from gateway.removals import Retention
-from gateway.routes.actors import actor_routes
-from gateway.routes.audio import audio_routes
-from gateway.routes.jobs import reading_routes, removal_routes, retry_routes
-from gateway.routes.places import MAX_READERS, MAX_UPLOADS, Places
-from gateway.routes.references import reference_routes
-from gateway.routes.scripts import script_routes
-from gateway.routes.tokens import token_routes
-from gateway.routes.uploads import upload_routes
-from gateway.routes.webhook import webhook_routes
+from gateway.catalogue import actors, requests, scripts, tokens
+from gateway.catalogue.requests import CatalogueParts
+from gateway.catalogue.store import ActorStore, CatalogueStore, ScriptStore, TokenStore
+from gateway.jobs import audio as job_audio
+from gateway.jobs import routes as jobs
+from gateway.jobs.retention import Retention
+from gateway.jobs.routes import JobParts
+from gateway.jobs.store import JobStore
+from gateway.references import routes as reference_audio
+from gateway.references.references import References
+from gateway.references.routes import ReferenceParts
+from gateway.references.store import ReferenceStore
+from gateway.references.sweeper import ReferenceSweeper
 from gateway.settings import Settings
-from gateway.stopping import Stopping
-from gateway.storage import Storage
-from gateway.store import Claims, Jobs, connected
-from gateway.submissions import Submissions
-from gateway.sweeper import Sweeper
+from gateway.storage import Bucket
+from gateway.uploads import retries
+from gateway.uploads import routes as uploads
+from gateway.uploads.claims import ClaimStore
+from gateway.uploads.idempotency import Idempotency
+from gateway.uploads.inbox_sweeper import InboxSweeper
+from gateway.uploads.outbox import Outbox
+from gateway.uploads.routes import UploadParts
+from gateway.uploads.submissions import Submissions
+from gateway.web import problems
+from gateway.web.slots import MAX_READERS, MAX_UPLOADS, Slots
+from gateway.webhook import routes as webhook
+from gateway.webhook.routes import WebhookParts
 
 FIRST_CONNECTION_SECONDS = 3.0
 LAST_ANSWERS_SECONDS = 1.0
 """How long a gateway that was told to stop goes on answering, so that the edge learns of it on each connection."""
+
+Background = InboxSweeper | ReferenceSweeper | Retention
+ROUTERS = (
+    uploads.router,
+    jobs.router,
+    job_audio.router,
+    retries.router,
+    webhook.router,
+    tokens.router,
+    reference_audio.router,
+    scripts.router,
+    actors.router,
+)
 
 
 def create_app(settings: Settings) -> ASGIApp:
@@ -60,47 +79,50 @@ def create_app(settings: Settings) -> ASGIApp:
 
 def create_api(settings: Settings) -> FastAPI:
     """Return the routes with what they need; also what the public OpenAPI document is made from."""
-    storage = Storage(settings)
-    mongodb = connected(str(settings.mongodb_url))
-    jobs = Jobs(mongodb)
+    bucket = Bucket(settings)
+    mongodb = MongoDB(str(settings.mongodb_url), FOR_REQUESTS)
     rabbitmq = RabbitMQ(str(settings.rabbitmq_url))
-    outbox = Outbox(jobs, rabbitmq)
-    sweeper = Sweeper(storage, jobs, timedelta(seconds=settings.inbox_max_age))
-    retention = Retention(jobs, rabbitmq, settings.retention)
-    back_ends = Availability({"S3": storage.is_up, "MongoDB": jobs.is_up, "RabbitMQ": rabbitmq.is_up})
-    catalogue = Catalogue(mongodb)
-    tokens = Tokens(catalogue)
-    records = ReferenceRecords(mongodb)
-    references = References(tokens, records, storage, settings.s3_bucket_name)
-    reference_sweeper = ReferenceSweeper(records, storage, timedelta(seconds=settings.inbox_max_age))
-    submissions = Submissions(storage, jobs, references)
-    uploads, readers = Places(MAX_UPLOADS), Places(MAX_READERS)
+    availability = Availability({"S3": bucket.is_up, "MongoDB": mongodb.is_up, "RabbitMQ": rabbitmq.is_up})
+    job_store, records = JobStore(mongodb), ReferenceStore(mongodb)
+    catalogue = CatalogueStore(mongodb)
+    token_store, script_store, actor_store = TokenStore(catalogue), ScriptStore(catalogue), ActorStore(catalogue)
+    references = References(token_store, records, bucket, settings.s3_bucket_name)
+    submissions = Submissions(bucket, job_store, references)
+    idempotency = Idempotency(ClaimStore(mongodb), job_store, submissions)
+    outbox = Outbox(job_store, rabbitmq)
+    max_age = timedelta(seconds=settings.inbox_max_age)
+    background = (
+        InboxSweeper(bucket, job_store, max_age),
+        ReferenceSweeper(records, bucket, max_age),
+        Retention(job_store, rabbitmq, settings.retention),
+    )
+    stopping = _stopping(background, settings.shutdown_grace)
+    max_bytes, max_result = settings.max_upload_bytes, settings.max_result_bytes
+    upload_slots, reader_slots = Slots(MAX_UPLOADS), Slots(MAX_READERS)
 
-    async def drain(_: float) -> None:
-        await sweeper.stop()
-        await reference_sweeper.stop()
-        await retention.stop()
-        await asyncio.sleep(LAST_ANSWERS_SECONDS)
+    app = _api(_lifespan(bucket, mongodb, rabbitmq, outbox=outbox, background=background, stopping=stopping))
+    app.state.uploads = UploadParts(
+        submissions, idempotency, outbox, job_store, bucket, availability, upload_slots, max_bytes
+    )
+    app.state.jobs = JobParts(job_store, bucket, rabbitmq, availability, reader_slots)
+    app.state.webhook = WebhookParts(
+        job_store, rabbitmq, availability, settings.webhook_secret.get_secret_value(), max_result
+    )
+    app.state.catalogue = CatalogueParts(token_store, script_store, actor_store, availability)
+    app.state.references = ReferenceParts(references, bucket, availability, upload_slots, reader_slots, max_bytes)
+    checks = {
+        "accepting": stopping.is_accepting,
+        "rabbitmq": rabbitmq.is_up,
+        "mongodb": mongodb.is_up,
+        "s3": bucket.is_up,
+    }
+    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters))
+    app.add_middleware(_LastAnswers, stopping=stopping)
+    return app
 
-    stopping = Stopping(drain, settings.shutdown_grace)
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with storage:
-            rabbitmq.start()
-            # An analysis server calls its webhook once: better not to open the doors before it can be taken in.
-            await rabbitmq.first_connected(FIRST_CONNECTION_SECONDS)
-            outbox.start()
-            sweeper.start()
-            reference_sweeper.start()
-            retention.start()
-            stopping.watch()
-            yield
-            await stopping.finish()
-            await outbox.stop()
-            await rabbitmq.stop()
-            mongodb.close()
-
+def _api(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+    """Return the routes, which find what they work with in `app.state`."""
     app = FastAPIOffline(
         title="Sori",
         version="1",
@@ -109,36 +131,53 @@ def create_api(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    idempotency = Idempotency(Claims(mongodb), jobs, submissions)
-    routers = (
-        upload_routes(settings, submissions, idempotency, outbox, back_ends=back_ends, places=uploads),
-        reading_routes(jobs),
-        audio_routes(jobs, storage, back_ends, readers),
-        removal_routes(jobs, rabbitmq, back_ends),
-        retry_routes(jobs, storage, submissions, outbox, back_ends),
-        webhook_routes(settings, jobs, rabbitmq, back_ends),
-        token_routes(tokens, back_ends),
-        reference_routes(settings, references, storage, back_ends=back_ends, uploads=uploads, readers=readers),
-        script_routes(tokens, Scripts(catalogue), back_ends),
-        actor_routes(tokens, Actors(catalogue), back_ends),
-    )
-    for router in routers:
+    for router in ROUTERS:
         app.include_router(router)
-    checks = {
-        "accepting": stopping.is_accepting,
-        "rabbitmq": rabbitmq.is_up,
-        "mongodb": jobs.is_up,
-        "s3": storage.is_up,
-    }
-    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters))
-    handle_errors(app)
-    app.add_middleware(_LastAnswers, stopping=stopping)
+    problems.handle_errors(app)
+    requests.handle_errors(app)
     _complete_document(app)
     return app
 
 
+def _stopping(background: Sequence[Background], grace_seconds: float) -> Stopping:
+    async def drain(_: float) -> None:
+        for part in background:
+            await part.stop()
+        await asyncio.sleep(LAST_ANSWERS_SECONDS)
+
+    return Stopping(drain, grace_seconds)
+
+
+def _lifespan(
+    bucket: Bucket,
+    mongodb: MongoDB,
+    rabbitmq: RabbitMQ,
+    *,
+    outbox: Outbox,
+    background: Sequence[Background],
+    stopping: Stopping,
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with bucket:
+            rabbitmq.start()
+            # An analysis server calls its webhook once: better not to accept calls before they can be published.
+            await rabbitmq.first_connected(FIRST_CONNECTION_SECONDS)
+            outbox.start()
+            for part in background:
+                part.start()
+            stopping.watch()
+            yield
+            await stopping.finish()
+            await outbox.stop()
+            await rabbitmq.stop()
+            mongodb.close()
+
+    return lifespan
+
+
 def _complete_document(app: FastAPI) -> None:
-    """Show the notifier's streams in the document too: to a front end there is one origin and one API."""
+    """Add the notifier's streams to the document: a front end sees one origin and one API."""
     generated = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -147,7 +186,7 @@ def _complete_document(app: FastAPI) -> None:
         problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem.pop("$defs"), Problem=problem)
         document["paths"][api.PROGRESS_PATH] = api.PROGRESS_STREAM
-        # FastAPI adds its own validation error to every call with parameters; ours are problem bodies.
+        # FastAPI adds its own validation error to every operation with parameters; ours are problem bodies.
         for operation in (operation for path in document["paths"].values() for operation in path.values()):
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
@@ -159,7 +198,7 @@ def _complete_document(app: FastAPI) -> None:
 
 
 class _LastAnswers:
-    """Ends the edge's connections with an answer on each: one that is closed while it rests may meet a request."""
+    """Ends the edge's connections with an answer on each: closing an idle one could lose a request."""
 
     def __init__(self, app: ASGIApp, stopping: Stopping) -> None:
         self._app = app

@@ -1,65 +1,48 @@
-"""S3: writes uploads into inbox/ while they arrive, and reads audio/, both with bounded memory."""
+"""S3: writes files into the bucket while they arrive, and reads audio out of it, both with bounded memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
 from io import BytesIO
 from typing import Any, Self
 
-import aioboto3
-from aiobotocore.config import AioConfig
-from botocore.exceptions import BotoCoreError, ClientError
-
-from gateway.errors import AudioGoneError, BackEndError
-from gateway.settings import Settings
-from gateway.submissions import PREFIX, StoredAudio
+from chassis import s3
+from chassis.errors import BackEndError, ObjectMissingError
+from chassis.s3 import translating
+from chassis.settings import S3Settings
+from gateway.audio import UNKNOWN_TYPE, AudioGoneError, StoredAudio
 
 PART_BYTES = 5 * 1024 * 1024
-"""S3's smallest part. What an upload holds in memory is one part that fills, or one that is being sent."""
+"""S3's smallest part. Each upload holds one part in memory: it is filled, sent, and filled again."""
 PARTS_IN_FLIGHT = 2
-"""Parts sent at once by this process: more would take memory and gain no speed."""
+"""How many parts this process sends at once: more would take memory and gain no speed."""
 CALL_SECONDS = 60.0
-"""For a call with its repeat; less than the edge waits. The client's own limits begin once a request is sent, and its
-body is not sent before `Expect: 100-continue` is answered: who says nothing would be waited for without end."""
+"""The limit for a call with its repeat; less than the edge waits. The client's own limits begin once a request is sent,
+and a body is not sent before S3 answers `Expect: 100-continue`: without this limit a silent S3 would hold us for ever.
+"""
 ABORT_SECONDS = 5.0
-"""How long an upload that has failed waits for its parts to go; what does not answer is left to the sweeper."""
+"""How long a failed upload waits for its parts to be removed; the sweeper aborts what is left."""
 READ_BYTES = 64 * 1024
-UNKNOWN_TYPE = "application/octet-stream"
 CONNECTIONS = 128
-"""As many as requests may want at once: uploads, audio that is read, and what the sweeper does."""
+"""Enough for uploads, readers of audio and the sweepers at the same time."""
+ATTEMPTS = 2
+_CALLS_FOR_ONE_OBJECT = {"copy_object", "get_object", "head_object"}
+"""The calls that S3 may refuse because the object is gone or was replaced."""
 
-_GONE = {"NoSuchKey", "NotFound", "404", "PreconditionFailed", "412"}
-"""What S3 answers about a key where there is nothing, or no longer the same."""
 
-
-class Storage:
+class Bucket:
     """The bucket; one client for the process, opened by `async with`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: S3Settings) -> None:
         self._settings = settings
-        self._bucket = settings.s3_bucket_name
+        self._name = settings.s3_bucket_name
         self._stack = AsyncExitStack()
         self._s3: Any = None
-        self._slots = asyncio.Semaphore(PARTS_IN_FLIGHT)
+        self._sending = asyncio.Semaphore(PARTS_IN_FLIGHT)
 
     async def __aenter__(self) -> Self:
-        session = aioboto3.Session(
-            aws_access_key_id=self._settings.aws_access_key_id.get_secret_value(),
-            aws_secret_access_key=self._settings.aws_secret_access_key.get_secret_value(),
-            region_name=self._settings.aws_region,
-        )
-        config = AioConfig(
-            signature_version="s3v4",
-            max_pool_connections=CONNECTIONS,
-            connect_timeout=5,
-            read_timeout=30,
-            retries={"mode": "standard", "total_max_attempts": 2},
-            s3={"addressing_style": "path" if self._settings.s3_endpoint_url else "auto"},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        )
-        client = session.client("s3", endpoint_url=self._settings.s3_endpoint_url, config=config)
+        client = s3.connected(self._settings, connections=CONNECTIONS, attempts=ATTEMPTS)
         self._s3 = await self._stack.enter_async_context(client)
         return self
 
@@ -76,10 +59,9 @@ class Storage:
             await self._put_parts(key, part, chunks, content_type)
 
     async def take_back(self, audio: StoredAudio, key: str) -> None:
-        """Copy a kept recording into the inbox, inside S3; AudioGoneError when it is no longer there."""
-        source = {"Bucket": self._bucket, "Key": audio.key}
-        with _noticing_gone():
-            await self._call("copy_object", Key=key, CopySource=source, CopySourceIfMatch=audio.etag)
+        """Copy kept audio to another key, inside S3; AudioGoneError when it is no longer there."""
+        source = {"Bucket": self._name, "Key": audio.key}
+        await self._call("copy_object", Key=key, CopySource=source, CopySourceIfMatch=audio.etag)
 
     async def find_audio(self, job_id: str) -> StoredAudio | None:
         """Return the recording that is kept for a job, None when there is none."""
@@ -91,25 +73,22 @@ class Storage:
     async def find(self, key: str) -> StoredAudio | None:
         """Return the audio under a key, None when there is none."""
         try:
-            with _noticing_gone():
-                head = await self._call("head_object", Key=key)
+            head = await self._call("head_object", Key=key)
         except AudioGoneError:
             return None
         return StoredAudio(key, head["ContentLength"], head.get("ContentType", UNKNOWN_TYPE), head["ETag"])
 
     @asynccontextmanager
     async def read(self, audio: StoredAudio, asked: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open a Range, whose connection is given back at the end; AudioGoneError when the recording has gone."""
-        with _noticing_gone():
-            answer = await self._call("get_object", Key=audio.key, Range=asked, IfMatch=audio.etag)
+        """Open a Range of audio, and give its connection back at the end; AudioGoneError when the audio is gone."""
+        answer = await self._call("get_object", Key=audio.key, Range=asked, IfMatch=audio.etag)
         body = answer["Body"]
-        async with body:  # what this gives is the response beneath, which has no chunks
+        async with body:  # no `as`: that would be the HTTP response below, which has no `iter_chunks`
             yield body.iter_chunks(READ_BYTES)
 
-    async def older_than(self, moment: datetime) -> AsyncIterator[list[str]]:
-        """Yield the keys of objects that were written before `moment`, a page of up to 1,000 at a time."""
-        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=PREFIX)
-        async for page in pages:
+    async def older_than(self, prefix: str, moment: datetime) -> AsyncIterator[list[str]]:
+        """Yield the keys under `prefix` that were written before `moment`, a page of up to 1,000 at a time."""
+        async for page in self._pages("list_objects_v2", prefix):
             keys = [found["Key"] for found in page.get("Contents", []) if found["LastModified"] < moment]
             if keys:
                 yield keys
@@ -122,28 +101,26 @@ class Storage:
 
     async def remove_under(self, prefix: str) -> None:
         """Delete every object whose key starts with `prefix`."""
-        async for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
+        async for page in self._pages("list_objects_v2", prefix):
             await self.remove_all([found["Key"] for found in page.get("Contents", [])])
 
     async def abort_unfinished(self, prefix: str, moment: datetime) -> int:
         """Abort multipart uploads under `prefix` that were begun before `moment`; return how many."""
-        pages = self._s3.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=prefix)
         aborted = 0
-        with suppress(self._s3.exceptions.NoSuchUpload):  # rclone says so when there are none
-            async for page in pages:
-                old = [upload for upload in page.get("Uploads", []) if upload["Initiated"] < moment]
-                for upload in old:
-                    await self._abort({"Key": upload["Key"], "UploadId": upload["UploadId"]})
-                aborted += len(old)
+        async for page in self._pages("list_multipart_uploads", prefix):
+            old = [upload for upload in page.get("Uploads", []) if upload["Initiated"] < moment]
+            for upload in old:
+                await self._abort({"Key": upload["Key"], "UploadId": upload["UploadId"]})
+            aborted += len(old)
         return aborted
 
     async def is_up(self) -> bool:
         """Tell whether the bucket answers."""
-        await self._s3.head_bucket(Bucket=self._bucket)
+        await self._s3.head_bucket(Bucket=self._name)
         return True
 
     async def _put_parts(self, key: str, part: BytesIO, chunks: AsyncIterator[bytes], content_type: str) -> None:
-        """Send the part, then fill it anew, until there is nothing left: one buffer for the whole upload."""
+        """Send the part and fill it again until nothing is left: the whole upload uses one buffer."""
         started = await self._call("create_multipart_upload", Key=key, ContentType=content_type)
         upload = {"Key": key, "UploadId": started["UploadId"]}
         try:
@@ -151,7 +128,7 @@ class Storage:
             more = True
             while more:
                 number = len(parts) + 1
-                async with self._slots:
+                async with self._sending:
                     sent = await self._call("upload_part", **upload, PartNumber=number, Body=part)
                 parts.append({"PartNumber": number, "ETag": sent["ETag"]})
                 more = await _fill(part, chunks) > 0
@@ -165,27 +142,27 @@ class Storage:
             async with asyncio.timeout(ABORT_SECONDS):
                 await self._call("abort_multipart_upload", **upload)
 
+    async def _pages(self, operation: str, prefix: str) -> AsyncIterator[dict[str, Any]]:
+        pages = self._s3.get_paginator(operation).paginate(Bucket=self._name, Prefix=prefix)
+        # rclone answers NoSuchUpload when it has no multipart uploads to list.
+        with translating(), suppress(self._s3.exceptions.NoSuchUpload):
+            async for page in pages:
+                yield page
+
     async def _call(self, operation: str, **arguments: object) -> Any:
         try:
-            async with asyncio.timeout(CALL_SECONDS):
-                return await getattr(self._s3, operation)(Bucket=self._bucket, **arguments)
-        except (ClientError, BotoCoreError, OSError) as error:
-            raise BackEndError("S3") from error
-
-
-@contextmanager
-def _noticing_gone() -> Iterator[None]:
-    try:
-        yield
-    except BackEndError as error:
-        response = getattr(error.__cause__, "response", {})
-        if response.get("Error", {}).get("Code") in _GONE:
-            raise AudioGoneError from error
-        raise
+            with translating():
+                async with asyncio.timeout(CALL_SECONDS):
+                    return await getattr(self._s3, operation)(Bucket=self._name, **arguments)
+        except ObjectMissingError as error:
+            if operation in _CALLS_FOR_ONE_OBJECT:
+                raise AudioGoneError from error
+            # Not about an object of ours: something between us and S3 gave this answer.
+            raise BackEndError("S3", type(error.__cause__).__name__) from error.__cause__
 
 
 async def _fill(part: BytesIO, chunks: AsyncIterator[bytes]) -> int:
-    """Overwrite `part` with chunks up to a part's size or, at the end, with what is left; return its size in bytes."""
+    """Overwrite `part` with chunks until it has a part's size or nothing is left; return its size in bytes."""
     part.seek(0)
     async for chunk in chunks:
         part.write(chunk)

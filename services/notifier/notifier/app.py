@@ -12,17 +12,18 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp
 
+from chassis.health import health_routes
+from chassis.metrics import metrics_routes
+from chassis.mongodb import FOR_MESSAGES, MongoDB
+from chassis.rabbitmq.connection import RabbitMQ
+from chassis.stopping import Stopping
 from contracts import problems
 from notifier import SERVICE
 from notifier.expiry import Expiry
-from notifier.health import health_routes
 from notifier.hub import Hub
-from notifier.metrics import metrics_routes
 from notifier.progress import Progress
-from notifier.rabbitmq import RabbitMQ
 from notifier.settings import Settings
-from notifier.stopping import Stopping
-from notifier.store import Jobs
+from notifier.store import JobStore
 from notifier.streams import ProgressStreams, problem_response
 from notifier.subscribers import subscribe
 
@@ -31,9 +32,10 @@ PREFETCH = 32
 
 def create_app(settings: Settings) -> ASGIApp:
     """Return the service as an ASGI application that works while its lifespan runs."""
-    jobs = Jobs(str(settings.mongodb_url))
+    mongodb = MongoDB(str(settings.mongodb_url), FOR_MESSAGES)
+    jobs = JobStore(mongodb)
     hub = Hub(jobs)
-    rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH, on_connected=hub.refresh)
+    rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH)
     subscribe(rabbitmq, Progress(jobs), hub)
     expiry = Expiry(jobs, rabbitmq, timedelta(seconds=settings.job_max_age))
 
@@ -52,14 +54,14 @@ def create_app(settings: Settings) -> ASGIApp:
         await stopping.finish()
         hub.stop()
         await rabbitmq.stop()
-        jobs.close()
+        mongodb.close()
 
     health = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     checks = {
         "accepting": stopping.is_accepting,
         "rabbitmq": rabbitmq.is_up,
         "consumers": rabbitmq.consumes,
-        "mongodb": jobs.is_up,
+        "mongodb": mongodb.is_up,
     }
     health.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters))
     health.include_router(metrics_routes(rabbitmq.dead_letters))

@@ -1,19 +1,7 @@
-"""What can go wrong in the notifier."""
+"""What can go wrong in the notifier, besides its back ends (chassis.errors)."""
 
 
-class NotifierError(Exception):
-    """Anything the notifier raises itself."""
-
-    code = "notifier_error"
-
-
-class AwayError(NotifierError):
-    """Something that the notifier needs is away: no fault of the message's, which waits for as long as it takes."""
-
-    code = "away"
-
-
-class ContendedError(NotifierError):
+class ContendedError(Exception):
     """A job kept changing while an event was to be applied to it; the message is tried again."""
 
     code = "contended"

@@ -1,16 +1,15 @@
 """Gives up jobs that nothing moves any more: whatever has happened, no job stays in processing for ever."""
 
-import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 import structlog
 
+from chassis.periodic import Periodic
+from chassis.publishing import Broker
 from contracts.events import JobExpired, JobExpiredData
 from contracts.failures import FailureCode
 from notifier import SERVICE
+from notifier.jobs import Jobs, StandingJob
 
 log = structlog.get_logger()
 
@@ -18,37 +17,6 @@ MARKED_AGES = 2
 """After so many ages a job is given up though its upload.received is still to be published: nothing will do that."""
 LOOKS_PER_AGE = 10
 MAX_LOOK_SECONDS = 300.0
-
-
-@dataclass(frozen=True)
-class StandingJob:
-    """What is to be known of a job that has stood still for long."""
-
-    job_id: str
-    token_id: str
-    traceparent: str
-    revision: int
-    is_held: bool
-
-
-class Jobs(Protocol):
-    """The job documents."""
-
-    async def standing_since(self, moment: datetime, marked_since: datetime) -> Sequence[StandingJob]:
-        """Return some of the unfinished jobs that have not changed since `moment`, the oldest first.
-
-        None whose upload.received is still to be published, for that moves it, unless it came before `marked_since`.
-        """
-
-
-class Broker(Protocol):
-    """Where what moves jobs waits, and what gives them up is published."""
-
-    async def consumes(self) -> bool:
-        """Tell whether this process takes in what moves jobs."""
-
-    async def publish(self, event: JobExpired) -> None:
-        """Return once `event` is safe with the broker."""
 
 
 class Expiry:
@@ -63,25 +31,19 @@ class Expiry:
         self._broker = broker
         self._max_age = max_age
         self._seen: set[tuple[str, int]] = set()
-        self._looking: asyncio.Task[None] | None = None
+        self._looks = Periodic(
+            lambda: self.look(datetime.now(UTC)),
+            seconds=min(max_age.total_seconds() / LOOKS_PER_AGE, MAX_LOOK_SECONDS),
+            waiting="expiry waits",
+        )
 
     def start(self) -> None:
         """Begin to look."""
-        self._looking = asyncio.create_task(self._run())
+        self._looks.start()
 
     async def stop(self) -> None:
         """Stop looking."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(min(self._max_age.total_seconds() / LOOKS_PER_AGE, MAX_LOOK_SECONDS))
-            try:
-                await self.look(datetime.now(UTC))
-            except Exception as error:  # noqa: BLE001 - an outage: the look after the next one acts
-                log.warning("expiry waits", reason=type(error).__name__)
+        await self._looks.stop()
 
     async def look(self, now: datetime) -> None:
         """Give up the jobs that the last look found too, just as they are; raises what a back end raises."""

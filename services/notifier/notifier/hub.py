@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -15,6 +15,7 @@ from contracts import api
 from contracts.events import JobProgressedData
 from contracts.failures import Language
 from contracts.job import Job, is_terminal, progressed, views_since
+from notifier.jobs import Jobs
 
 log = structlog.get_logger()
 
@@ -34,13 +35,6 @@ ENDING_SECONDS = 5.0
 ENDING_TICKS = 50
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-
-class Jobs(Protocol):
-    """The job documents."""
-
-    async def find(self, job_id: str) -> Job | None:
-        """Return the job with its history."""
 
 
 def reconnection(seconds: float = RECONNECT_SECONDS) -> bytes:

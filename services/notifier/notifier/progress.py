@@ -1,31 +1,17 @@
 """Applies every event to its job's document, and says what listeners are to be told."""
 
-from typing import Protocol
-
 import structlog
 
 from contracts.events import Event, JobProgressed
-from contracts.job import Change, Job, apply, changed, progressed
+from contracts.job import Job, View, apply, changed, progressed
 from notifier import SERVICE
 from notifier.errors import ContendedError
+from notifier.jobs import Jobs
 
 log = structlog.get_logger()
 
 ATTEMPTS = 10
 """How often an event is applied anew because the job changed meanwhile."""
-
-
-class Jobs(Protocol):
-    """The job documents."""
-
-    async def find(self, job_id: str) -> Job | None:
-        """Return the job with its history."""
-
-    async def update(self, job: Job, change: Change) -> bool:
-        """Make the change if the job is still at this revision and has not had the event."""
-
-    async def remove(self, job_id: str) -> None:
-        """Delete the job's document; done when there is none."""
 
 
 class Progress:
@@ -46,9 +32,9 @@ class Progress:
                 return None
             change = apply(job, event)
             if change is None:
-                return _told(job, event)
+                return _told_again(job, event)
             if await self._jobs.update(job, change):
-                return _told(changed(job, change), event)
+                return _told(changed(job, change), change.revision, change.view)
         raise ContendedError(event.subject)
 
     async def forget(self, job_id: str) -> None:
@@ -56,11 +42,15 @@ class Progress:
         await self._jobs.remove(job_id)
 
 
-def _told(job: Job, event: Event) -> JobProgressed | None:
-    """Return the state that `event` led to, if listeners can see it."""
+def _told_again(job: Job, event: Event) -> JobProgressed | None:
+    """Return what an event that the job has had before led to."""
     entry = next(entry for entry in job.history if entry.event_id == event.id)
-    if entry.revision is None or entry.view is None:
+    return _told(job, entry.revision, entry.view)
+
+
+def _told(job: Job, revision: int | None, view: View | None) -> JobProgressed | None:
+    """Return the state for listeners, None when there is nothing new to be seen."""
+    if revision is None or view is None:
         return None
-    data = progressed(job, entry.revision, entry.view)
-    step = str(entry.revision)
-    return JobProgressed.new(job.job_id, data, source=SERVICE, traceparent=job.traceparent, step=step)
+    data = progressed(job, revision, view)
+    return JobProgressed.new(job.job_id, data, source=SERVICE, traceparent=job.traceparent, step=str(revision))

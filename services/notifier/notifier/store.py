@@ -1,40 +1,26 @@
 """MongoDB: reads job documents and makes one named change at a time; never a replace, never an upsert."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from bson.codec_options import CodecOptions
-from motor.motor_asyncio import AsyncIOMotorClient
 from pydantic import BaseModel
-from pymongo import ASCENDING, ReadPreference, UpdateOne, WriteConcern
-from pymongo.errors import ConnectionFailure, PyMongoError
+from pymongo import ASCENDING, UpdateOne
 
+from chassis.batches import Batches
+from chassis.mongodb import MongoDB, translating
 from contracts.job import Change, Job, Stage, Status
-from notifier.batches import Batches
-from notifier.errors import AwayError
-from notifier.expiry import StandingJob
+from notifier.jobs import StandingJob
 
-ANSWER_MS = 5000
-"""How long MongoDB may take before a message is tried again, milliseconds."""
 STANDING_JOBS = 1000
 """Jobs that one look for those that stand still brings."""
 
 
-class Jobs:
+class JobStore:
     """The `jobs` collection as the notifier uses it."""
 
-    def __init__(self, url: str) -> None:
-        self._client: Any = AsyncIOMotorClient(
-            url, serverSelectionTimeoutMS=ANSWER_MS, timeoutMS=ANSWER_MS, connectTimeoutMS=ANSWER_MS
-        )
-        self._jobs = self._client.get_default_database("sori").get_collection(
-            "jobs",
-            codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
-            write_concern=WriteConcern("majority", j=True),
-            read_preference=ReadPreference.PRIMARY,
-        )
+    def __init__(self, mongodb: MongoDB) -> None:
+        self._jobs = mongodb.collection("jobs")
         self._finds = Batches(self._find_all)
         self._updates = Batches(self._update_all)
 
@@ -49,7 +35,7 @@ class Jobs:
 
     async def remove(self, job_id: str) -> None:
         """Delete the job's document; done when there is none."""
-        with _noticing_outages():
+        with translating():
             await self._jobs.delete_one({"_id": job_id})
 
     async def standing_since(self, moment: datetime, marked_since: datetime) -> Sequence[StandingJob]:
@@ -63,7 +49,9 @@ class Jobs:
         unmarked = {"$or": [{"outbox": None}, {"created_at": {"$lt": marked_since}}]}
         fields = {"token_id": 1, "traceparent": 1, "revision": 1, "view.stage": 1}
         query = {"view.status": Status.PROCESSING.value, **older, **unmarked}
-        cursor = self._jobs.find(query, fields).sort("created_at", ASCENDING)
+        with translating():
+            cursor = self._jobs.find(query, fields).sort("created_at", ASCENDING).limit(STANDING_JOBS)
+            standing = await cursor.to_list(STANDING_JOBS)
         return [
             StandingJob(
                 job_id=found["_id"],
@@ -72,27 +60,18 @@ class Jobs:
                 revision=found["revision"],
                 is_held=found["view"]["stage"] == Stage.HELD,
             )
-            for found in await cursor.limit(STANDING_JOBS).to_list(STANDING_JOBS)
+            for found in standing
         ]
 
-    async def is_up(self) -> bool:
-        """Tell whether a primary answers."""
-        await self._client.admin.command("ping")
-        return True
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
-
     async def _find_all(self, job_ids: list[str]) -> list[dict[str, Any] | None]:
-        with _noticing_outages():
+        with translating():
             cursor = self._jobs.find({"_id": {"$in": job_ids}})
             found = {document["_id"]: document for document in await cursor.to_list(None)}
         return [found.get(job_id) for job_id in job_ids]
 
     async def _update_all(self, changes: list[tuple[Job, Change]]) -> list[bool]:
         updates = [UpdateOne(*_conditional_update(job, change)) for job, change in changes]
-        with _noticing_outages():
+        with translating():
             result = await self._jobs.bulk_write(updates, ordered=False)
         if result.matched_count == len(updates):
             return [True] * len(updates)
@@ -101,17 +80,6 @@ class Jobs:
         return [
             now is not None and _stands(now["history"], change) for now, (_, change) in zip(jobs, changes, strict=True)
         ]
-
-
-@contextmanager
-def _noticing_outages() -> Iterator[None]:
-    """Tell a MongoDB that is away, or does not answer in time, from what is wrong with a question."""
-    try:
-        yield
-    except PyMongoError as error:
-        if isinstance(error, ConnectionFailure) or error.timeout:
-            raise AwayError(f"MongoDB: {type(error).__name__}") from error
-        raise
 
 
 def _stands(history: list[dict[str, Any]], change: Change) -> bool:

@@ -13,7 +13,7 @@ from contracts.failures import preferred_language
 from contracts.job import is_terminal
 from contracts.problems import ProblemKind
 from notifier.hub import Hub, Stream, reconnection
-from notifier.store import Jobs
+from notifier.jobs import Jobs
 
 log = structlog.get_logger()
 

@@ -5,14 +5,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from chassis.health import health_routes
+from chassis.metrics import metrics_routes
+from chassis.rabbitmq.connection import RabbitMQ
+from chassis.stopping import Stopping
 from uploader import SERVICE
 from uploader.audio import AudioProbe
-from uploader.health import health_routes
-from uploader.metrics import metrics_routes
-from uploader.rabbitmq import RabbitMQ
 from uploader.settings import Settings
-from uploader.stopping import Stopping
-from uploader.storage import Storage
+from uploader.storage import Bucket
 from uploader.subscribers import subscribe
 from uploader.uploads import Uploads
 
@@ -22,15 +22,15 @@ PREFETCH = 8
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the service as an ASGI application that works while its lifespan runs."""
-    storage = Storage(settings)
+    bucket = Bucket(settings)
     probe = AudioProbe(settings.max_audio_seconds)
     rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH)
-    subscribe(rabbitmq, Uploads(storage, probe), storage)
+    subscribe(rabbitmq, Uploads(bucket, probe), bucket)
     stopping = Stopping(rabbitmq.drain, settings.shutdown_grace)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with storage:
+        async with bucket:
             rabbitmq.start()
             stopping.watch()
             yield
@@ -43,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
         "accepting": stopping.is_accepting,
         "rabbitmq": rabbitmq.is_up,
         "consumers": rabbitmq.consumes,
-        "s3": storage.is_up,
+        "s3": bucket.is_up,
     }
     app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters))
     app.include_router(metrics_routes(rabbitmq.dead_letters))

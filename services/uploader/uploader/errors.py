@@ -1,21 +1,9 @@
-"""What can go wrong in the uploader, and what it means for the message in hand."""
+"""What can go wrong with a recording, besides its back ends (chassis.errors)."""
 
 from contracts.failures import FailureCode
 
 
-class UploaderError(Exception):
-    """Anything the uploader raises itself."""
-
-    code = "uploader_error"
-
-
-class AwayError(UploaderError):
-    """Something that the uploader needs is away: no fault of the message's, which waits for as long as it takes."""
-
-    code = "away"
-
-
-class RejectedError(UploaderError):
+class RejectedError(Exception):
     """The recording cannot be used; the job fails with `reason`."""
 
     code = "rejected"
@@ -25,13 +13,7 @@ class RejectedError(UploaderError):
         self.reason = reason
 
 
-class DeletionError(UploaderError):
+class DeletionError(Exception):
     """The store answered, but did not delete what it was to; the message is tried again."""
 
     code = "deletion_failed"
-
-
-class ObjectMissingError(UploaderError):
-    """There is no object under the key."""
-
-    code = "object_missing"

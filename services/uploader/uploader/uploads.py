@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import IO, Protocol
 
+from chassis.errors import ObjectMissingError
 from contracts.events import (
     AudioInfo,
     AudioStored,
@@ -16,7 +17,7 @@ from contracts.events import (
 )
 from contracts.failures import FailureCode
 from uploader import SERVICE
-from uploader.errors import ObjectMissingError, RejectedError
+from uploader.errors import RejectedError
 
 EXTENSIONS: dict[str, tuple[str, str]] = {
     "wav": ("wav", "audio/wav"),
@@ -50,7 +51,7 @@ class StoredRecording:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptRecording:
     """A recording under audio/; `recording` is None when the store has lost its description."""
 
     key: str
@@ -67,7 +68,7 @@ class Storage(Protocol):
     async def keep(self, inbox_key: str, audio_key: str, recording: StoredRecording) -> str:
         """Copy an object to where it stays and return its URL; ObjectMissingError when there is none."""
 
-    async def find(self, prefix: str) -> Kept | None:
+    async def find(self, prefix: str) -> KeptRecording | None:
         """Return what is already kept under a key that starts with `prefix`."""
 
     async def remove_all(self, prefix: str) -> None:

@@ -5,12 +5,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
-from faststream.rabbit import RabbitMessage
-
-from analyzer_bridge.analyses import Bridge
-from analyzer_bridge.rabbitmq import RabbitMQ
+from analyzer_bridge.bridge import Bridge
 from analyzer_bridge.subscribers import subscribe
 from contracts import topology
 from contracts.events import Event, Reference
@@ -66,11 +63,6 @@ class World:
 
 
 @dataclass
-class _Raw:
-    redelivered: bool = False
-
-
-@dataclass
 class Message:
     """A message in one of the bridge's queues; `waited_in` names the delay queues that it has been through."""
 
@@ -79,7 +71,7 @@ class Message:
     message_id: str = "id"
     content_type: str = "application/cloudevents+json"
     headers: dict[str, Any] = field(default_factory=dict)
-    raw_message: _Raw = field(default_factory=_Raw)
+    redelivered: bool = False
     waits: list[tuple[str, float]] = field(default_factory=list)
 
 
@@ -95,8 +87,8 @@ class Broker:
 
     def serve(self, bridge: Bridge) -> None:
         """Hand messages to the subscribers of this bridge from now on."""
-        self._deliver: dict[str, Callable[[RabbitMessage], Awaitable[None]]] = {}
-        subscribe(cast("RabbitMQ", self), bridge)
+        self._deliver: dict[str, Callable[[Any], Awaitable[None]]] = {}
+        subscribe(self, bridge)
 
     def put(self, event: Event) -> None:
         """Put an event into the bridge's queue for it."""
@@ -106,7 +98,7 @@ class Broker:
     async def handle_next(self) -> None:
         """Have the first message handled; it stays when that does not end with its acknowledgement."""
         message = self.queued[0]
-        await self._deliver[message.queue](cast("RabbitMessage", message))
+        await self._deliver[message.queue](message)
         self._step()
         self.queued.popleft()
 
@@ -124,7 +116,7 @@ class Broker:
 
     # What the bridge's subscribers ask of RabbitMQ.
 
-    def subscribe(self, queue: topology.Queue, deliver: Callable[[RabbitMessage], Awaitable[None]]) -> None:
+    def subscribe(self, queue: topology.Queue, deliver: Callable[[Any], Awaitable[None]]) -> None:
         self._deliver[queue.name] = deliver
 
     async def publish(self, event: Event) -> None:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from analyzer_bridge.analyses import CLOCKS, PAUSE, Analysis, AnalysisStatus, Outcome, delayed
+from analyzer_bridge.analysis import Analysis, AnalysisStatus, Outcome
+from analyzer_bridge.bridge import CLOCKS, PAUSE, delayed
 from analyzer_bridge.errors import (
     AnalysisChangedError,
     AnalysisRefusedError,

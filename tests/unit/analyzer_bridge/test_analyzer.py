@@ -7,14 +7,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
-import httpx
 import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer_bridge import analyzer
-from analyzer_bridge.analyzer import FAILURES, LONGEST_REST, OPEN_REQUESTS, AnalysisServer
+from analyzer_bridge import analysis_server, retry_after
+from analyzer_bridge.analysis_server import FAILURES, OPEN_REQUESTS, AnalysisServerClient
 from analyzer_bridge.errors import (
     AnalysisNotTakenError,
     AnalysisRefusedError,
@@ -73,7 +72,7 @@ async def remote() -> AsyncIterator[Remote]:
 
 
 @asynccontextmanager
-async def calling(port: int) -> AsyncIterator[AnalysisServer]:
+async def calling(port: int) -> AsyncIterator[AnalysisServerClient]:
     """The bridge's side of it."""
     settings = Settings.model_validate(
         {
@@ -84,15 +83,15 @@ async def calling(port: int) -> AsyncIterator[AnalysisServer]:
             "webhook_secret": "a secret of some length",
         }
     )
-    async with AnalysisServer(settings) as server:
+    async with AnalysisServerClient(settings) as server:
         yield server
 
 
-async def ask(server: AnalysisServer) -> None:
+async def ask(server: AnalysisServerClient) -> None:
     await server.request(JOB_ID, TOKEN_ID, S3_URL, 1)
 
 
-async def refusals(server: AnalysisServer, count: int) -> list[BaseException | None]:
+async def refusals(server: AnalysisServerClient, count: int) -> list[BaseException | None]:
     """What becomes of so many requests in a row."""
     return [(await asyncio.gather(ask(server), return_exceptions=True))[0] for _ in range(count)]
 
@@ -151,7 +150,7 @@ async def test_a_server_that_does_not_listen_is_unavailable(remote: Remote) -> N
 async def test_an_answer_that_takes_too_long_as_a_whole_is_given_up(
     remote: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analyzer, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(analysis_server, "ANSWER_SECONDS", 0.05)
     remote.going.clear()
     async with calling(remote.port) as server:
         with pytest.raises(AnalysisServerUnavailableError, match="TimeoutError"):
@@ -171,14 +170,14 @@ async def test_only_so_many_requests_are_open_at_once(remote: Remote) -> None:
 async def test_requests_that_were_given_up_leave_their_places_to_others(
     remote: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analyzer, "FAILURES", 10**6)
-    monkeypatch.setattr(analyzer, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(analysis_server, "FAILURES", 10**6)
+    monkeypatch.setattr(analysis_server, "ANSWER_SECONDS", 0.05)
     remote.going.clear()
     async with calling(remote.port) as server:
         lost = await asyncio.gather(*(ask(server) for _ in range(3 * OPEN_REQUESTS)), return_exceptions=True)
         assert {type(error) for error in lost} == {AnalysisServerUnavailableError}
         remote.going.set()
-        monkeypatch.setattr(analyzer, "ANSWER_SECONDS", 10)
+        monkeypatch.setattr(analysis_server, "ANSWER_SECONDS", 10)
         await asyncio.gather(*(ask(server) for _ in range(3 * OPEN_REQUESTS)))
 
 
@@ -191,11 +190,11 @@ async def test_a_server_that_is_away_is_left_alone(remote: Remote) -> None:
         assert "is away" in warning
         assert {type(error) for error in errors} == {AnalysisServerUnavailableError}
         assert remote.asked == FAILURES
-        assert 0 < server.away_for() <= analyzer.REST_SECONDS
+        assert 0 < server.away_for() <= analysis_server.REST_SECONDS
         last = errors[-1]
         assert isinstance(last, AnalysisNotTakenError)
         assert last.retry_after is not None
-        assert 0 < last.retry_after <= analyzer.REST_SECONDS, "what is left of the rest"
+        assert 0 < last.retry_after <= analysis_server.REST_SECONDS, "what is left of the rest"
 
 
 @pytest.mark.parametrize("status", [400, 500])
@@ -221,7 +220,7 @@ async def test_failures_between_which_it_answers_are_no_absence(remote: Remote) 
 async def test_after_its_rest_a_few_ask_until_it_answers_and_then_everybody(
     remote: Remote, monkeypatch: pytest.MonkeyPatch, answer: int
 ) -> None:
-    monkeypatch.setattr(analyzer, "REST_SECONDS", 0.05)
+    monkeypatch.setattr(analysis_server, "REST_SECONDS", 0.05)
     remote.status = 0
     async with calling(remote.port) as server:
         await refusals(server, FAILURES)
@@ -244,7 +243,7 @@ async def test_after_its_rest_a_few_ask_until_it_answers_and_then_everybody(
 async def test_after_its_rest_it_is_left_alone_again_when_it_is_still_away(
     remote: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analyzer, "REST_SECONDS", 0.5)
+    monkeypatch.setattr(analysis_server, "REST_SECONDS", 0.5)
     remote.status = 503
     async with calling(remote.port) as server:
         await refusals(server, 3 * FAILURES)
@@ -258,7 +257,7 @@ async def test_one_recording_that_it_cannot_bear_does_not_keep_the_others_away(
     remote: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the rest it fails once more at the same one; another one must get its chance all the same."""
-    monkeypatch.setattr(analyzer, "REST_SECONDS", 0.05)
+    monkeypatch.setattr(analysis_server, "REST_SECONDS", 0.05)
     remote.status = 0
     async with calling(remote.port) as server:
         await refusals(server, FAILURES)
@@ -308,7 +307,7 @@ async def test_who_asks_for_time_with_one_recording_is_not_asked_for_it_before(r
 
 
 async def test_when_that_time_is_over_it_is_asked_again(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(analyzer, "LONGEST_REST", 0.05)
+    monkeypatch.setattr(retry_after, "LONGEST_REST", 0.05)
     remote.status, remote.retry_after = 500, "300"
     async with calling(remote.port) as server:
         await refusals(server, 1)
@@ -322,7 +321,7 @@ async def test_when_that_time_is_over_it_is_asked_again(remote: Remote, monkeypa
 
 
 def waits(value: str) -> float | None:
-    return analyzer._retry_after(httpx.Response(503, headers={"Retry-After": value}))
+    return retry_after.seconds_asked_for(value)
 
 
 @pytest.mark.parametrize(
@@ -331,11 +330,11 @@ def waits(value: str) -> float | None:
         ("120", 120),
         ("0", 0),
         (" 7 ", 7),
-        ("9" * 5000, LONGEST_REST),
+        ("9" * 5000, retry_after.LONGEST_REST),
         ("Fri, 31 Dec 1999 23:59:59 GMT", 0),
         ("Friday, 31-Dec-99 23:59:59 GMT", 0),
         ("Fri Dec 31 23:59:59 1999", 0),
-        ("Fri, 31 Dec 2099 23:59:59 GMT", LONGEST_REST),
+        ("Fri, 31 Dec 2099 23:59:59 GMT", retry_after.LONGEST_REST),
         ("", None),
         ("-5", None),
         ("1.5", None),
@@ -343,7 +342,7 @@ def waits(value: str) -> float | None:
         ("Fri, 99 Dec 2099 23:59:59 GMT", None),
         ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", None),
         ("Fri, 31 Dec 2099 23:59:59 +99999999999999999999", None),
-        ("Fri, 31 Dec 9999 23:59:59 -2359", LONGEST_REST),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", retry_after.LONGEST_REST),
         ("Mon, 01 Jan 0001 00:00:00 +2359", 0),
     ],
 )
@@ -354,4 +353,4 @@ def test_retry_after_is_understood_in_either_form(value: str, seconds: float | N
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60))
 def test_no_retry_after_makes_trouble(value: str) -> None:
     seconds = waits(value)
-    assert seconds is None or 0 <= seconds <= LONGEST_REST
+    assert seconds is None or 0 <= seconds <= retry_after.LONGEST_REST

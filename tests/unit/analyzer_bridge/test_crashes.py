@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from analyzer_bridge.analyses import AnalysisStatus, Bridge
+from analyzer_bridge.analysis import AnalysisStatus
+from analyzer_bridge.bridge import Bridge
 from analyzer_bridge.errors import AnalysisRefusedError, AnalysisServerUnavailableError
 from contracts.events import (
     AnalysisCompleted,
@@ -51,9 +52,9 @@ class MortalAnalyses(Analyses):
         super().__init__()
         self._life = life
 
-    async def _turn(self, *, writes: bool = False) -> None:
+    async def turn(self, *, writes: bool = False) -> None:
         self._life.step()
-        await super()._turn(writes=writes)
+        await super().turn(writes=writes)
 
 
 class MortalServer(Server):

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from analyzer_bridge import deadlines
-from analyzer_bridge.analyses import Bridge
+from analyzer_bridge.bridge import Bridge
 from analyzer_bridge.deadlines import AFTER_OUTAGE_SECONDS, Deadlines
 from contracts import topology
 from contracts.events import AnalysisFailed, AnalysisRequested, Event

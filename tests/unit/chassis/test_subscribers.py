@@ -2,33 +2,29 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
 import pytest
 
+from chassis.errors import AwayError
+from chassis.subscribing import subscribe
 from contracts import topology
 from contracts.events import Event, JobHeld
 from tests.unit import stories
 
 QUEUES = {
     "uploader": topology.UPLOADER_UPLOAD_RECEIVED,
-    "analyzer_bridge": topology.BRIDGE_AUDIO_STORED,
+    "analyzer-bridge": topology.BRIDGE_AUDIO_STORED,
     "notifier": next(queue for queue in topology.NOTIFIER_QUEUES if queue.event is JobHeld),
 }
-EVENTS = {"uploader": stories.received(), "analyzer_bridge": stories.stored(), "notifier": stories.HOLDS[0]}
-
-
-@dataclass
-class Raw:
-    redelivered: bool = False
+EVENTS = {"uploader": stories.received(), "analyzer-bridge": stories.stored(), "notifier": stories.HOLDS[0]}
 
 
 @dataclass
 class Message:
     body: bytes
     headers: dict[str, Any] = field(default_factory=dict)
-    raw_message: Raw = field(default_factory=Raw)
+    redelivered: bool = False
 
 
 class RabbitMQ:
@@ -52,14 +48,13 @@ class RabbitMQ:
 class Service:
     """One service's subscriber for one queue, whose handler raises `error`."""
 
-    def __init__(self, package: str) -> None:
-        self.queue = QUEUES[package]
-        self.event = EVENTS[package]
-        self.away: type[Exception] = import_module(f"{package}.errors").AwayError
+    def __init__(self, name: str) -> None:
+        self.queue = QUEUES[name]
+        self.event = EVENTS[name]
         self.rabbitmq = RabbitMQ()
         self.error: Exception | None = None
         self.handled = 0
-        import_module(f"{package}.subscribers")._subscribe(self.rabbitmq, self.queue, self._handle)
+        subscribe(self.rabbitmq, name, self.queue, self._handle)
 
     async def _handle(self, _: Event) -> None:
         self.handled += 1
@@ -79,7 +74,7 @@ def service(request: pytest.FixtureRequest) -> Service:
 
 
 async def test_what_is_away_uses_no_tries_up(service: Service) -> None:
-    service.error = service.away("gone")
+    service.error = AwayError("S3", "gone")
     passed = await service.give(x_sori_attempt=topology.MAX_ATTEMPTS - 1, x_sori_waits=100)
     assert passed is not None
     assert passed[0] in {delay.name for delay in topology.RETRY_DELAYS}
@@ -88,7 +83,7 @@ async def test_what_is_away_uses_no_tries_up(service: Service) -> None:
 
 
 async def test_but_nothing_waits_for_ever(service: Service) -> None:
-    service.error = service.away("gone")
+    service.error = AwayError("S3", "gone")
     passed = await service.give(x_sori_waits=topology.MAX_WAITS)
     assert passed is not None
     assert passed[1] == service.queue.dead_name

@@ -11,15 +11,17 @@ from fastapi import FastAPI
 from starlette.types import Message
 from structlog.testing import capture_logs
 
+from chassis.errors import BackEndError
+from gateway import storage
+from gateway.audio import AudioGoneError, StoredAudio
 from gateway.availability import Availability
-from gateway.errors import AudioGoneError, BackEndError, handle_errors
-from gateway.routes.audio import audio_routes
-from gateway.routes.places import MAX_READERS, Places
-from gateway.storage import Storage
-from gateway.store import Jobs
-from gateway.submissions import StoredAudio
+from gateway.jobs import audio
+from gateway.jobs.routes import JobParts
+from gateway.web.problems import handle_errors
+from gateway.web.slots import MAX_READERS, Slots
+from tests.support.gateway_stores import Broker, Jobs
 from tests.support.waiting import until_true
-from tests.unit.stories import JOB_ID
+from tests.unit.stories import JOB_ID, new_job
 
 BODY = b"sound"
 
@@ -52,13 +54,6 @@ class Bucket:
         yield BODY
 
 
-class Known:
-    """The job documents: there is one for every id."""
-
-    async def find(self, job_id: str) -> str:
-        return job_id
-
-
 async def up() -> bool:
     return True
 
@@ -72,7 +67,8 @@ def bucket() -> Bucket:
 def app(bucket: Bucket) -> FastAPI:
     made = FastAPI()
     back_ends = Availability({"S3": up, "MongoDB": up})
-    made.include_router(audio_routes(cast("Jobs", Known()), cast("Storage", bucket), back_ends, Places(MAX_READERS)))
+    made.state.jobs = JobParts(Jobs(new_job()), cast("storage.Bucket", bucket), Broker(), back_ends, Slots(MAX_READERS))
+    made.include_router(audio.router)
     handle_errors(made)
     return made
 
@@ -88,7 +84,7 @@ async def statuses(client: httpx.AsyncClient, count: int) -> list[int]:
     return [answer.status_code for answer in answers]
 
 
-async def assert_all_places_free(client: httpx.AsyncClient, bucket: Bucket) -> None:
+async def assert_all_slots_free(client: httpx.AsyncClient, bucket: Bucket) -> None:
     assert bucket.open == 0
     bucket.error = None
     bucket.going.set()
@@ -99,26 +95,26 @@ async def test_of_many_that_come_at_the_same_moment_only_so_many_are_served(
     client: httpx.AsyncClient, bucket: Bucket
 ) -> None:
     asking = asyncio.create_task(statuses(client, MAX_READERS + 70))
-    await until_true(lambda: bucket.open == MAX_READERS, "all places taken")
+    await until_true(lambda: bucket.open == MAX_READERS, "all slots taken")
     bucket.going.set()
     answers = await asking
     assert (answers.count(200), answers.count(503)) == (MAX_READERS, 70)
     assert bucket.asked == MAX_READERS
-    await assert_all_places_free(client, bucket)
+    await assert_all_slots_free(client, bucket)
 
 
-@pytest.mark.parametrize(("error", "status"), [(AudioGoneError(), 404), (BackEndError("S3"), 503)])
-async def test_what_cannot_be_opened_takes_no_place(
+@pytest.mark.parametrize(("error", "status"), [(AudioGoneError(), 404), (BackEndError("S3", "down"), 503)])
+async def test_what_cannot_be_opened_takes_no_slot(
     client: httpx.AsyncClient, bucket: Bucket, error: Exception, status: int
 ) -> None:
     bucket.error = error
     for _ in range(MAX_READERS + 1):
         assert await statuses(client, 1) == [status]
-    await assert_all_places_free(client, bucket)
+    await assert_all_slots_free(client, bucket)
 
 
 @pytest.mark.parametrize("spec", ["2.3", "2.4"])
-async def test_who_is_gone_before_the_body_begins_takes_no_place(
+async def test_who_is_gone_before_the_body_begins_takes_no_slot(
     app: FastAPI, client: httpx.AsyncClient, bucket: Bucket, spec: str
 ) -> None:
     async def receive() -> Message:
@@ -142,13 +138,13 @@ async def test_who_is_gone_before_the_body_begins_takes_no_place(
         for _ in range(MAX_READERS + 1):
             await asyncio.gather(app(scope, receive, send), return_exceptions=True)
     assert bucket.asked == MAX_READERS + 1, "none of them was refused"
-    await assert_all_places_free(client, bucket)
+    await assert_all_slots_free(client, bucket)
 
 
-async def test_who_is_cancelled_while_it_reads_leaves_its_place(client: httpx.AsyncClient, bucket: Bucket) -> None:
+async def test_who_is_cancelled_while_it_reads_leaves_its_slot(client: httpx.AsyncClient, bucket: Bucket) -> None:
     asking = asyncio.create_task(statuses(client, MAX_READERS))
-    await until_true(lambda: bucket.open == MAX_READERS, "all places taken")
+    await until_true(lambda: bucket.open == MAX_READERS, "all slots taken")
     asking.cancel()
     await asyncio.wait([asking])
     await until_true(lambda: bucket.open == 0, "all connections given back")
-    await assert_all_places_free(client, bucket)
+    await assert_all_slots_free(client, bucket)

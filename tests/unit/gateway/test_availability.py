@@ -5,9 +5,9 @@ import time
 
 import pytest
 
+from chassis.errors import AwayError
 from gateway import availability
 from gateway.availability import Availability
-from gateway.errors import BackEndError
 
 LIMIT_SECONDS = 5.0
 
@@ -42,7 +42,7 @@ async def test_back_ends_that_answer_let_requests_through() -> None:
 
 @pytest.mark.parametrize("answer", [False, ConnectionError("refused")])
 async def test_one_that_does_not_answer_is_named(answer: bool | Exception) -> None:
-    with pytest.raises(BackEndError) as refused:
+    with pytest.raises(AwayError) as refused:
         await of(s3=BackEnd(), mongodb=BackEnd(answer)).require("s3", "mongodb")
     assert refused.value.back_end == "mongodb"
 
@@ -56,7 +56,7 @@ async def test_only_what_a_request_needs_is_asked() -> None:
 async def test_those_that_hang_are_given_up_together_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(availability, "CHECK_SECONDS", 0.05)
     began = time.monotonic()
-    with pytest.raises(BackEndError):
+    with pytest.raises(AwayError):
         await of(s3=BackEnd(None), mongodb=BackEnd(None), rabbitmq=BackEnd(None)).require("s3", "mongodb", "rabbitmq")
     assert time.monotonic() - began < 0.14
 
@@ -81,7 +81,7 @@ async def test_an_answer_counts_for_a_while() -> None:
 async def test_an_outage_that_is_over_is_over_for_the_next_request() -> None:
     back_end = BackEnd(answer=False)
     asked = of(s3=back_end)
-    with pytest.raises(BackEndError):
+    with pytest.raises(AwayError):
         await asked.require("s3")
     back_end.answer = True
     await asked.require("s3")
@@ -93,7 +93,7 @@ async def test_what_was_known_is_asked_again_after_a_while(monkeypatch: pytest.M
     asked = of(s3=back_end)
     await asked.require("s3")
     back_end.answer = False
-    with pytest.raises(BackEndError):
+    with pytest.raises(AwayError):
         await asked.require("s3")
     back_end.answer = True
     await asked.require("s3")

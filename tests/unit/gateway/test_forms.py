@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway import forms
-from gateway.errors import ProblemError
-from gateway.forms import MAX_PART_HEADERS, FileForm
+from gateway.web import forms
+from gateway.web.forms import MAX_PART_HEADERS, FileForm
+from gateway.web.problems import ProblemError
 
 BOUNDARY = b"x-boundary"
 MULTIPART = "multipart/form-data; boundary=x-boundary"

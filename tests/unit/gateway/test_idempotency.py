@@ -3,19 +3,17 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chassis.errors import BackEndError
 from contracts import events
-from contracts.job import Job
-from gateway import idempotency
-from gateway.errors import BackEndError
-from gateway.idempotency import (
+from gateway.references.references import References
+from gateway.uploads import idempotency
+from gateway.uploads.idempotency import (
     Accepted,
-    Claim,
     Idempotency,
     InvalidKeyError,
     JobGoneError,
@@ -23,12 +21,14 @@ from gateway.idempotency import (
     KeyReusedError,
     parsed_key,
 )
-from gateway.submissions import Recording, StoredAudio, Submissions
+from gateway.uploads.submissions import Submissions
+from tests.support.gateway_stores import Bucket, Claims, Jobs
+from tests.support.references import Records, Tokens
+from tests.support.waiting import until_true
 from tests.unit import stories
 
 KEY = "8e03978e-40d5-43dd-bc93-6894a57f9324"
 BYTES = b"RIFF and more"
-LIMIT_SECONDS = 5.0
 
 
 class File:
@@ -54,105 +54,13 @@ class File:
             raise self._error
 
 
-class Inbox:
-    """The S3 inbox in memory."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-
-    async def write(self, key: str, chunks: AsyncIterator[bytes]) -> None:
-        self.objects[key] = b"".join([chunk async for chunk in chunks])
-
-    async def take_back(self, audio: StoredAudio, key: str) -> None:
-        raise NotImplementedError
-
-    async def remove_all(self, keys: list[str]) -> None:
-        for key in keys:
-            del self.objects[key]
-
-
-class Jobs:
-    """The job documents in memory; `unsure` makes the next insert fail although it was done."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, Job] = {}
-        self.unsure = False
-        self.unseen = False
-
-    async def insert(self, job: Job) -> bool:
-        if job.job_id in self.kept:
-            return False
-        self.kept[job.job_id] = job
-        if self.unsure:
-            self.unsure = False
-            raise BackEndError("MongoDB")
-        return True
-
-    async def recording(self, job_id: str) -> Recording | None:
-        job = self.kept.get(job_id)
-        return None if job is None or self.unseen else Recording(job.token_id, job.sha256)
-
-
-@dataclass(frozen=True)
-class Kept:
-    claim: Claim
-    leased: bool
-
-
-class Claims:
-    """The keys in memory; leases end when `expire` says so."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, Kept] = {}
-        self.renewals = 0
-        self.renewed = asyncio.Event()
-        self.broken: set[str] = set()
-
-    async def claim(self, key: str, owner: str, job_id: str) -> Claim:
-        self._work("claim")
-        before = self.kept.get(key)
-        if before is None:
-            self.kept[key] = Kept(Claim(owner, job_id, None), leased=True)
-        elif before.claim.recording is None and not before.leased:
-            self.kept[key] = Kept(replace(before.claim, owner=owner), leased=True)
-        return self.kept[key].claim
-
-    async def renew(self, key: str, owner: str) -> None:
-        assert self.kept[key].claim.owner == owner
-        self.renewals += 1
-        self.renewed.set()
-        self._work("renew")
-
-    async def free(self, key: str, owner: str) -> None:
-        self._work("free")
-        if self.kept[key].claim.owner == owner:
-            self.expire()
-
-    async def settle(self, key: str, recording: Recording) -> None:
-        self._work("settle")
-        self.kept[key] = Kept(replace(self.kept[key].claim, recording=recording), leased=False)
-
-    def expire(self) -> None:
-        self.kept = {key: replace(kept, leased=False) for key, kept in self.kept.items()}
-
-    def _work(self, what: str) -> None:
-        if what in self.broken:
-            raise ConnectionError(what)
-
-
-class References:
-    """What recordings are compared with: nothing."""
-
-    async def of(self, _: str) -> None:
-        return None
-
-
 class Desk:
     """The core with its stand-ins."""
 
     def __init__(self) -> None:
-        self.inbox, self.jobs, self.claims = Inbox(), Jobs(), Claims()
-        self.core = Idempotency(self.claims, self.jobs, Submissions(self.inbox, self.jobs, References()))
+        self.bucket, self.jobs, self.claims, tokens = Bucket(), Jobs(), Claims(), Tokens()
+        references = References(tokens, Records(tokens), self.bucket, "sori")
+        self.core = Idempotency(self.claims, self.jobs, Submissions(self.bucket, self.jobs, references))
 
     async def accept(self, file: File | None = None, token_id: str = stories.TOKEN_ID, key: str = KEY) -> Accepted:
         return await self.core.accept(key, token_id, file or File(), stories.TRACEPARENT)
@@ -165,7 +73,7 @@ async def test_the_same_request_again_is_the_same_job_and_publishes_nothing() ->
     assert first.event.subject == first.job_id
     again = await desk.accept()
     assert again == Accepted(first.job_id, None)
-    assert len(desk.jobs.kept) == len(desk.inbox.objects) == 1
+    assert len(desk.jobs.kept) == len(desk.bucket.objects) == 1
 
 
 async def test_a_key_whose_job_was_purged_is_not_answered_as_if_it_were_there() -> None:
@@ -188,7 +96,7 @@ async def test_a_key_that_was_used_for_something_else_is_refused(content: bytes,
     await desk.accept()
     with pytest.raises(KeyReusedError):
         await desk.accept(File(content), token_id)
-    assert len(desk.jobs.kept) == len(desk.inbox.objects) == 1
+    assert len(desk.jobs.kept) == len(desk.bucket.objects) == 1
 
 
 async def test_a_request_whose_twin_is_under_way_is_told_so_before_it_is_read() -> None:
@@ -205,7 +113,7 @@ async def test_a_request_whose_twin_is_under_way_is_told_so_before_it_is_read() 
     assert len(desk.jobs.kept) == 1
 
 
-@pytest.mark.parametrize("error", [ValueError("a broken form"), asyncio.CancelledError(), BackEndError("S3")])
+@pytest.mark.parametrize("error", [ValueError("a broken form"), asyncio.CancelledError(), BackEndError("S3", "down")])
 async def test_a_request_that_fails_frees_its_key_at_once_and_the_next_has_the_same_job_id(
     error: BaseException,
 ) -> None:
@@ -230,7 +138,7 @@ async def test_a_request_that_died_is_taken_over_once_its_lease_is_over() -> Non
     # It was not dead after all: the job's id keeps it from making another one.
     dead.go_on.set()
     assert await died == Accepted(accepted.job_id, None)
-    assert len(desk.jobs.kept) == len(desk.inbox.objects) == 1
+    assert len(desk.jobs.kept) == len(desk.bucket.objects) == 1
 
 
 async def test_a_slow_request_with_other_bytes_loses_to_the_job_that_there_is() -> None:
@@ -258,7 +166,7 @@ async def test_a_job_that_was_kept_although_its_request_failed_is_the_one_that_t
     (job,) = desk.jobs.kept.values()
     event = events.decode((job.outbox or "").encode())
     assert isinstance(event, events.UploadReceived)
-    assert set(desk.inbox.objects) == {event.data.inbox_key}
+    assert set(desk.bucket.objects) == {event.data.inbox_key}
 
 
 async def test_a_job_that_nobody_can_see_yet_is_not_answered_for() -> None:
@@ -289,15 +197,13 @@ async def test_the_lease_is_renewed_while_the_recording_arrives_and_no_longer(mo
     monkeypatch.setattr(idempotency, "RENEW_SECONDS", 0.001)
     desk = Desk()
     slow = File(waits=True)
+    before = asyncio.all_tasks()
     uploading = asyncio.create_task(desk.accept(slow))
     desk.claims.broken = {"renew"}  # an outage does not end the renewals
-    async with asyncio.timeout(LIMIT_SECONDS):
-        while desk.claims.renewals < 3:
-            desk.claims.renewed.clear()
-            await desk.claims.renewed.wait()
+    await until_true(lambda: desk.claims.renewals >= 3, "three renewals")
     slow.go_on.set()
     await uploading
-    assert not [task for task in asyncio.all_tasks() if "Idempotency._renew" in repr(task.get_coro())]
+    assert asyncio.all_tasks() <= before, "nothing renews it any more"
 
 
 async def test_what_cannot_be_freed_ends_with_its_own_error() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.listing import Place, in_utc
+from gateway.jobs.listing import Cursor, in_utc
 
 MOMENTS = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(5000, 1, 1)).map(  # noqa: DTZ001 - made aware below
     lambda moment: moment.replace(microsecond=moment.microsecond // 1000 * 1000, tzinfo=UTC)
@@ -15,16 +15,16 @@ MOMENTS = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(5000, 
 
 
 @given(MOMENTS, st.uuids())
-def test_a_place_is_read_back_as_it_was_told(moment: datetime, job_id: object) -> None:
-    place = Place(moment, str(job_id))
-    assert Place.at(place.cursor) == place
-    assert all(character.isalnum() or character in "-_" for character in place.cursor)
+def test_a_cursor_is_read_back_as_it_was_told(moment: datetime, job_id: object) -> None:
+    cursor = Cursor(moment, str(job_id))
+    assert Cursor.parsed(cursor.text) == cursor
+    assert all(character.isalnum() or character in "-_" for character in cursor.text)
 
 
 @given(st.text() | st.binary().map(lambda content: base64.urlsafe_b64encode(content).decode()))
-def test_anything_else_is_a_value_error(cursor: str) -> None:
+def test_anything_else_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - which one does not matter: the route refuses them all
-        Place.at(cursor)
+        Cursor.parsed(text)
 
 
 def test_a_moment_of_any_zone_is_meant() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.ranges import ByteRange, UnsatisfiableRangeError, requested_range
+from gateway.web.ranges import ByteRange, UnsatisfiableRangeError, requested_range
 
 ETAG = '"abc"'
 SIZE = 10_000

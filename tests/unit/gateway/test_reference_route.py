@@ -1,4 +1,4 @@
-"""The route that takes reference audio in: what it refuses, and that each request leaves its place."""
+"""The route that takes reference audio in: what it refuses, and that each request leaves its slot."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,21 +9,22 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from chassis.errors import BackEndError
 from contracts.catalogue import Token
 from gateway.availability import Availability
-from gateway.catalogue import ChangedError, Expected, Kept, TokenNotFoundError
-from gateway.errors import BackEndError, handle_errors
-from gateway.forms import FileForm
-from gateway.references import References, UploadTooLateError
-from gateway.routes.places import Places
-from gateway.routes.references import reference_routes
-from gateway.settings import Settings
-from gateway.storage import Storage
+from gateway.catalogue.rows import ChangedError, Expected, RevisedRow, TokenNotFoundError
+from gateway.references import routes
+from gateway.references.references import References, UploadTooLateError
+from gateway.references.routes import ReferenceParts
+from gateway.storage import Bucket
+from gateway.web.forms import FileForm
+from gateway.web.problems import handle_errors
+from gateway.web.slots import Slots
 from tests.support.waiting import until_true
-from tests.unit.services import SERVICES
 
 TOKEN = Token(id=7, token_name="Truth", actor_name="Jack", start_time=61.5, end_time=66.0)
-PLACES = 3
+SLOTS = 3
+MAX_BYTES = 500 * 1024 * 1024
 
 
 class Core:
@@ -35,14 +36,14 @@ class Core:
         self.going = asyncio.Event()
         self.going.set()
 
-    async def replace(self, token_id: int, file: FileForm, expected: Expected) -> Kept[Token]:
+    async def replace(self, token_id: int, file: FileForm, expected: Expected) -> RevisedRow[Token]:
         self.asked.append((token_id, expected))
         await self.going.wait()
         if self.error:
             raise self.error
         async for _ in file.chunks():
             pass
-        return Kept(TOKEN, 5)
+        return RevisedRow(TOKEN, 5)
 
 
 @asynccontextmanager
@@ -53,18 +54,11 @@ async def calling(core: Core, *, up: bool = True) -> AsyncIterator[httpx.AsyncCl
         return up
 
     app = FastAPI()
-    required = next(service.required for service in SERVICES if service.name == "gateway")
-    settings = Settings.model_validate({name.lower(): value for name, value in required.items()})
     back_ends = Availability({"S3": is_up, "MongoDB": is_up})
-    routes = reference_routes(
-        settings,
-        cast("References", core),
-        cast("Storage", None),
-        back_ends=back_ends,
-        uploads=Places(PLACES),
-        readers=Places(PLACES),
+    app.state.references = ReferenceParts(
+        cast("References", core), cast("Bucket", None), back_ends, Slots(SLOTS), Slots(SLOTS), MAX_BYTES
     )
-    app.include_router(routes)
+    app.include_router(routes.router)
     handle_errors(app)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
         yield client
@@ -91,7 +85,7 @@ async def test_the_token_is_answered_with_its_tag() -> None:
         (TokenNotFoundError(), 404, "token_not_found"),
         (ChangedError(9), 412, "precondition_failed"),
         (UploadTooLateError(), 408, "upload_too_slow"),
-        (BackEndError("S3"), 503, "unavailable"),
+        (BackEndError("S3", "down"), 503, "unavailable"),
     ],
 )
 async def test_what_the_core_refuses_ends_the_connection(error: Exception, status: int, code: str) -> None:
@@ -120,16 +114,16 @@ async def test_while_a_back_end_is_away_nothing_is_begun() -> None:
     assert (answer.status_code, answer.json()["code"], core.asked) == (503, "unavailable", [])
 
 
-async def test_only_so_many_come_in_at_once_and_each_leaves_its_place() -> None:
+async def test_only_so_many_come_in_at_once_and_each_leaves_its_slot() -> None:
     core = Core()
     core.going.clear()
     async with calling(core) as client:
-        coming = [asyncio.create_task(put(client)) for _ in range(PLACES)]
-        await until_true(lambda: len(core.asked) == PLACES, "all places taken")
+        coming = [asyncio.create_task(put(client)) for _ in range(SLOTS)]
+        await until_true(lambda: len(core.asked) == SLOTS, "all slots taken")
         refused = await put(client)
         assert (refused.status_code, refused.json()["code"]) == (503, "busy")
         core.error = TokenNotFoundError()
         core.going.set()
         assert {answer.status_code for answer in await asyncio.gather(*coming)} == {404}
         core.error = None
-        assert {(await put(client)).status_code for _ in range(PLACES + 1)} == {200}
+        assert {(await put(client)).status_code for _ in range(SLOTS + 1)} == {200}

@@ -11,11 +11,12 @@ from structlog.testing import capture_logs
 
 from contracts.catalogue import LARGEST_ID, Script, Token
 from contracts.events import Reference, ReferenceScript
-from gateway.catalogue import ChangedError, Kept, TokenNotFoundError
-from gateway.reference_sweeper import ReferenceSweeper
-from gateway.references import Record, References, UploadTooLateError, key_in
+from gateway.catalogue.rows import ChangedError, RevisedRow, TokenNotFoundError
+from gateway.references.references import Record, References, UploadTooLateError, key_in
+from gateway.references.sweeper import ReferenceSweeper
+from tests.support.gateway_stores import Bucket
 from tests.support.recordings import Format, speech
-from tests.support.references import Bucket, Records, Tokens
+from tests.support.references import Records, Tokens
 from tests.support.waiting import until_true
 from uploader.uploads import EXTENSIONS
 
@@ -26,6 +27,8 @@ AGE = timedelta(hours=1)
 
 class File:
     """A file that is still arriving; `read` tells whether anybody began to."""
+
+    filename: str | None = "a.wav"
 
     def __init__(self, content: bytes = SOUND, *, waits_for: asyncio.Event | None = None) -> None:
         self.read = False
@@ -66,7 +69,7 @@ class World:
         url = self.tokens.kept[TOKEN.id].row.reference_audio_url
         return None if url is None else key_in(url)
 
-    async def put(self, content: bytes = SOUND, expected: frozenset[int] | None = None) -> Kept[Token]:
+    async def put(self, content: bytes = SOUND, expected: frozenset[int] | None = None) -> RevisedRow[Token]:
         return await self.references.replace(TOKEN.id, File(content), expected)
 
     async def look(self, *, after: timedelta = timedelta(0)) -> None:

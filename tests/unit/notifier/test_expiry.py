@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from contracts import events
-from contracts.events import JobExpired
+from contracts.events import Event, JobExpired
 from contracts.failures import FailureCode
-from notifier.expiry import Expiry, StandingJob
+from notifier.expiry import Expiry
+from notifier.jobs import StandingJob
+from tests.support.notifier_jobs import Jobs
 from tests.unit import stories
 
 MAX_AGE = timedelta(hours=1)
@@ -19,20 +21,19 @@ LIMIT_SECONDS = 5.0
 JOB = StandingJob(stories.JOB_ID, stories.TOKEN_ID, stories.TRACEPARENT, revision=3, is_held=False)
 
 
-class Jobs:
-    """The jobs that stand still; unreachable when `error` is set."""
+class StandingJobs(Jobs):
+    """The jobs that stand still, whatever their documents say; `asked` is what was asked for."""
 
     def __init__(self, *standing: StandingJob) -> None:
+        super().__init__()
         self.standing = list(standing)
-        self.error: Exception | None = None
         self.asked: list[tuple[datetime, datetime]] = []
         self.looked = asyncio.Event()
 
     async def standing_since(self, moment: datetime, marked_since: datetime) -> Sequence[StandingJob]:
         self.asked.append((moment, marked_since))
         self.looked.set()
-        if self.error:
-            raise self.error
+        await super().standing_since(moment, marked_since)
         return list(self.standing)
 
 
@@ -47,7 +48,8 @@ class Broker:
     async def consumes(self) -> bool:
         return not self.is_away
 
-    async def publish(self, event: JobExpired) -> None:
+    async def publish(self, event: Event) -> None:
+        assert isinstance(event, JobExpired)
         if self.refuses:
             raise ConnectionError("down")
         self.published.append(event)
@@ -57,7 +59,7 @@ class Service:
     """Expiry over jobs and a broker in memory."""
 
     def __init__(self, *standing: StandingJob) -> None:
-        self.jobs = Jobs(*standing)
+        self.jobs = StandingJobs(*standing)
         self.broker = Broker()
         self.expiry = Expiry(self.jobs, self.broker, MAX_AGE)
 
@@ -161,7 +163,7 @@ async def test_age_counts_back_from_now_and_twice_as_far_for_what_is_still_to_be
 
 
 async def test_a_look_that_failed_is_followed_by_others_until_it_is_stopped() -> None:
-    jobs = Jobs(JOB)
+    jobs = StandingJobs(JOB)
     jobs.error = ConnectionError("down")
     expiry = Expiry(jobs, Broker(), timedelta(milliseconds=20))
     expiry.start()

@@ -18,6 +18,7 @@ from contracts.failures import FailureCode, Language
 from contracts.job import Job, apply, changed, progressed
 from notifier import hub as hub_module
 from notifier.hub import HEARTBEAT, HEARTBEAT_TICKS, MAX_STREAMS, MAX_WAITING, Hub, Stream
+from tests.support.notifier_jobs import Jobs
 from tests.unit import stories
 
 LIMIT_SECONDS = 5.0
@@ -59,32 +60,6 @@ class Listener:
             while not fact():
                 self.changed.clear()
                 await self.changed.wait()
-
-
-class Jobs:
-    """The collection in memory, `pauses` turns of the event loop away; unreachable when `error` is set."""
-
-    def __init__(self, *jobs: Job, pauses: Callable[[], int] = lambda: 1) -> None:
-        self.jobs = {job.job_id: job for job in jobs}
-        self.reads: list[str] = []
-        self.error: Exception | None = None
-        self.at_once = self.most_at_once = 0
-        self._pauses = pauses
-
-    async def find(self, job_id: str) -> Job | None:
-        self.reads.append(job_id)
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        try:
-            # Read first, then travel: what comes back may be old.
-            found = self.jobs.get(job_id)
-            for _ in range(self._pauses()):
-                await asyncio.sleep(0)
-            if self.error:
-                raise self.error
-            return found
-        finally:
-            self.at_once -= 1
 
 
 def course(*happened: Event, job_id: str = stories.JOB_ID) -> list[Job]:

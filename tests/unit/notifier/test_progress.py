@@ -8,46 +8,11 @@ import pytest
 from contracts import events
 from contracts.events import Event, JobProgressed
 from contracts.failures import FailureCode
-from contracts.job import Change, Job, Status, changed
+from contracts.job import Status
 from notifier.errors import ContendedError
 from notifier.progress import ATTEMPTS, Progress
+from tests.support.notifier_jobs import Jobs
 from tests.unit import stories
-
-
-class Jobs:
-    """The collection in memory, with the condition of the real one; `conflicts` updates are lost to somebody else."""
-
-    def __init__(self, *jobs: Job, conflicts: int = 0) -> None:
-        self.jobs = {job.job_id: job for job in jobs}
-        self.conflicts = conflicts
-        self.updates = 0
-
-    async def find(self, job_id: str) -> Job | None:
-        await asyncio.sleep(0)
-        return self.jobs.get(job_id)
-
-    async def update(self, job: Job, change: Change) -> bool:
-        await asyncio.sleep(0)
-        self.updates += 1
-        if self.conflicts:
-            self.conflicts -= 1
-            return False
-        now = self.jobs.get(job.job_id)
-        if now is None:
-            return False
-        had = any(entry.event_id == change.entry.event_id for entry in now.history)
-        if now.revision != job.revision or had:
-            return False
-        self.jobs[job.job_id] = changed(now, change)
-        return True
-
-    async def remove(self, job_id: str) -> None:
-        await asyncio.sleep(0)
-        self.jobs.pop(job_id, None)
-
-    @property
-    def job(self) -> Job:
-        return self.jobs[stories.JOB_ID]
 
 
 async def record(jobs: Jobs, *happened: Event) -> list[JobProgressed | None]:
@@ -68,7 +33,7 @@ async def test_what_nobody_can_see_is_kept_but_not_told() -> None:
     jobs = Jobs(stories.new_job())
     told = await record(jobs, stories.completed(), stories.stored())
     assert told[1] is None
-    assert jobs.job.audio == stories.AUDIO
+    assert jobs.jobs[stories.JOB_ID].audio == stories.AUDIO
 
 
 async def test_a_repeat_is_not_applied_but_told_again() -> None:
@@ -79,7 +44,7 @@ async def test_a_repeat_is_not_applied_but_told_again() -> None:
     assert again is not None
     assert (again.id, again.data) == (first.id, first.data)
     assert jobs.updates == 2
-    assert jobs.job.revision == 3
+    assert jobs.jobs[stories.JOB_ID].revision == 3
 
 
 async def test_an_event_for_an_unknown_job_makes_no_job() -> None:
@@ -121,7 +86,7 @@ async def test_a_conflict_is_tried_again() -> None:
     jobs = Jobs(stories.new_job(), conflicts=ATTEMPTS - 1)
     (told,) = await record(jobs, stories.received())
     assert told is not None
-    assert jobs.job.view.progress == 40
+    assert jobs.jobs[stories.JOB_ID].view.progress == 40
 
 
 async def test_a_job_that_changes_all_the_time_is_left_for_later() -> None:
@@ -134,14 +99,14 @@ async def test_replicas_that_apply_everything_at_once_agree() -> None:
     replicas = [Progress(jobs) for _ in range(3)]
     happened = stories.COURSES["asked again, then completed"]
     told = await asyncio.gather(*(replica.record(event) for replica in replicas for event in reversed(happened)))
-    assert jobs.job.view.status == Status.COMPLETED
-    assert len(jobs.job.history) == 1 + len({event.id for event in happened})
+    assert jobs.jobs[stories.JOB_ID].view.status == Status.COMPLETED
+    assert len(jobs.jobs[stories.JOB_ID].history) == 1 + len({event.id for event in happened})
     # Whoever tells of a revision tells the same of it.
     by_revision: dict[int, set[str]] = {}
     for one in filter(None, told):
         by_revision.setdefault(one.data.revision, set()).add(one.data.model_dump_json())
     assert {len(said) for said in by_revision.values()} == {1}
-    assert max(by_revision) == jobs.job.revision
+    assert max(by_revision) == jobs.jobs[stories.JOB_ID].revision
 
 
 async def test_a_failure_is_told_with_its_code_and_no_result() -> None:

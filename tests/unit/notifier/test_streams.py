@@ -5,16 +5,16 @@ import json
 import re
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from starlette.routing import Route, Router
 
 from contracts.job import Job
 from notifier.hub import HEARTBEAT, MAX_WAITING, Hub
-from notifier.store import Jobs as Store
 from notifier.streams import ProgressStreams
-from tests.unit.notifier.test_hub import COMPLETED, Jobs, course, told
+from tests.support.notifier_jobs import Jobs
+from tests.unit.notifier.test_hub import COMPLETED, course, told
 from tests.unit.stories import COURSES, JOB_ID
 
 LIMIT_SECONDS = 5.0
@@ -81,7 +81,7 @@ class Service:
         self.jobs = Jobs(*jobs)
         self.hub = Hub(self.jobs)
         # Of the collection the endpoint only uses `find`.
-        streams = ProgressStreams(self.hub, cast(Store, self.jobs))
+        streams = ProgressStreams(self.hub, self.jobs)
         self._app = Router([Route("/tokens/analysis-progress/{job_id}", endpoint=streams)])
 
     @asynccontextmanager

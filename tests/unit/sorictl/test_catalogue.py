@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from contracts.catalogue import MAX_SCRIPTS, Actor, Script, Token, document
 from sorictl import cli, csv_files, json_files
 from sorictl.csv_files import parse_array, written_array
-from sorictl.imports import Changes, Kept, changes
+from sorictl.imports import Changes, PresentRows, changes
 from sorictl.rows import COLUMNS, TABLES, File
 
 TOKEN = {"id": 1, "token_name": "한산도", "actor_name": "최민식", "start_time": 1.5, "end_time": 4}
@@ -38,7 +38,7 @@ def rows_of(file: File) -> dict[str, list[dict[str, Any]]]:
     return {table: [row.value.model_dump() for row in rows] for table, rows in file.rows.items()}
 
 
-def kept(**tables: Sequence[Mapping[str, Any]]) -> Kept:
+def kept(**tables: Sequence[Mapping[str, Any]]) -> PresentRows:
     """A catalogue that has these rows, at their third revision."""
     documents = {
         table: {
@@ -46,7 +46,7 @@ def kept(**tables: Sequence[Mapping[str, Any]]) -> Kept:
         }
         for table in TABLES
     }
-    return Kept(
+    return PresentRows(
         documents,
         documents["tokens"].keys(),
         {script: found["token_id"] for script, found in documents["scripts"].items()},

@@ -8,11 +8,12 @@ from typing import IO
 
 import pytest
 
+from chassis.errors import ObjectMissingError
 from contracts.events import AudioInfo, AudioStored, Event, Reference, UploadReceived, UploadRejected
 from contracts.failures import FailureCode
 from tests.unit import stories
-from uploader.errors import ObjectMissingError, RejectedError
-from uploader.uploads import Fetched, Kept, StoredRecording, Uploads
+from uploader.errors import RejectedError
+from uploader.uploads import Fetched, KeptRecording, StoredRecording, Uploads
 
 CONTENT = b"RIFF and so on"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -41,9 +42,9 @@ class Storage:
         self.descriptions[audio_key] = recording
         return f"s3://sori/{audio_key}"
 
-    async def find(self, prefix: str) -> Kept | None:
+    async def find(self, prefix: str) -> KeptRecording | None:
         found = next((key for key in self.objects if key.startswith(prefix)), None)
-        return None if found is None else Kept(found, f"s3://sori/{found}", self.descriptions.get(found))
+        return None if found is None else KeptRecording(found, f"s3://sori/{found}", self.descriptions.get(found))
 
     async def remove_all(self, prefix: str) -> None:
         self.removed.append(prefix)

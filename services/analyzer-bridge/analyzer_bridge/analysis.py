@@ -1,0 +1,64 @@
+"""What is kept of an analysis: what was asked of the analysis server for a job, and how it ended."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from contracts.events import Reference
+from contracts.failures import FailureCode
+
+
+class AnalysisStatus(StrEnum):
+    """Where an analysis stands."""
+
+    PENDING = "pending"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    """Its job ended from outside, cancelled or expired: nothing is asked or published any more."""
+    PURGED = "purged"
+    """The same, and nothing of it is kept but this mark."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an analysis ended: with a result as JSON text, with the code of its failure, or stopped with neither."""
+
+    status: AnalysisStatus
+    result_json: str | None = None
+    code: FailureCode | None = None
+    cached: bool = False
+    by: str | None = None
+    """What ended it: the id of an event that may come again, or a word."""
+
+    @property
+    def stopped(self) -> bool:
+        """Tell whether the analysis ended because its job did, so that there is nothing to publish."""
+        return self.status in {AnalysisStatus.CANCELLED, AnalysisStatus.PURGED}
+
+    @classmethod
+    def completed(cls, result_json: str, by: str, *, cached: bool = False) -> "Outcome":
+        """Make the outcome of an analysis that has a result."""
+        return cls(AnalysisStatus.COMPLETED, result_json=result_json, cached=cached, by=by)
+
+    @classmethod
+    def failed(cls, code: FailureCode, by: str) -> "Outcome":
+        """Make the outcome of an analysis that will have no result."""
+        return cls(AnalysisStatus.FAILED, code=code, by=by)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was asked of the analysis server for a job, and how it ended."""
+
+    job_id: str
+    traceparent: str
+    token_id: str | None = None
+    s3_url: str | None = None
+    cache_key: str | None = None
+    reference: Reference | None = None
+    attempt: int = 1
+    deadline: datetime | None = None
+    """When it is asked for again or given up; None while a message that waits in the broker will ask."""
+    outcome: Outcome | None = None
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))

@@ -1,0 +1,160 @@
+"""The analysis server, as it is called over HTTP: so many requests at once, and none for a while when it is away."""
+
+import asyncio
+from time import monotonic
+from typing import Self
+
+import httpx
+import structlog
+from pydantic import TypeAdapter
+
+from analyzer_bridge.breaker import Breaker
+from analyzer_bridge.errors import AnalysisRefusedError, AnalysisServerFailedError, AnalysisServerUnavailableError
+from analyzer_bridge.retry_after import seconds_asked_for
+from analyzer_bridge.settings import Settings
+from contracts import webhook
+from contracts.events import Reference, ReferenceScript
+
+log = structlog.get_logger()
+
+TIMEOUT = httpx.Timeout(15.0, connect=5.0)
+ANSWER_SECONDS = 20.0
+"""For all of one request: an answer may drip and keep every single read within its time."""
+OPEN_REQUESTS = 32
+FAILURES = 5
+"""So many in a row, and the server is taken to be away. Until it has answered again, so many are asked at once."""
+REST_SECONDS = 5.0
+"""How long it is then left alone."""
+DETAIL_CHARACTERS = 500
+"""Of what the server says to an error, for the log."""
+
+_AWAY = {429, 502, 503, 504}
+_TRY_LATER = {408, 425}
+_SCRIPTS = TypeAdapter(list[ReferenceScript])
+
+
+class AnalysisServerClient:
+    """Asks for analyses; one client for the process, closed by `async with`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = str(settings.target_server_url)
+        self._webhook_url = str(settings.webhook_url)
+        self._secret = settings.webhook_secret.get_secret_value()
+        self._open = asyncio.Semaphore(OPEN_REQUESTS)
+        # The pool has no limit of its own: httpcore loses the place of a request that is cancelled while it queues.
+        self._client = httpx.AsyncClient(
+            timeout=TIMEOUT,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=OPEN_REQUESTS),
+            follow_redirects=False,
+            trust_env=False,
+        )
+        self._breaker = Breaker(FAILURES, REST_SECONDS)
+        # Recordings that the server failed at and asked for time with. A message waits in the broker for a minute at
+        # most, then comes back; to whichever replica, so that one may ask too early, once.
+        self._not_before: dict[str, float] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    def away_for(self) -> float:
+        """Return for how many seconds the server is to be left alone; 0 when it may be asked."""
+        return self._breaker.open_for()
+
+    def warnings(self) -> list[str]:
+        """Say, for /health, that the server is away."""
+        seconds = self.away_for()
+        away = self._breaker.is_tripped or seconds
+        return [f"the analysis server is away; left alone for {seconds:.0f} s"] if away else []
+
+    async def request(
+        self, job_id: str, token_id: str, s3_url: str, attempt: int, reference: Reference | None = None
+    ) -> None:
+        """Return once the server has taken the recording on; what it compares with is sent when there is a reference.
+
+        AnalysisRefusedError when it never will, AnalysisServerFailedError when it could not take this one,
+        AnalysisServerUnavailableError when it can take none now, or asked for more time with this one: at once, while
+        it is left alone.
+        """
+        self._leave_alone_with(job_id)
+        form = {
+            "s3_audio_url": s3_url,
+            "webhook_url": webhook.address(self._webhook_url, self._secret, job_id, attempt),
+            "video_id": token_id,
+            **({} if reference is None else _compared_with(reference)),
+        }
+        async with self._open:
+            self._leave_alone_when_away()
+            async with self._breaker.trial():
+                self._leave_alone_when_away()
+                response = await self._ask(form)
+        try:
+            _check(response)
+        except AnalysisServerFailedError as error:
+            self._wait_with(job_id, error.retry_after)
+            raise
+
+    def _leave_alone_with(self, job_id: str) -> None:
+        if (seconds := self._not_before.get(job_id, 0.0) - monotonic()) > 0:
+            raise AnalysisServerUnavailableError("left alone with this recording", seconds)
+
+    def _wait_with(self, job_id: str, seconds: float | None) -> None:
+        now = monotonic()
+        self._not_before = {other: until for other, until in self._not_before.items() if until > now}
+        if seconds:
+            self._not_before[job_id] = now + seconds
+
+    def _leave_alone_when_away(self) -> None:
+        if (seconds := self.away_for()) > 0:
+            raise AnalysisServerUnavailableError("left alone", seconds)
+        self._breaker.close_if_rested()
+
+    async def _ask(self, form: dict[str, str]) -> httpx.Response:
+        try:
+            response = await self._post(form)
+        except AnalysisServerUnavailableError as error:
+            if self._breaker.failed(error.retry_after):
+                log.warning("analysis server is away", reason=str(error))
+            error.retry_after = self.away_for() or error.retry_after
+            raise
+        if self._breaker.succeeded():
+            log.info("analysis server is back")
+        return response
+
+    async def _post(self, form: dict[str, str]) -> httpx.Response:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                response = await self._client.post(self._url, data=form)
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise AnalysisServerUnavailableError(type(error).__name__) from error
+        if response.status_code in _AWAY:
+            raise AnalysisServerUnavailableError(f"answered {response.status_code}", _retry_after(response))
+        return response
+
+
+def _compared_with(reference: Reference) -> dict[str, str]:
+    """Return the form fields of what there is; servers that know only the older ones pass the others over."""
+    fields = {
+        "s3_textgrid_url": reference.textgrid_url,
+        "s3_pitch_url": reference.pitch_url,
+        "s3_reference_url": reference.audio_url,
+        "scripts": _SCRIPTS.dump_json(reference.scripts).decode() if reference.scripts else None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _check(response: httpx.Response) -> None:
+    """What the body says is not relied on: the id in it is the server's own, and the webhook tells the rest."""
+    if response.is_success:
+        return
+    reason = f"answered {response.status_code}"
+    log.warning("analysis server refuses", status=response.status_code, detail=response.text[:DETAIL_CHARACTERS])
+    if response.is_server_error or response.status_code in _TRY_LATER:
+        raise AnalysisServerFailedError(reason, _retry_after(response))
+    raise AnalysisRefusedError(reason)
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    return seconds_asked_for(response.headers.get("retry-after", ""))

@@ -1,0 +1,85 @@
+"""MongoDB: the client, how safely it writes, how long it waits, and what its errors mean."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC
+from typing import Any
+
+from bson.codec_options import CodecOptions
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import ReadPreference, WriteConcern, timeout
+from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError
+
+from chassis.errors import AwayError, BackEndError
+
+ANSWER_MS = 5000
+"""How long MongoDB may take before a request is refused, or a message is tried again, milliseconds."""
+PRIMARY_MS = 1000
+"""How long a request waits for a primary to be found; one that is not there by then is away."""
+ASKING_SECONDS = 2.0
+"""How long it may take to say that it is up: each question takes a thread of the driver's until then."""
+FOR_MESSAGES = {
+    "serverSelectionTimeoutMS": ANSWER_MS,
+    "timeoutMS": ANSWER_MS,
+    "connectTimeoutMS": ANSWER_MS,
+}
+"""The time limits of a service that handles messages: an election is waited for."""
+FOR_REQUESTS = {
+    # No timeoutMS: it would also be the time for which a primary is looked for.
+    "serverSelectionTimeoutMS": PRIMARY_MS,
+    "connectTimeoutMS": PRIMARY_MS,
+    "socketTimeoutMS": ANSWER_MS,
+}
+"""The time limits of a service whose callers wait."""
+_DUPLICATE_KEY = 11000
+
+
+class MongoDB:
+    """One client for the process; it connects by itself."""
+
+    def __init__(self, url: str, limits: Mapping[str, Any]) -> None:
+        self.client: Any = AsyncIOMotorClient(url, **limits)
+
+    def collection(self, name: str) -> Any:
+        """Return a collection: what is written is on a majority's disks, what is read is the primary's."""
+        return self.client.get_default_database("sori").get_collection(
+            name,
+            codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
+            write_concern=WriteConcern("majority", j=True),
+            read_preference=ReadPreference.PRIMARY,
+        )
+
+    async def is_up(self) -> bool:
+        """Tell whether a primary answers; raises when it does not."""
+        with timeout(ASKING_SECONDS):
+            await self.client.admin.command("ping")
+        return True
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+
+
+@contextmanager
+def translating() -> Iterator[None]:
+    """Turn the driver's errors into AwayError for an outage, and BackEndError for what is wrong with the question."""
+    try:
+        yield
+    except PyMongoError as error:
+        is_outage = isinstance(error, ConnectionFailure) or error.timeout
+        raise (AwayError if is_outage else BackEndError)("MongoDB", type(error).__name__) from error
+
+
+async def insert_new(collection: Any, documents: list[dict[str, Any]]) -> list[bool]:
+    """Insert the documents whose `_id` is not there yet; return for each whether it was inserted."""
+    with translating():
+        try:
+            await collection.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            # One document that exists says nothing against the others of its batch.
+            details = error.details or {}
+            failed = {failure["index"]: failure["code"] for failure in details["writeErrors"]}
+            if details["writeConcernErrors"] or set(failed.values()) != {_DUPLICATE_KEY}:
+                raise
+            return [index not in failed for index in range(len(documents))]
+    return [True] * len(documents)

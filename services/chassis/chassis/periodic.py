@@ -1,0 +1,51 @@
+"""What is done again and again for as long as a service runs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from chassis.errors import reason_of
+
+log = structlog.get_logger()
+
+
+class Periodic:
+    """Calls `look`, waits, and calls it again until it is stopped; a look that fails is logged as `waiting`."""
+
+    def __init__(
+        self,
+        look: Callable[[], Awaitable[None]],
+        *,
+        seconds: float | Callable[[], float],
+        waiting: str,
+        at_once: bool = False,
+    ) -> None:
+        self._look = look
+        self._seconds = seconds
+        self._waiting = waiting
+        self._at_once = at_once
+        self._running: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin: with a look if it is to be `at_once`, else with a wait."""
+        self._running = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Return once no look is under way any more; one that is under way is cancelled."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+
+    async def _run(self) -> None:
+        if not self._at_once:
+            await self._wait()
+        while True:
+            try:
+                await self._look()
+            except Exception as error:  # noqa: BLE001 - most likely an outage: the next look tries again
+                log.warning(self._waiting, reason=reason_of(error))
+            await self._wait()
+
+    async def _wait(self) -> None:
+        await asyncio.sleep(self._seconds() if callable(self._seconds) else self._seconds)

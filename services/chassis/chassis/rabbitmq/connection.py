@@ -1,0 +1,216 @@
+"""This process's connection to RabbitMQ; robust: what was declared and consumed is restored after an outage."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from aio_pika import Message
+from aio_pika.abc import AbstractIncomingMessage, AbstractRobustChannel, AbstractRobustConnection
+from faststream.rabbit import Channel, RabbitBroker, RabbitExchange
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from chassis.errors import BackEndError
+from chassis.rabbitmq import messages
+from chassis.rabbitmq.bounds import (
+    ANSWER_SECONDS,
+    CLOSE_SECONDS,
+    CONNECT_SECONDS,
+    PUBLISH_SECONDS,
+    SET_UP_SECONDS,
+    bounded,
+)
+from chassis.rabbitmq.consuming import Consumers, Deliver
+from chassis.rabbitmq.declaring import declare_topology
+from chassis.rabbitmq.fan_out import FanOut
+from chassis.rabbitmq.mending import Mender
+from chassis.rabbitmq.questions import question
+from contracts import topology
+from contracts.events import Event
+
+log = structlog.get_logger()
+
+RECONNECT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 5
+"""A connection that swallows everything is noticed by the broker after twice this, by us after some four times."""
+
+
+class RabbitMQ:
+    """Publishes, and consumes what is subscribed before `start`: from each queue `prefetch` messages at once."""
+
+    def __init__(self, url: str, *, prefetch: int = 1) -> None:
+        heartbeat = f"{'&' if '?' in url else '?'}heartbeat={HEARTBEAT_SECONDS}"
+        self._broker = RabbitBroker(
+            url + heartbeat,
+            default_channel=Channel(on_return_raises=True),
+            apply_types=False,
+            timeout=CONNECT_SECONDS,
+            reconnect_interval=RECONNECT_SECONDS,
+            logger=None,
+        )
+        self._consumers = Consumers(prefetch)
+        self._fan_outs: list[FanOut] = []
+        self._mender = Mender(self._queues, self._consumers.idle)
+        self._connection: AbstractRobustConnection | None = None
+        self._binding: AbstractRobustChannel | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._connected = asyncio.Event()
+
+    def subscribe(self, queue: topology.Queue, deliver: Deliver) -> None:
+        """Hand every message of `queue` to `deliver`: acknowledged when it returns, given back when it raises."""
+        self._consumers.add(queue, deliver)
+
+    def fan_out(
+        self, exchange: str, prefix: str, deliver: Callable[[str, bytes], None], on_connected: Callable[[], None]
+    ) -> FanOut:
+        """Hand the routing key and body of everything on a fan-out exchange to `deliver`; return what tells others.
+
+        `prefix` begins the name of this process's queue. `on_connected` is called when something may have been missed.
+        """
+        fan_out = FanOut(exchange, prefix, deliver, on_connected)
+        self._fan_outs.append(fan_out)
+        return fan_out
+
+    def start(self) -> None:
+        """Begin to connect, for as long as it takes; publishing fails and nothing is consumed until then."""
+        self._running = asyncio.create_task(self._run())
+
+    async def first_connected(self, seconds: float) -> None:
+        """Return once the broker was reached for the first time, or after so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._connected.wait()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more messages, then let the work in hand end, for so long at most."""
+        await self._stop_running()
+        # Whatever the broker says: when it is away, nothing comes in, and what is in hand is given back.
+        with suppress(Exception):
+            async with bounded(seconds):
+                await self._consumers.cancel()
+                await self._consumers.idle()
+
+    async def stop(self) -> None:
+        """Disconnect; the broker gives what is still in hand to another replica."""
+        await self._stop_running()
+        with suppress(Exception):
+            async with bounded(CLOSE_SECONDS):
+                await self._broker.stop()
+
+    async def publish(self, event: Event) -> None:
+        """Return once `event` is safe in every queue for its type; BackEndError when it is not."""
+        await self._send(topology.EVENTS_EXCHANGE, event.type, messages.event_message(event))
+
+    async def pass_on(
+        self, message: AbstractIncomingMessage, exchange: str, routing_key: str, headers: dict[str, Any]
+    ) -> None:
+        """Publish a received message again elsewhere with these headers added; same promise as `publish`."""
+        again = messages.message(
+            message.body,
+            message_id=message.message_id,
+            content_type=message.content_type,
+            headers={**message.headers, **headers},
+        )
+        await self._send(exchange, routing_key, again)
+
+    async def is_up(self) -> bool:
+        """Tell whether the broker answers: a channel is opened, since an open connection alone proves nothing."""
+        if self._connection is None:
+            return False
+        async with bounded(ANSWER_SECONDS), question(self._connection):
+            return True
+
+    async def consumes(self) -> bool:
+        """Tell whether this process, by its own word and the broker's, takes messages from each of its queues.
+
+        A ping would not notice a lost consumer, and a count alone not that it is another replica's.
+        """
+        if self._connection is None:
+            return False
+        names = [queue.name for queue in self._consumers.queues] + [fan_out.queue_name for fan_out in self._fan_outs]
+        async with bounded(ANSWER_SECONDS), question(self._connection) as channel:
+            if not await self._consumers.are_there():
+                return False
+            for name in names:
+                found = await channel.queue_declare(name, passive=True)
+                if not found.consumer_count:
+                    return False
+        return True
+
+    async def dead_letters(self) -> dict[str, int]:
+        """Return how many messages were set aside from each queue; raises when the broker is away."""
+        if self._connection is None:
+            raise ConnectionError("RabbitMQ is not connected yet")
+        counts = {}
+        async with bounded(ANSWER_SECONDS), question(self._connection) as channel:
+            for queue in self._queues():
+                found = await channel.queue_declare(queue.dead_name, passive=True)
+                counts[queue.name] = found.message_count or 0
+        return counts
+
+    def _queues(self) -> Sequence[topology.Queue]:
+        """The queues that this process looks after; one that consumes from none speaks for all."""
+        return self._consumers.queues or topology.QUEUES
+
+    async def _send(self, exchange: str, routing_key: str, message: Message) -> None:
+        try:
+            if self._connection is None:
+                raise ConnectionError("RabbitMQ is not connected yet")  # noqa: TRY301 - one place translates
+            with self._mender.noticing(self._connection.transport):
+                async with bounded(PUBLISH_SECONDS):
+                    if exchange == topology.EVENTS_EXCHANGE:
+                        await self._bind(routing_key)
+                    await self._broker.publish(
+                        message,
+                        exchange=RabbitExchange(exchange, declare=False),
+                        routing_key=routing_key,
+                        mandatory=True,
+                    )
+        except Exception as error:
+            raise BackEndError("RabbitMQ", type(error).__name__) from error
+
+    async def _bind(self, event_type: str) -> None:
+        """Make sure that none of the queues for these events is missing: `mandatory` proves but one of them."""
+        queues = topology.queues_for(event_type)
+        if len(queues) <= 1 or self._binding is None:
+            return
+        channel = await self._binding.get_underlay_channel()
+        for queue in queues:
+            await channel.queue_bind(queue.name, topology.EVENTS_EXCHANGE, queue.routing_key)
+
+    async def _run(self) -> None:
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(Exception),
+            wait=wait_random_exponential(multiplier=0.2, max=3),
+            before_sleep=_say_waiting,
+        )
+        async for attempt in attempts:
+            with attempt:
+                async with bounded(SET_UP_SECONDS):
+                    connection = await self._set_up()
+        log.info("rabbitmq connected", queues=[queue.name for queue in self._consumers.queues])
+        self._connected.set()
+        await self._mender.run(connection)
+
+    async def _set_up(self) -> AbstractRobustConnection:
+        connection = await self._broker.connect()
+        await declare_topology(connection)
+        self._binding = await connection.channel()
+        for fan_out in self._fan_outs:
+            await fan_out.connect(connection)
+        await self._broker.start()
+        # From the first message on, its handler must be able to publish.
+        self._connection = connection
+        await self._consumers.start(await connection.channel())
+        return connection
+
+    async def _stop_running(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+
+
+def _say_waiting(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning("rabbitmq cannot be reached yet", attempt=state.attempt_number, reason=type(error).__name__)

@@ -1,0 +1,44 @@
+"""A fan-out exchange: what one replica tells reaches every replica that listens, at once and without promise."""
+
+from collections.abc import Callable
+from uuid import uuid4
+
+from aio_pika.abc import AbstractExchange, AbstractIncomingMessage, AbstractRobustConnection
+
+from chassis.rabbitmq.bounds import PUBLISH_SECONDS, bounded
+from chassis.rabbitmq.messages import event_message
+from contracts.events import Event
+
+
+class FanOut:
+    """One process's end of the exchange: a queue that lives as long as the process, without acknowledgement."""
+
+    def __init__(
+        self, exchange: str, prefix: str, deliver: Callable[[str, bytes], None], on_connected: Callable[[], None]
+    ) -> None:
+        self.queue_name = f"{prefix}.{uuid4()}"
+        self._exchange_name = exchange
+        self._deliver = deliver
+        self._on_connected = on_connected
+        self._exchange: AbstractExchange | None = None
+
+    async def connect(self, connection: AbstractRobustConnection) -> None:
+        """Begin to listen; the driver begins anew by itself on each new connection."""
+        channel = await connection.channel(publisher_confirms=False)
+        self._exchange = await channel.get_exchange(self._exchange_name)
+        queue = await channel.declare_queue(self.queue_name, exclusive=True, auto_delete=True)
+        await queue.bind(self._exchange)
+        await queue.consume(self._on_message, no_ack=True)
+        # What was told until now was not heard here.
+        self._on_connected()
+        connection.reconnect_callbacks.add(lambda *_: self._on_connected())
+
+    async def tell(self, event: Event) -> None:
+        """Tell every replica, under the event's subject; not confirmed, so it may be lost with the connection."""
+        if self._exchange is None:
+            raise ConnectionError("RabbitMQ is not connected yet")
+        async with bounded(PUBLISH_SECONDS):
+            await self._exchange.publish(event_message(event), routing_key=event.subject, mandatory=False)
+
+    async def _on_message(self, message: AbstractIncomingMessage) -> None:
+        self._deliver(message.routing_key or "", message.body)

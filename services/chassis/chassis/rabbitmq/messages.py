@@ -1,0 +1,32 @@
+"""What every message that is published has: it is persistent, and says when it was sent and what it holds."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from aio_pika import DeliveryMode, Message
+
+from contracts.events import CONTENT_TYPE, Event
+
+
+def event_message(event: Event) -> Message:
+    """Return the message that carries an event."""
+    return message(event.encode(), message_id=event.id)
+
+
+def message(
+    body: bytes,
+    *,
+    message_id: str | None,
+    content_type: str | None = None,
+    headers: Mapping[str, Any] | None = None,
+) -> Message:
+    """Return a message with this body; without a content type it is an event's."""
+    return Message(
+        body,
+        delivery_mode=DeliveryMode.PERSISTENT,
+        timestamp=datetime.now(UTC),
+        message_id=message_id,
+        content_type=content_type or CONTENT_TYPE,
+        headers=dict(headers or {}),
+    )

@@ -1,0 +1,55 @@
+"""What several services read from the environment: one class for each thing that a service may need."""
+
+from typing import Annotated, Literal
+
+from pydantic import AmqpDsn, BeforeValidator, Field, MongoDsn, SecretStr
+from pydantic_settings import BaseSettings
+
+
+class ServiceSettings(BaseSettings):
+    """What every service reads; a service adds its `port`. One field per variable, by the same name in upper case."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(ge=1, le=65535)
+    shutdown_grace: float = Field(default=20, ge=10, description="Seconds from SIGTERM to the end of the process")
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"
+
+
+class RabbitMQSettings(BaseSettings):
+    """Where the broker is."""
+
+    rabbitmq_url: AmqpDsn
+
+
+class MongoDBSettings(BaseSettings):
+    """Where the database is."""
+
+    mongodb_url: MongoDsn = Field(description="With the database in its path, mongodb://host/sori")
+
+
+class BucketSettings(BaseSettings):
+    """Where the bucket is; without keys the AWS SDK looks for an instance's or a pod's own role."""
+
+    s3_endpoint_url: str | None = Field(default=None, description="Absent for AWS itself")
+    s3_bucket_name: str = Field(min_length=1)
+    aws_access_key_id: SecretStr | None = None
+    aws_secret_access_key: SecretStr | None = None
+    aws_region: str = "us-east-1"
+
+
+class S3Settings(BucketSettings):
+    """The same with keys that must be given."""
+
+    aws_access_key_id: SecretStr = Field(min_length=1)
+    aws_secret_access_key: SecretStr = Field(min_length=1)
+
+
+class OriginSettings(BaseSettings):
+    """Which other sites' pages may use the service (CORS)."""
+
+    cors_origins: str = Field(default="", description="Comma separated; other origins' pages get no answer")
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins, one by one."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]

@@ -1,0 +1,160 @@
+"""The routes that list, read, cancel and purge jobs."""
+
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlencode
+
+import structlog
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from chassis.publishing import Publisher
+from contracts import api, problems
+from contracts.api import JobDetails, JobList, JobState, RemovalAccepted
+from contracts.failures import preferred_language
+from contracts.job import Job, is_terminal, progressed
+from gateway.availability import Availability
+from gateway.jobs.documents import Jobs
+from gateway.jobs.listing import Cursor, JobFilter
+from gateway.jobs.removals import cancelled, purged
+from gateway.storage import Bucket
+from gateway.web.parameters import AcceptLanguage, JobId, canonical
+from gateway.web.problems import ProblemError
+from gateway.web.slots import Slots
+
+log = structlog.get_logger()
+
+NOT_STORED = {"Cache-Control": "no-store"}
+JOBS_PER_PAGE = 20
+MAX_JOBS_PER_PAGE = 100
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """Which part of a list is asked for."""
+
+    cursor: Annotated[str | None, Query(description="Where a page goes on, as `next` has it")] = None
+    limit: Annotated[int, Query(ge=1, le=MAX_JOBS_PER_PAGE, description="How many jobs a page has at most")] = (
+        JOBS_PER_PAGE
+    )
+
+
+@dataclass(frozen=True)
+class JobParts:
+    """What the routes of jobs and of their recordings work with."""
+
+    jobs: Jobs
+    bucket: Bucket
+    publisher: Publisher
+    availability: Availability
+    readers: Slots
+
+
+async def job_parts(request: Request) -> JobParts:
+    """Return what create_api connected."""
+    parts: JobParts = request.app.state.jobs
+    return parts
+
+
+Parts = Annotated[JobParts, Depends(job_parts)]
+router = APIRouter(tags=["jobs"])
+
+
+@router.get(
+    "/tokens/analysis-result/{job_id}",
+    response_model=JobState,
+    summary="Read a job's state and result",
+    responses=api.problem_answers(problems.JOB_NOT_FOUND, problems.UNAVAILABLE),
+)
+async def analysis_result(parts: Parts, job_id: JobId, accept_language: AcceptLanguage = None) -> Response:
+    """Return the job as it stands; `result` is there once `status` is `completed`."""
+    job = await known_job(parts.jobs, canonical(job_id))
+    language = preferred_language(accept_language)
+    state = api.state_json(job.job_id, progressed(job, job.revision, job.view), language)
+    return Response(state, media_type="application/json", headers=NOT_STORED)
+
+
+@router.get(
+    api.JOBS_PATH,
+    response_model_exclude_none=True,
+    summary="List jobs, the newest first",
+    responses=api.problem_answers(problems.REQUEST_INVALID, problems.UNAVAILABLE),
+)
+async def list_jobs(
+    *,
+    parts: Parts,
+    response: Response,
+    job_filter: Annotated[JobFilter, Depends()],
+    page: Annotated[JobPage, Depends()],
+    accept_language: AcceptLanguage = None,
+) -> JobList:
+    """Return one page; jobs that come while pages are read move none of those that were there."""
+    limit = page.limit
+    found = await parts.jobs.page(job_filter, _parsed(page.cursor), limit + 1)
+    language = preferred_language(accept_language)
+    response.headers.update(NOT_STORED)
+    return JobList(
+        jobs=[api.listed(job, language) for job in found[:limit]],
+        next=_next_page(job_filter, found[limit - 1], limit) if len(found) > limit else None,
+    )
+
+
+@router.get(
+    api.JOBS_PATH + "/{job_id}",
+    response_model=JobDetails,
+    summary="Read everything that is kept of a job",
+    responses=api.problem_answers(problems.JOB_NOT_FOUND, problems.UNAVAILABLE),
+)
+async def job_details(parts: Parts, job_id: JobId, accept_language: AcceptLanguage = None) -> Response:
+    """Return the job with its history and, while it is under way, how many jobs are `ahead` of it."""
+    job = await parts.jobs.find_whole(canonical(job_id))
+    if job is None:
+        raise ProblemError(problems.JOB_NOT_FOUND)
+    ahead = None if is_terminal(job.view.status) else await parts.jobs.ahead(job)
+    details = api.details_json(job, ahead, preferred_language(accept_language))
+    return Response(details, media_type="application/json", headers=NOT_STORED)
+
+
+@router.delete(
+    api.JOBS_PATH + "/{job_id}",
+    status_code=202,
+    summary="Cancel a job, or purge it",
+    responses=api.problem_answers(problems.JOB_NOT_FOUND, problems.REQUEST_INVALID, problems.UNAVAILABLE),
+)
+async def remove_job(
+    parts: Parts,
+    job_id: JobId,
+    purge: Annotated[bool, Query(description="Remove all that is kept of the job, its recording too")] = False,
+) -> RemovalAccepted:
+    """Cancel the job: it ends as `cancelled`, unless its own end is faster; a job that has ended stays as it is.
+
+    With `purge`, its recording, its result and its history are removed too, whether it has ended or not.
+    """
+    job_id = canonical(job_id)
+    await parts.availability.require("RabbitMQ", "MongoDB")
+    job = await known_job(parts.jobs, job_id)
+    event = purged(job) if purge else cancelled(job)
+    await parts.publisher.publish(event)
+    log.info("removal accepted", job_id=job_id, trace_id=event.trace_id, type=event.type)
+    message = api.PURGE_MESSAGE if purge else api.CANCEL_MESSAGE
+    return RemovalAccepted(job_id=job_id, status=job.view.status, message=message)
+
+
+async def known_job(jobs: Jobs, job_id: str) -> Job:
+    """Return the job; ProblemError when there is none."""
+    job = await jobs.find(job_id)
+    if job is None:
+        raise ProblemError(problems.JOB_NOT_FOUND)
+    return job
+
+
+def _parsed(cursor: str | None) -> Cursor | None:
+    try:
+        return None if cursor is None else Cursor.parsed(cursor)
+    except ValueError:
+        raise ProblemError(problems.REQUEST_INVALID) from None
+
+
+def _next_page(job_filter: JobFilter, last: Job, limit: int) -> str:
+    """Return the address of the page after the one that ends with `last`."""
+    page = {"cursor": Cursor(last.created_at, last.job_id).text, "limit": str(limit)}
+    return f"{api.JOBS_PATH}?{urlencode({**job_filter.parameters(), **page})}"

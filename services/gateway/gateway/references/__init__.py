@@ -1,0 +1,1 @@
+"""Reference audio: the actor's own speech, which recordings of a token are compared with."""

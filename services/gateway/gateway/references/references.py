@@ -1,0 +1,191 @@
+"""Gives tokens their reference audio, and tells what a recording of a token is compared with."""
+
+import re
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from contracts.catalogue import Script, Token
+from contracts.events import Reference, ReferenceScript
+from gateway.audio import UNKNOWN_TYPE, ArrivingFile, ObjectStore
+from gateway.catalogue.rows import ChangedError, Expected, RevisedRow, TokenNotFoundError, row_id
+
+PREFIX = "references/"
+"""The keys are references/<token_id>/<16 hex>; the analysis server adds suffixes for files of its own."""
+_MARKS = (
+    (0, b"RIFF", "audio/wav"),
+    (0, b"fLaC", "audio/flac"),
+    (0, b"OggS", "audio/ogg"),
+    (0, b"ID3", "audio/mpeg"),
+    *((0, b"\xff" + second, "audio/mpeg") for second in (b"\xfb", b"\xfa", b"\xf3", b"\xf2")),
+    *((0, b"\xff" + second, "audio/aac") for second in (b"\xf1", b"\xf9")),
+    (4, b"ftyp", "audio/mp4"),
+    (0, b"\x1aE\xdf\xa3", "audio/webm"),
+)
+"""Of each kind of file: at which byte its mark is, the mark, and the media type."""
+_MARKED_BYTES = 8
+"""Every mark is within so many bytes."""
+_KEY = re.compile(r"references/[0-9]+/[0-9a-f]{16}(?![0-9a-f])")
+
+
+@dataclass(frozen=True)
+class Record:
+    """An object under `key`. No token has named it since `unused_since`; the sweeper has condemned it at `swept_at`."""
+
+    key: str
+    unused_since: datetime | None = None
+    swept_at: datetime | None = None
+
+
+class UploadTooLateError(Exception):
+    """An upload took so long that the sweeper has condemned its object."""
+
+
+class Records(Protocol):
+    """The `references` collection: every object that an upload has begun, until it is swept."""
+
+    async def add(self, key: str) -> None:
+        """Add the record of a new object, which is unused at first."""
+
+    async def renew(self, key: str) -> bool:
+        """Count its unused time from now on; False when it is being swept."""
+
+    async def all(self) -> list[Record]:
+        """Return every record."""
+
+    async def named(self) -> list[str]:
+        """Return the address of every token's reference audio."""
+
+    async def mark_used(self, keys: list[str]) -> None:
+        """Record that these are used, unless they are being swept."""
+
+    async def mark_unused(self, keys: list[str]) -> None:
+        """Record that these are unused from now on, if they were used."""
+
+    async def condemn(self, record: Record) -> bool:
+        """Record that one is being swept; False when the record has changed meanwhile."""
+
+    async def forget(self, key: str) -> None:
+        """Remove the record."""
+
+
+class Tokens(Protocol):
+    """The catalogue's tokens."""
+
+    async def find(self, token_id: int) -> RevisedRow[Token] | None:
+        """Return the token."""
+
+    async def set_reference(self, token_id: int, url: str, expected: Expected) -> RevisedRow[Token]:
+        """Make this the token's reference audio; TokenNotFoundError, or ChangedError when it has another revision."""
+
+    async def scripts_of(self, token_id: int) -> list[Script]:
+        """Return the token's scripts by start time."""
+
+
+class References:
+    """Gives tokens their reference audio, and tells what a recording of a token is compared with.
+
+    Every upload is an object under a new key, and is never changed. Only the sweeper removes objects: those that a
+    token no longer names, those of uploads that died, and those of uploads that lost against another.
+    """
+
+    def __init__(self, tokens: Tokens, records: Records, store: ObjectStore, bucket_name: str) -> None:
+        self._tokens = tokens
+        self._records = records
+        self._store = store
+        self._bucket_name = bucket_name
+
+    async def replace(self, token_id: int, file: ArrivingFile, expected: Expected) -> RevisedRow[Token]:
+        """Store the file and make it the token's reference audio.
+
+        TokenNotFoundError and ChangedError are raised before the file is read, and also after it when the token was
+        removed or changed meanwhile. UploadTooLateError is raised after it.
+        """
+        token = await self._tokens.find(token_id)
+        if token is None:
+            raise TokenNotFoundError
+        if expected is not None and token.revision not in expected:
+            raise ChangedError(token.revision)
+        return await self._tokens.set_reference(token_id, await self._stored(token_id, file), expected)
+
+    async def key_of(self, token_id: int) -> str | None:
+        """Return the key of the token's reference audio, None when our bucket has none; TokenNotFoundError."""
+        token = await self._tokens.find(token_id)
+        if token is None:
+            raise TokenNotFoundError
+        url = token.row.reference_audio_url or ""
+        key = key_in(url)
+        return key if self._address(url) == f"s3://{self._bucket_name}/{key}" else None
+
+    async def of(self, token_id: str) -> Reference | None:
+        """Return what a recording of this token is compared with, None when the catalogue has no such token."""
+        number = row_id(token_id)
+        found = None if number is None else await self._tokens.find(number)
+        if found is None:
+            return None
+        token = found.row
+        scripts = await self._tokens.scripts_of(token.id)
+        return Reference(
+            audio_url=self._address(token.reference_audio_url),
+            textgrid_url=self._address(token.s3_textgrid_url),
+            pitch_url=self._address(token.s3_pitch_url),
+            scripts=[_within(token, script) for script in scripts],
+        )
+
+    async def _stored(self, token_id: int, file: ArrivingFile) -> str:
+        """Store the file and return its s3:// address."""
+        key = f"{PREFIX}{token_id}/{secrets.token_hex(8)}"
+        # Before the object is written: the sweeper finds objects only by their records.
+        await self._records.add(key)
+        chunks = file.chunks()
+        first = await _beginning(chunks)
+        await self._store.write(key, _all(first, chunks), audio_type(first))
+        if not await self._records.renew(key):
+            raise UploadTooLateError(key)
+        return f"s3://{self._bucket_name}/{key}"
+
+    def _address(self, written: str | None) -> str | None:
+        """Return an address of the catalogue in full; a bare key is one of our bucket."""
+        if written is None or written.startswith(("s3://", "https://")):
+            return written
+        return f"s3://{self._bucket_name}/{written}"
+
+
+def audio_type(beginning: bytes) -> str:
+    """Return the media type of a file that begins like this; only browsers rely on it, to play the file."""
+    known = (kind for at, mark, kind in _MARKS if beginning[at:].startswith(mark))
+    return next(known, UNKNOWN_TYPE)
+
+
+def key_in(url: str) -> str | None:
+    """Return the key of reference audio that an address of any form contains, None when it contains none."""
+    found = _KEY.search(url)
+    return None if found is None else found[0]
+
+
+async def _beginning(chunks: AsyncIterator[bytes]) -> bytes:
+    """Return the first chunks, enough to tell the type, or all when there are fewer."""
+    first = b""
+    async for chunk in chunks:
+        first += chunk
+        if len(first) >= _MARKED_BYTES:
+            break
+    return first
+
+
+async def _all(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in others:
+        yield chunk
+
+
+def _within(token: Token, script: Script) -> ReferenceScript:
+    """Return a script with its times counted from the clip's beginning, rounded to remove floating-point noise."""
+    return ReferenceScript(
+        script_id=script.id,
+        start_seconds=round(script.start_time - token.start_time, 6),
+        end_seconds=round(script.end_time - token.start_time, 6),
+        script=script.script,
+    )

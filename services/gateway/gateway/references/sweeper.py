@@ -1,0 +1,76 @@
+"""Removes reference audio that no token names any more, once no recording under way can need it."""
+
+from collections.abc import Set
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from chassis.periodic import Periodic
+from gateway.audio import ObjectStore
+from gateway.references.references import PREFIX, Record, Records, key_in
+
+log = structlog.get_logger()
+
+LOOKS_PER_AGE = 10
+MAX_LOOK_SECONDS = 300.0
+
+
+class ReferenceSweeper:
+    """Looks again and again; any number of replicas may do so.
+
+    At each look it reads from the tokens which references are used. Whoever changes a token need not tell it, so a
+    process that dies after a change loses nothing.
+    """
+
+    def __init__(self, records: Records, store: ObjectStore, max_age: timedelta) -> None:
+        self._records = records
+        self._store = store
+        self._sweeping = Periodic(
+            lambda: self.look(datetime.now(UTC) - max_age),
+            seconds=min(max_age.total_seconds() / LOOKS_PER_AGE, MAX_LOOK_SECONDS),
+            waiting="reference sweeper waits",
+        )
+
+    def start(self) -> None:
+        """Begin to sweep."""
+        self._sweeping.start()
+
+    async def stop(self) -> None:
+        """Stop sweeping."""
+        await self._sweeping.stop()
+
+    async def look(self, moment: datetime) -> None:
+        """Record which references are used now, and remove those that have been unused since before `moment`."""
+        aborted = await self._store.abort_unfinished(PREFIX, moment)
+        records = await self._records.all()
+        named = {key_in(url) for url in await self._records.named()}
+        await self._mark([record for record in records if record.swept_at is None], named)
+        removed = 0
+        for record in records:
+            if record.swept_at is None and record.key not in named and _is_before(record.unused_since, moment):
+                removed += await self._remove(record)
+            elif _is_before(record.swept_at, moment):
+                await self._remove_for_good(record)
+        if removed or aborted:
+            log.info("references swept", removed=removed, aborted_uploads=aborted)
+
+    async def _mark(self, records: list[Record], named: Set[str | None]) -> None:
+        used = {record.key for record in records if record.unused_since is None}
+        unused = {record.key for record in records} - used
+        await self._records.mark_used(sorted(unused & named))
+        await self._records.mark_unused(sorted(used - named))
+
+    async def _remove(self, record: Record) -> bool:
+        if not await self._records.condemn(record):
+            return False
+        await self._store.remove_under(record.key)
+        return True
+
+    async def _remove_for_good(self, record: Record) -> None:
+        """Remove once more: an analysis that was reading the reference may have written a file beside it since."""
+        await self._store.remove_under(record.key)
+        await self._records.forget(record.key)
+
+
+def _is_before(at: datetime | None, moment: datetime) -> bool:
+    return at is not None and at < moment

@@ -1,1 +1,0 @@
-"""The public HTTP surface, but for the streams, which are the notifier's."""

@@ -1,0 +1,1 @@
+"""Uploads: taking recordings in, making jobs of them, and publishing the jobs' first events."""

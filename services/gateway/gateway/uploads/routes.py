@@ -1,0 +1,149 @@
+"""The route that takes recordings in."""
+
+import unicodedata
+from dataclasses import dataclass
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
+
+from contracts import api, events, problems
+from contracts.api import UploadAccepted
+from gateway.availability import Availability
+from gateway.jobs.documents import Jobs
+from gateway.jobs.links import job_links
+from gateway.storage import Bucket
+from gateway.uploads.idempotency import (
+    Accepted,
+    Idempotency,
+    InvalidKeyError,
+    JobGoneError,
+    KeyInUseError,
+    KeyReusedError,
+    parsed_key,
+)
+from gateway.uploads.outbox import Outbox
+from gateway.uploads.submissions import Submissions
+from gateway.web.forms import FileForm, file_body, file_form
+from gateway.web.parameters import Traceparent
+from gateway.web.problems import ProblemError
+from gateway.web.slots import Slots
+
+log = structlog.get_logger()
+
+TOKEN_ID_CHARACTERS = 200
+IN_USE_RETRY_SECONDS = 2
+"""When a request whose key is in use may come again: the other has ended by then, or the next answer says so again."""
+
+TokenId = Annotated[str, Path(description="The token that was dubbed; any text without a slash")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        description=(
+            "One key for one upload and its repeats (draft-ietf-httpapi-idempotency-key-header), kept for 24 hours: "
+            "the same recording for the same token gets the first answer again, and no second job"
+        ),
+        examples=['"8e03978e-40d5-43dd-bc93-6894a57f9324"'],
+    ),
+]
+
+
+@dataclass(frozen=True)
+class UploadParts:
+    """What the routes that make jobs work with."""
+
+    submissions: Submissions
+    idempotency: Idempotency
+    outbox: Outbox
+    jobs: Jobs
+    bucket: Bucket
+    availability: Availability
+    uploads: Slots
+    max_bytes: int
+
+
+async def upload_parts(request: Request) -> UploadParts:
+    """Return what create_api connected."""
+    parts: UploadParts = request.app.state.uploads
+    return parts
+
+
+Parts = Annotated[UploadParts, Depends(upload_parts)]
+router = APIRouter(tags=["jobs"])
+
+
+@router.post(
+    "/tokens/{token_id}/upload-audio",
+    status_code=202,
+    summary="Upload a recording",
+    responses=api.problem_answers(
+        problems.FORM_MALFORMED,
+        problems.IDEMPOTENCY_KEY_INVALID,
+        problems.UPLOAD_TOO_SLOW,
+        problems.IDEMPOTENCY_KEY_IN_USE,
+        problems.UPLOAD_TOO_LARGE,
+        problems.FILE_MISSING,
+        problems.TOO_MANY_FILES,
+        problems.FILE_EMPTY,
+        problems.TOKEN_ID_INVALID,
+        problems.IDEMPOTENCY_KEY_JOB_GONE,
+        problems.IDEMPOTENCY_KEY_REUSED,
+        problems.BUSY,
+        problems.UNAVAILABLE,
+    ),
+    openapi_extra=file_body("The recording"),
+)
+async def upload_audio(
+    *,
+    parts: Parts,
+    request: Request,
+    response: Response,
+    token_id: TokenId,
+    idempotency_key: IdempotencyKey = None,  # noqa: ARG001 - for the document; _key reads it with its repeats
+    traceparent: Traceparent = None,
+) -> UploadAccepted:
+    """Take the recording in while it arrives; answered once it is safe, before it is analysed."""
+    _check_token_id(token_id)
+    key = _key(request)
+    with parts.uploads.taken(close=True):
+        form = file_form(request, parts.max_bytes)
+        await parts.availability.require("S3", "MongoDB")
+        accepted = await _accepted(parts, key, token_id, form, events.continued_trace(traceparent))
+    if accepted.event is None:
+        log.info("upload repeated", job_id=accepted.job_id)
+    else:
+        parts.availability.seen("S3", "MongoDB")
+        parts.outbox.publish_soon(accepted.event)
+        size, trace_id = accepted.event.data.size_bytes, accepted.event.trace_id
+        log.info("upload accepted", job_id=accepted.job_id, trace_id=trace_id, size_bytes=size)
+    links = job_links(accepted.job_id)
+    response.headers["Location"] = links["result_url"]
+    return UploadAccepted(job_id=accepted.job_id, **links)
+
+
+async def _accepted(parts: UploadParts, key: str | None, token_id: str, form: FileForm, traceparent: str) -> Accepted:
+    if key is None:
+        event = await parts.submissions.accept(token_id, form, traceparent)
+        return Accepted(event.subject, event)
+    try:
+        return await parts.idempotency.accept(key, token_id, form, traceparent)
+    except KeyInUseError:
+        headers = {"Retry-After": str(IN_USE_RETRY_SECONDS)}
+        raise ProblemError(problems.IDEMPOTENCY_KEY_IN_USE, close=True, headers=headers) from None
+    except JobGoneError:
+        raise ProblemError(problems.IDEMPOTENCY_KEY_JOB_GONE, close=True) from None
+    except KeyReusedError:
+        raise ProblemError(problems.IDEMPOTENCY_KEY_REUSED, close=True) from None
+
+
+def _key(request: Request) -> str | None:
+    try:
+        return parsed_key(request.headers.getlist("idempotency-key"))
+    except InvalidKeyError:
+        raise ProblemError(problems.IDEMPOTENCY_KEY_INVALID, close=True) from None
+
+
+def _check_token_id(token_id: str) -> None:
+    printable = all(unicodedata.category(c) not in {"Cc", "Cs"} for c in token_id)
+    if not printable or not token_id.strip() or len(token_id) > TOKEN_ID_CHARACTERS:
+        raise ProblemError(problems.TOKEN_ID_INVALID, close=True)

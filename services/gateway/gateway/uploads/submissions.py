@@ -1,0 +1,135 @@
+"""Takes recordings in: what must be safe, and in which order, before an upload is answered."""
+
+import hashlib
+import secrets
+import unicodedata
+from collections.abc import AsyncIterator
+from typing import Self
+from uuid import uuid4
+
+import structlog
+
+from chassis.errors import reason_of
+from contracts import events
+from contracts.events import UploadReceived
+from contracts.job import Job
+from gateway import SERVICE
+from gateway.audio import ArrivingFile, ObjectStore, Recording, StoredAudio
+from gateway.jobs.documents import Jobs
+from gateway.references.references import References
+
+log = structlog.get_logger()
+
+PREFIX = "inbox/"
+"""The prefix of recordings that the uploader has not verified yet."""
+FILENAME_CHARACTERS = 255
+
+
+class JobExistsError(Exception):
+    """There is a job with this id already; `recording` is the one that another was to be made from."""
+
+    def __init__(self, recording: Recording) -> None:
+        super().__init__("the job exists")
+        self.recording = recording
+
+
+class Submissions:
+    """Makes jobs of recordings. Once a method has returned, the job reaches its end even if this process dies."""
+
+    def __init__(self, store: ObjectStore, jobs: Jobs, references: References) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._references = references
+
+    async def accept(
+        self, token_id: str, file: ArrivingFile, traceparent: str, job_id: str | None = None
+    ) -> UploadReceived:
+        """Store the file and its job; return the event that is in the job's outbox and is to be published now.
+
+        Give a job id when several requests may make the same job. Each of them writes an object of its own, so that
+        none overwrites what another's event describes. JobExistsError when another request was faster.
+        """
+        if job_id is None:
+            job_id = str(uuid4())
+            key = f"{PREFIX}{job_id}"
+        else:
+            key = f"{PREFIX}{job_id}.{secrets.token_hex(8)}"
+        # Before the bytes are read: while MongoDB is away they would be stored in vain.
+        reference = await self._references.of(token_id)
+        measured = _Measured(file.chunks())
+        await self._store.write(key, measured)
+        data = events.UploadReceivedData(
+            token_id=token_id,
+            inbox_key=key,
+            size_bytes=measured.size_bytes,
+            sha256=measured.sha256,
+            reference=reference,
+        )
+        event = UploadReceived.new(job_id, data, source=SERVICE, traceparent=traceparent)
+        await self._insert(Job.received(event, _shown(file.filename)), event)
+        return event
+
+    async def accept_again(self, job: Job, audio: StoredAudio, traceparent: str) -> UploadReceived:
+        """Make a new job of the recording that is kept of an old one; it is processed like an upload.
+
+        The recording is compared with what the catalogue has now.
+        """
+        job_id = str(uuid4())
+        data = events.UploadReceivedData(
+            token_id=job.token_id,
+            inbox_key=f"{PREFIX}{job_id}",
+            size_bytes=audio.size_bytes,
+            sha256=job.sha256,
+            reference=await self._references.of(job.token_id),
+        )
+        await self._store.take_back(audio, data.inbox_key)
+        event = UploadReceived.new(job_id, data, source=SERVICE, traceparent=traceparent)
+        await self._insert(Job.received(event, job.filename, retry_of=job.job_id), event)
+        return event
+
+    async def _insert(self, job: Job, event: UploadReceived) -> None:
+        # When this fails, the job may have been inserted all the same, so the object stays. The sweeper decides later.
+        if await self._jobs.insert(job):
+            return
+        try:
+            await self._store.remove_all([event.data.inbox_key])
+        except Exception as error:  # noqa: BLE001 - the sweeper will remove it
+            log.warning("inbox object stays behind", job_id=job.job_id, reason=reason_of(error))
+        raise JobExistsError(Recording(job.token_id, job.sha256))
+
+
+async def sha256_of(file: ArrivingFile) -> str:
+    """Read a file to its end without keeping it, and return its SHA-256."""
+    measured = _Measured(file.chunks())
+    async for _ in measured:
+        pass
+    return measured.sha256
+
+
+class _Measured:
+    """Passes chunks on, and counts and hashes their bytes."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._digest = hashlib.sha256()
+        self.size_bytes = 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await anext(self._chunks)
+        self._digest.update(chunk)
+        self.size_bytes += len(chunk)
+        return chunk
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+def _shown(filename: str | None) -> str | None:
+    """Return a client's file name without control characters, short enough to keep; it is never part of a key."""
+    if not filename:
+        return None
+    return "".join(c for c in filename if unicodedata.category(c)[0] != "C")[:FILENAME_CHARACTERS] or None

@@ -1,0 +1,1 @@
+"""What the routes of several rooms need: problem bodies, forms, ranges, limits, and headers."""

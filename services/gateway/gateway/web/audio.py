@@ -1,0 +1,93 @@
+"""Giving audio out: what the routes of a job's recording and of a token's reference audio share."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Annotated, Any
+
+from fastapi import Header, Response
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from contracts import api, problems
+from contracts.problems import ProblemKind
+from gateway.audio import AudioGoneError, StoredAudio
+from gateway.storage import Bucket
+from gateway.web.problems import ProblemError
+from gateway.web.ranges import ByteRange, UnsatisfiableRangeError, requested_range
+from gateway.web.slots import Slots
+
+_BYTES = {"audio/*": {"schema": {"type": "string", "format": "binary"}}}
+
+Range = Annotated[str | None, Header(description="One range of bytes (RFC 9110); several are answered with the whole")]
+IfRange = Annotated[str | None, Header(description="The `ETag` that a range is of; of any other one gets the whole")]
+
+
+def audio_answers(*not_found: ProblemKind) -> dict[int | str, dict[str, Any]]:
+    """Return what the OpenAPI document says of a route's answers; `not_found` are those of its own."""
+    return {
+        200: {"description": "All of it", "content": _BYTES},
+        206: {"description": "The range that was asked for; `Content-Range` says which", "content": _BYTES},
+        **api.problem_answers(*not_found, problems.RANGE_NOT_SATISFIABLE, problems.BUSY, problems.UNAVAILABLE),
+    }
+
+
+async def audio_response(
+    bucket: Bucket,
+    readers: Slots,
+    audio: StoredAudio,
+    *,
+    asked: str | None,
+    if_range: str | None,
+    gone: ProblemKind,
+) -> Response:
+    """Return the answer to GET: the whole, or the range that the Range header asks for. `gone`: it is not there now."""
+    part = _part(audio, asked, if_range)
+    whole = ByteRange(0, audio.size_bytes - 1, audio.size_bytes)
+    headers = _headers(audio, part or whole)
+    async with AsyncExitStack() as opened:
+        opened.enter_context(readers.taken())
+        try:
+            chunks = await opened.enter_async_context(bucket.read(audio, (part or whole).asked))
+        except AudioGoneError:
+            raise ProblemError(gone) from None
+        held = opened.pop_all()
+    if part is None:
+        return _AudioResponse(chunks, held, 200, headers)
+    return _AudioResponse(chunks, held, 206, {**headers, "Content-Range": part.content_range})
+
+
+def audio_head(audio: StoredAudio) -> Response:
+    """Return the answer to HEAD. Ranges are for GET alone (RFC 9110, section 14.2)."""
+    return Response(headers=_headers(audio, ByteRange(0, audio.size_bytes - 1, audio.size_bytes)))
+
+
+class _AudioResponse(StreamingResponse):
+    """Sends bytes from S3, and releases what it holds however the answer ends, even if it never begins."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], held: AsyncExitStack, code: int, headers: dict[str, str]) -> None:
+        super().__init__(chunks, code, headers)
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._held:
+            await super().__call__(scope, receive, send)
+
+
+def _part(audio: StoredAudio, asked: str | None, if_range: str | None) -> ByteRange | None:
+    try:
+        return requested_range(asked, if_range, audio.etag, audio.size_bytes)
+    except UnsatisfiableRangeError:
+        headers = {"Content-Range": f"bytes */{audio.size_bytes}"}
+        raise ProblemError(problems.RANGE_NOT_SATISFIABLE, headers=headers) from None
+
+
+def _headers(audio: StoredAudio, part: ByteRange) -> dict[str, str]:
+    return {
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "private, no-cache",
+        "Content-Length": str(part.length),
+        "Content-Type": audio.content_type,
+        "ETag": audio.etag,
+        # Users sent these bytes: no browser shall take them for a page of ours.
+        "X-Content-Type-Options": "nosniff",
+    }

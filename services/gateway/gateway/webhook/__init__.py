@@ -1,0 +1,1 @@
+"""The webhook, which the analysis server calls with its answer."""

@@ -1,0 +1,110 @@
+"""The routes that the analysis server calls."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+
+from chassis.publishing import Publisher
+from contracts import api, events, problems, webhook
+from contracts.api import WebhookReceipt
+from gateway.availability import Availability
+from gateway.jobs.documents import Jobs
+from gateway.web.parameters import canonical
+from gateway.web.problems import ProblemError
+from gateway.webhook.calls import NotJsonError, read_body, webhook_event
+
+PATHS = ("/tokens/webhook/analysis-complete", "/webhook/analysis-complete")
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"type": "object"},
+                "examples": {
+                    "success": {"value": {"status": "success", "result": {"score": 87.5}}},
+                    "completed": {"value": {"job_id": "17", "status": "completed", "result": {"score": 87.5}}},
+                    "analysis_results": {
+                        "value": {
+                            "job_id": "17",
+                            "status": "completed",
+                            "video_id": "test-token",
+                            "s3_audio_url": "s3://bucket/audio/key.wav",
+                            "analysis_results": {"score": 87.5},
+                        }
+                    },
+                    "failed": {"value": {"job_id": "17", "status": "failed", "error": "no speech found"}},
+                },
+            }
+        },
+    }
+}
+
+
+@dataclass(frozen=True)
+class WebhookParts:
+    """What these routes work with."""
+
+    jobs: Jobs
+    publisher: Publisher
+    availability: Availability
+    secret: str
+    max_result_bytes: int
+
+
+async def webhook_parts(request: Request) -> WebhookParts:
+    """Return what create_api connected."""
+    parts: WebhookParts = request.app.state.webhook
+    return parts
+
+
+Parts = Annotated[WebhookParts, Depends(webhook_parts)]
+router = APIRouter(tags=["webhook"])
+
+
+async def analysis_complete(
+    parts: Parts, request: Request, job_id: str = "", attempt: str = "1", signature: str = ""
+) -> WebhookReceipt:
+    """Take the analysis server's answer; it is safe when this is answered, and repeats are harmless.
+
+    The result is kept as it came, but for numbers that JSON or a double cannot hold (NaN, 1e999): those
+    are null. A body may be nested 100 levels deep.
+    """
+    if not webhook.signature_is_valid(parts.secret, job_id, attempt, signature):
+        raise ProblemError(problems.SIGNATURE_INVALID, close=True)
+    job_id = canonical(job_id)
+    await parts.availability.require("RabbitMQ", "MongoDB")
+    traceparent = await parts.jobs.traceparent(job_id)
+    if traceparent is None:
+        raise ProblemError(problems.JOB_NOT_FOUND, close=True)
+    body = await _body(request, parts.max_result_bytes)
+    await parts.publisher.publish(webhook_event(job_id, int(attempt), body, traceparent))
+    parts.availability.seen("RabbitMQ", "MongoDB")
+    if body is None:
+        raise ProblemError(problems.RESULT_TOO_LARGE, close=True)
+    return WebhookReceipt(job_id=job_id)
+
+
+for _path in PATHS:
+    router.add_api_route(
+        _path,
+        analysis_complete,
+        methods=["POST"],
+        summary="Take the analysis server's answer",
+        responses=api.problem_answers(
+            problems.WEBHOOK_NOT_JSON,
+            problems.SIGNATURE_INVALID,
+            problems.JOB_NOT_FOUND,
+            problems.RESULT_TOO_LARGE,
+            problems.UNAVAILABLE,
+        ),
+        openapi_extra=_BODY,
+        operation_id=_path.strip("/").replace("/", "_").replace("-", "_"),
+    )
+
+
+async def _body(request: Request, max_result_bytes: int) -> events.JsonObject | None:
+    try:
+        return await read_body(request.stream(), max_result_bytes)
+    except NotJsonError:
+        raise ProblemError(problems.WEBHOOK_NOT_JSON, close=True) from None

@@ -1,0 +1,125 @@
+"""The notifier's collection, and the stand-in that unit tests use in its place: both keep the same promises."""
+
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from chassis.mongodb import FOR_MESSAGES, MongoDB
+from contracts.events import Event
+from contracts.job import Change, Job, apply, changed
+from local_stack.stack import Stack
+from notifier.jobs import Jobs
+from notifier.store import JobStore
+from tests.support import notifier_jobs
+from tests.support.events import Story
+
+DAY = timedelta(days=1)
+
+
+class Collection:
+    """The jobs, and how a test puts one there."""
+
+    def __init__(self, jobs: Jobs, documents: Any) -> None:
+        self.jobs = jobs
+        self._documents = documents
+        self.ids: list[str] = []
+
+    async def put(self, job: Job) -> Job:
+        """Keep a new job; return it as it is read."""
+        self.ids.append(job.job_id)
+        if isinstance(self.jobs, notifier_jobs.Jobs):
+            self.jobs.jobs[job.job_id] = job
+        else:
+            await self._documents.insert_one(job.model_dump(by_alias=True))
+        found = await self.jobs.find(job.job_id)
+        assert found is not None
+        return found
+
+    async def standing(self, age: timedelta) -> set[str]:
+        """Those of this test's jobs that have stood still for so long."""
+        now = datetime.now(UTC)
+        found = await self.jobs.standing_since(now - age, now - 2 * age)
+        return {job.job_id for job in found} & set(self.ids)
+
+
+@pytest.fixture(params=["stand-in", "MongoDB"])
+async def collection(request: pytest.FixtureRequest, stack: Stack, jobs: Any) -> AsyncIterator[Collection]:
+    """The stand-in, then the real one."""
+    if request.param == "stand-in":
+        yield Collection(notifier_jobs.Jobs(), None)
+        return
+    mongodb = MongoDB(stack.settings["MONGODB_URL"], FOR_MESSAGES)
+    real = Collection(JobStore(mongodb), jobs)
+    yield real
+    await jobs.delete_many({"_id": {"$in": real.ids}})
+    mongodb.close()
+
+
+def story(age: timedelta = timedelta()) -> tuple[Story, Event, Job]:
+    """A new job of this age, with what its first event is."""
+    told = Story(str(uuid.uuid4()))
+    received = told.upload_received(age=age)
+    return told, received, Job.received(received, None)
+
+
+def change_by(job: Job, event: Event) -> Change:
+    """What the event changes."""
+    change = apply(job, event)
+    assert change is not None
+    return change
+
+
+async def test_a_change_is_made_once(collection: Collection) -> None:
+    _, received, new = story()
+    job = await collection.put(new)
+    change = change_by(job, received)
+    assert await collection.jobs.update(job, change)
+    found = await collection.jobs.find(job.job_id)
+    assert found is not None
+    assert (found.revision, found.view.progress, found.outbox) == (2, 40, None)
+    assert [line.type for line in found.history] == ["job.created", received.type]
+
+
+async def test_a_job_that_changed_meanwhile_is_not_changed_by_what_was_read_before(collection: Collection) -> None:
+    told, received, new = story()
+    job = await collection.put(new)
+    assert await collection.jobs.update(job, change_by(job, received))
+    assert not await collection.jobs.update(job, change_by(job, told.audio_stored()))
+    found = await collection.jobs.find(job.job_id)
+    assert found is not None
+    assert len(found.history) == 2
+
+
+async def test_a_change_that_nobody_sees_counts_as_one(collection: Collection) -> None:
+    told, received, new = story()
+    job = await collection.put(new)
+    stored = change_by(job, told.audio_stored())
+    assert await collection.jobs.update(job, stored)
+    later = changed(job, stored)
+    unseen = change_by(later, received)
+    assert unseen.view is None
+    assert await collection.jobs.update(later, unseen)
+    assert not await collection.jobs.update(later, change_by(later, told.analysis_failed()))
+
+
+async def test_a_job_that_was_removed_is_gone_and_stays_so(collection: Collection) -> None:
+    _, received, new = story()
+    job = await collection.put(new)
+    await collection.jobs.remove(job.job_id)
+    await collection.jobs.remove(job.job_id)
+    assert await collection.jobs.find(job.job_id) is None
+    assert not await collection.jobs.update(job, change_by(job, received))
+    assert await collection.jobs.find(job.job_id) is None
+
+
+async def test_what_has_not_moved_for_long_stands_still(collection: Collection) -> None:
+    marked = await collection.put(story(1.5 * DAY)[2])
+    forgotten = await collection.put(story(3 * DAY)[2])
+    await collection.put(story(timedelta(hours=1))[2])
+    _, received, new = story(1.5 * DAY)
+    moved_once = await collection.put(changed(new, change_by(new, received)))
+    assert await collection.standing(DAY) == {forgotten.job_id, moved_once.job_id}
+    assert marked.job_id not in await collection.standing(DAY), "its event is still to be published"

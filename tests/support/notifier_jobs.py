@@ -1,0 +1,80 @@
+"""The notifier's collection in memory: the same conditional changes as the real one's, for unit tests."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from contracts.job import Change, Job, Stage, Status, changed
+from notifier.jobs import StandingJob
+
+
+class Jobs:
+    """The collection; a read is `pauses` turns of the event loop away, and all is unreachable when `error` is set.
+
+    `conflicts` updates are lost to somebody else.
+    """
+
+    def __init__(self, *jobs: Job, conflicts: int = 0, pauses: Callable[[], int] = lambda: 1) -> None:
+        self.jobs = {job.job_id: job for job in jobs}
+        self.conflicts = conflicts
+        self.error: Exception | None = None
+        self.reads: list[str] = []
+        self.updates = 0
+        self.at_once = self.most_at_once = 0
+        self._pauses = pauses
+
+    async def find(self, job_id: str) -> Job | None:
+        """Return the job with its history."""
+        self.reads.append(job_id)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            # Read first, then travel: what comes back may be old.
+            found = self.jobs.get(job_id)
+            for _ in range(self._pauses()):
+                await asyncio.sleep(0)
+            self._reach()
+            return found
+        finally:
+            self.at_once -= 1
+
+    async def update(self, job: Job, change: Change) -> bool:
+        """Make the change; False when the job is no longer at this revision, or has had the event meanwhile."""
+        await asyncio.sleep(0)
+        self._reach()
+        self.updates += 1
+        if self.conflicts:
+            self.conflicts -= 1
+            return False
+        now = self.jobs.get(job.job_id)
+        if now is None or now.revision != job.revision or len(now.history) != len(job.history):
+            return False
+        self.jobs[job.job_id] = changed(now, change)
+        return True
+
+    async def remove(self, job_id: str) -> None:
+        """Delete the job; done when there is none."""
+        await asyncio.sleep(0)
+        self._reach()
+        self.jobs.pop(job_id, None)
+
+    async def standing_since(self, moment: datetime, marked_since: datetime) -> Sequence[StandingJob]:
+        """Return the unfinished jobs that have not changed since `moment`, the oldest first."""
+        await asyncio.sleep(0)
+        self._reach()
+        standing = [
+            job
+            for job in self.jobs.values()
+            if job.view.status == Status.PROCESSING
+            and job.created_at < moment
+            and job.view.updated_at < moment
+            and (job.outbox is None or job.created_at < marked_since)
+        ]
+        return [
+            StandingJob(job.job_id, job.token_id, job.traceparent, job.revision, job.view.stage == Stage.HELD)
+            for job in sorted(standing, key=lambda job: job.created_at)
+        ]
+
+    def _reach(self) -> None:
+        if self.error:
+            raise self.error

@@ -63,7 +63,7 @@ _PROGRESS_WHEN_HELD: dict[str, int] = {
 _PROGRESS_WHEN_DELAYED = 70
 COMPLETED_PROGRESS = 100
 _PROGRESS_WHEN_FAILED: dict[str, int] = {
-    # The most that can have come before: where a failed job ends must not depend on which event was faster.
+    # The highest progress possible before the failure: a failed job's last progress must not depend on event order.
     events.UploadRejected.TYPE: 40,
     events.AnalysisFailed.TYPE: 90,
 }
@@ -122,7 +122,7 @@ class Job(BaseModel):
 
     @classmethod
     def received(cls, event: events.UploadReceived, filename: str | None, retry_of: str | None = None) -> "Job":
-        """Make the document of a recording whose last byte is safe, with `event` in its outbox."""
+        """Return the document of a recording that is completely stored, with `event` in its outbox."""
         view = View(updated_at=event.time)
         created = HistoryEntry(event_id=event.subject, type="job.created", time=event.time, revision=1, view=view)
         return cls(
@@ -150,10 +150,10 @@ class Change(BaseModel):
 
 
 def apply(job: Job, event: Event) -> Change | None:
-    """Return what `event` changes, or None when the job has had it.
+    """Return what `event` changes, or None when it was applied before.
 
-    Any order of the same events ends alike, but for those that end a job from outside (cancelled, purged, expired):
-    of such an end and the job's own, the one that comes first stands.
+    The same events in any order lead to the same end, except those that end a job from outside (cancelled, purged,
+    expired): of such an end and the job's own, the one that comes first stands.
     """
     if any(entry.event_id == event.id for entry in job.history):
         return None
@@ -183,7 +183,7 @@ def changed(job: Job, change: Change) -> Job:
 
 
 def views_since(job: Job, revision: int) -> list[tuple[int, View]]:
-    """Return every state that a listener who has had `revision` has not had, oldest first."""
+    """Return every state after `revision`, each with its own revision, oldest first."""
     return [
         (entry.revision, entry.view)
         for entry in job.history
@@ -197,7 +197,7 @@ def is_terminal(status: Status | str) -> bool:
 
 
 def _facts(job: Job, event: Event) -> dict[str, Any]:
-    """The fields that hold whatever else has happened, so they do not depend on the order of arrival."""
+    """Return the fields that `event` sets whatever else has happened, so that the order of arrival does not matter."""
     if isinstance(event, events.AudioStored):
         return {"audio": event.data.audio}
     if isinstance(event, events.AnalysisDelayed):
@@ -249,7 +249,7 @@ def _view(job: Job, event: Event) -> View:
 
 
 def _underway(job: Job, progress: int) -> dict[str, Any]:
-    """What a listener sees of a job that goes on: a hold counts until it is resumed or overtaken."""
+    """Return what a listener sees of a job that goes on. A hold counts until it is resumed or progress passes it."""
     stage = _STAGE_AT[progress]
     message = MESSAGES[stage]
     if any(at >= progress for held_id, at in job.held.items() if held_id not in job.resumed):

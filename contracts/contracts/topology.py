@@ -1,4 +1,4 @@
-"""Exchanges, queues and retry delays on RabbitMQ: pure data that every service declares the same."""
+"""Exchanges, queues and retry delays on RabbitMQ: pure data, so that every service declares the same."""
 
 import random
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ REPLAYS_HEADER = "x-sori-replays"
 """How often an operator has put the message back into its queue."""
 
 MAX_ATTEMPTS = 12
-"""How often a message is tried before it becomes a dead letter: some four to seven minutes."""
+"""How often a message is tried before it becomes a dead letter, which takes some four to seven minutes."""
 MAX_WAITS = 1500
-"""How often a message waits for something that is away before it becomes a dead letter all the same: about a day."""
+"""How often a message waits for something that is away before it becomes a dead letter, which takes about a day."""
 CRASHES_BEFORE_DEAD_LETTER = 50
 """How often a message may be redelivered without an outcome, as when it kills its subscriber."""
 DELIVERIES_HEADER = "x-delivery-count"
@@ -55,7 +55,7 @@ class RetryDelay:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Queue arguments. The exchange in front keeps the routing key: the name of the queue to go back to."""
+        """Queue arguments. A message that expires keeps its routing key: the name of the queue that it returns to."""
         return {
             "x-queue-type": "quorum",
             "x-message-ttl": self.milliseconds,
@@ -66,8 +66,8 @@ class RetryDelay:
 
 
 _RETRY_STEPS = tuple(tuple(RetryDelay(seconds * share) for share in (500, 750, 1000)) for seconds in (1, 2, 5, 15, 60))
-"""Each step's jitter is a choice of queues: a queue expires messages at its head only, so that a time for each message
-would make all wait for the one that came first."""
+"""Jitter is a choice among the queues of a step. A queue expires messages at its head only: if each message had its own
+delay, all would wait for the one that came first."""
 RETRY_DELAYS = tuple(sorted({delay for step in _RETRY_STEPS for delay in step}, key=lambda delay: delay.milliseconds))
 
 
@@ -90,9 +90,9 @@ class Queue:
 
     @property
     def witness_name(self) -> str:
-        """Name of an exchange bound to nothing but the queue, which the broker deletes with it.
+        """Name of an exchange that is bound to this queue only, so that the broker deletes it together with the queue.
 
-        A queue that takes the place of a deleted one looks the same; that its witness is gone tells them apart.
+        A new queue in the place of a deleted one looks the same, but its witness is missing.
         """
         return f"{self.name}.witness"
 
@@ -103,7 +103,7 @@ class Queue:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Queue arguments; a message that keeps killing its subscriber ends among the dead letters."""
+        """Queue arguments; a message that keeps killing its subscriber becomes a dead letter."""
         return {
             "x-queue-type": "quorum",
             "x-delivery-limit": CRASHES_BEFORE_DEAD_LETTER,
@@ -170,7 +170,7 @@ PUBLISHES: dict[Service, tuple[type[Event], ...]] = {
     ),
     "notifier": (events.JobProgressed, events.JobExpired, events.JobHeld),
 }
-"""job.resumed comes from the operator's command."""
+"""The events that each service publishes; job.resumed comes from the operator's command."""
 
 
 def queues_for(event_type: str) -> tuple[Queue, ...]:
@@ -179,21 +179,27 @@ def queues_for(event_type: str) -> tuple[Queue, ...]:
 
 
 def held_step(queue: str, event_id: str, replays: int) -> str:
-    """Return the step that a job.held event's id is derived from: the same message may be set aside after a replay."""
+    """Return the step that a job.held event's id is derived from.
+
+    `replays` is part of it, because the same message may be set aside again after a replay.
+    """
     return f"{queue}/{event_id}/{replays}" if replays else f"{queue}/{event_id}"
 
 
 def retry_delay(attempt: int, at_least: float = 0.0) -> RetryDelay | None:
-    """Return where a message waits whose `attempt`-th try (from 1) failed, or None when it has had its last.
+    """Return the delay after a message's `attempt`-th try (from 1) has failed, or None when that was its last.
 
-    `at_least` is the seconds that whoever could not serve it asked for; the longest delay bounds it. What failed
-    together is sent to different queues, and so returns apart.
+    `at_least` is the seconds that the server which failed has asked for; the longest delay bounds it. Messages that
+    failed together get different delays at random, so that they do not all return at once.
     """
     return None if attempt >= MAX_ATTEMPTS else _delay(attempt, at_least)
 
 
 def patient_delay(waits: int, at_least: float = 0.0) -> RetryDelay | None:
-    """Return where a message waits for something that is away, which it has done `waits` times before."""
+    """Return the delay of a message that waits for something that is away, after `waits` earlier waits.
+
+    None when it has waited MAX_WAITS times. `at_least` is as for `retry_delay`.
+    """
     return None if waits >= MAX_WAITS else _delay(waits + 1, at_least)
 
 

@@ -30,12 +30,12 @@ class Failure:
 
 
 def signature(secret: str, job_id: str, attempt: int) -> str:
-    """Return the hex HMAC-SHA256 (RFC 2104) over job id and attempt that makes a webhook call believable."""
+    """Return the hex HMAC-SHA256 (RFC 2104) over job id and attempt that authenticates a webhook call."""
     return hmac.digest(secret.encode(), f"{job_id}.{attempt}".encode(), "sha256").hex()
 
 
 def signature_is_valid(secret: str, job_id: str, attempt: str, given: str) -> bool:
-    """Compare in constant time; any text is safe to pass."""
+    """Tell whether `given` is the signature, in constant time; `attempt` and `given` may be any text."""
     if not _ATTEMPT.fullmatch(attempt):
         return False
     return hmac.compare_digest(signature(secret, job_id, int(attempt)).encode(), given.encode("utf-8", "replace"))
@@ -48,7 +48,7 @@ def address(webhook_url: str, secret: str, job_id: str, attempt: int) -> str:
 
 
 def outcome(body: JsonObject) -> Success | Failure:
-    """Read any of the shapes that analysis servers send; what fits none of them is a `result_invalid` failure."""
+    """Read a body in any of the shapes that analysis servers send; any other body is a `result_invalid` failure."""
     status = str(body.get("status", "")).lower()
     if status in {"success", "completed"}:
         result = body["result"] if "result" in body else body.get("analysis_results")

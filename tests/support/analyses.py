@@ -1,4 +1,4 @@
-"""The analyzer-bridge's collection in memory: the same conditional changes as the real one's, for unit tests."""
+"""The analyzer-bridge's collection in memory, for unit tests: it makes the same conditional changes as the real one."""
 
 import asyncio
 from dataclasses import dataclass, replace
@@ -16,22 +16,22 @@ class StoredAnalysis:
 
     @property
     def status(self) -> AnalysisStatus:
-        """Where it stands."""
+        """The analysis's status."""
         return self.analysis.outcome.status if self.analysis.outcome else AnalysisStatus.PENDING
 
 
 class Analyses:
-    """The collection; every call lets others in between, and `writes` counts those that may change something."""
+    """The collection. Every call first lets other tasks run; `writes` counts the calls that may change something."""
 
     def __init__(self) -> None:
         self.kept: dict[str, StoredAnalysis] = {}
         self.writes = 0
 
     async def prepare(self) -> None:
-        """There are no indexes."""
+        """Do nothing: there are no indexes."""
 
     async def insert(self, analysis: Analysis) -> bool:
-        """Keep a new analysis; False when the job has one."""
+        """Store a new analysis; False when the job already has one."""
         await self.turn(writes=True)
         if analysis.job_id in self.kept:
             return False
@@ -39,19 +39,19 @@ class Analyses:
         return True
 
     async def find(self, job_id: str) -> Analysis | None:
-        """Return the job's analysis."""
+        """Return the job's analysis; None when there is none."""
         await self.turn()
         return self.of(job_id) if job_id in self.kept else None
 
     async def cached(self, cache_key: str) -> str | None:
-        """Return the result of an earlier analysis under this key."""
+        """Return the result of an earlier analysis under this key; None when there is none."""
         await self.turn()
         done = [kept.analysis for kept in self.kept.values() if kept.analysis.cache_key == cache_key]
         results = [one.outcome.result_json for one in done if one.outcome and one.outcome.result_json is not None]
         return results[0] if results else None
 
     async def describe(self, analysis: Analysis) -> None:
-        """Say what an analysis is of."""
+        """Add the recording's data to an analysis; leave one that was purged as it is."""
         await self.turn(writes=True)
         kept = self.kept.get(analysis.job_id)
         if kept is not None and kept.status != AnalysisStatus.PURGED:
@@ -65,7 +65,7 @@ class Analyses:
             )
 
     async def reschedule(self, analysis: Analysis, *, attempt: int, deadline: datetime | None) -> bool:
-        """Set attempt and deadline, if nobody has meanwhile."""
+        """Set attempt and deadline of a pending analysis; False when it is not pending or its deadline has changed."""
         await self.turn(writes=True)
         kept = self.kept.get(analysis.job_id)
         if kept is None or kept.analysis.outcome is not None or kept.analysis.deadline != analysis.deadline:
@@ -74,7 +74,7 @@ class Analyses:
         return True
 
     async def conclude(self, job_id: str, outcome: Outcome, *, announced: bool) -> Analysis | None:
-        """Record the outcome of a pending analysis."""
+        """Record the outcome of a pending analysis and return it; None when none is pending."""
         await self.turn(writes=True)
         kept = self.kept.get(job_id)
         if kept is None or kept.analysis.outcome is not None:
@@ -83,7 +83,7 @@ class Analyses:
         return kept.analysis
 
     async def overdue(self, now: datetime, limit: int) -> list[Analysis]:
-        """Return what is due."""
+        """Return analyses whose deadline has passed, or whose outcome was not announced."""
         await self.turn()
         return [kept.analysis for kept in self.kept.values() if _is_due(kept, now)][:limit]
 
@@ -94,7 +94,7 @@ class Analyses:
             self.kept[job_id].announced = True
 
     async def forget(self, job_id: str) -> None:
-        """Leave a mark only."""
+        """Replace the job's analysis by a mark that it was purged."""
         await self.turn(writes=True)
         self.kept[job_id] = StoredAnalysis(Analysis(job_id, "", outcome=Outcome(AnalysisStatus.PURGED, by="purge")))
 
@@ -103,7 +103,7 @@ class Analyses:
         return self.kept[job_id].analysis
 
     def pass_deadline(self, job_id: str) -> Analysis:
-        """Make the time of an analysis come."""
+        """Move an analysis's deadline into the past."""
         kept = self.kept[job_id]
         assert kept.analysis.deadline is not None
         kept.analysis = replace(kept.analysis, deadline=datetime.now(UTC) - timedelta(seconds=1))

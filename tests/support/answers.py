@@ -10,7 +10,7 @@ HANGUL = re.compile(r"[가-힣]")
 PROGRAMS_TALK = re.compile(
     r"Traceback|Exception|[A-Z]\w*Error\b|[Ee]rror occurred|[Ee]rrno|pymongo|botocore|aiormq|NoneType|site-packages"
 )
-"""What no user is ever to read."""
+"""The language of programs, which no user may ever have to read."""
 
 
 class Answer(Protocol):
@@ -18,7 +18,7 @@ class Answer(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers; names in any case, or in lower case."""
+        """The headers; to be looked up by names in lower case."""
 
     def json(self) -> Any:
         """The body as JSON."""

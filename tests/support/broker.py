@@ -15,16 +15,16 @@ from tests.support.waiting import until, until_true
 
 @dataclass
 class Overheard:
-    """Every event of the time that it was listened, those that tell listeners included."""
+    """Every event published during `overhearing`, job.progressed included."""
 
     events: list[Event] = field(default_factory=list)
 
     def of(self, job_id: str, kind: type[Event] | None = None) -> list[Event]:
-        """Those of one job, oldest first."""
+        """The events of one job, oldest first."""
         return [e for e in self.events if e.subject == job_id and (kind is None or isinstance(e, kind))]
 
     async def until(self, job_id: str, kind: type[Event], count: int = 1) -> list[Event]:
-        """Wait for so many events of this kind."""
+        """Wait for `count` events of this kind, and return all of them."""
         await until_true(lambda: len(self.of(job_id, kind)) >= count, f"{count} × {kind.TYPE} of job {job_id}")
         return self.of(job_id, kind)
 
@@ -64,7 +64,7 @@ class Broker:
         await until(look, f"an empty queue {queue}")
 
     async def consumers(self, queue: topology.Queue) -> int:
-        """How many consume from a queue."""
+        """How many consumers a queue has."""
         return (await self._counts(queue.name)).consumer_count or 0
 
     async def delete(self, queue: topology.Queue) -> None:
@@ -77,7 +77,7 @@ class Broker:
         await declared.bind(topology.EVENTS_EXCHANGE, queue.routing_key)
 
     async def _counts(self, queue: str) -> aiormq.spec.Queue.DeclareOk:
-        # A robust channel declares a queue that it knows no second time, and tells the counts of the first.
+        # A robust channel does not declare a known queue a second time, but returns the counts of the first.
         known = await self._channel.declare_queue(queue, passive=True)
         return await known.declare()
 
@@ -101,14 +101,14 @@ class Broker:
 
     @asynccontextmanager
     async def doubling(self) -> AsyncIterator[list[str]]:
-        """Publish every event of the services once more as soon as it is heard; gives the ids of those it did."""
+        """Publish every event of the services once more as soon as it is heard; yields the ids of those events."""
         doubled: list[str] = []
         exchange = await self._channel.get_exchange(topology.EVENTS_EXCHANGE)
         queue = await self._channel.declare_queue(exclusive=True, auto_delete=True)
         await queue.bind(exchange, "#")
 
         async def double(message: AbstractIncomingMessage) -> None:
-            # A redelivery makes services publish the same event again: that is not the first copy.
+            # After a redelivery services publish the same event again; only the first copy is doubled.
             if message.message_id and message.message_id not in doubled:
                 doubled.append(message.message_id)
                 await exchange.publish(_message(message.body, message.message_id), message.routing_key or "")

@@ -46,8 +46,8 @@ class Bucket:
         return {name: value for name, value in found.items() if name != "ResponseMetadata"}
 
     async def put(self, key: str, content: bytes, *, age: timedelta = timedelta(0)) -> None:
-        """Write an object as if that were long ago."""
-        # What rclone takes as the time of the last change.
+        """Write an object as if that had been `age` ago."""
+        # rclone takes this as the time of the last change.
         written = {"mtime": str((datetime.now(UTC) - age).timestamp())}
         await self._s3.put_object(Bucket=self.name, Key=key, Body=content, Metadata=written)
 
@@ -64,7 +64,7 @@ class Bucket:
         return await self.keys("inbox/") | await self.open_uploads()
 
     async def until_inbox_is_empty(self, besides: Set[str] = frozenset()) -> None:
-        """Wait until nothing half-done is left, but for what was there before."""
+        """Wait until nothing half-done is left except `besides`, what was there before."""
 
         async def look() -> bool:
             return await self.unfinished() <= besides

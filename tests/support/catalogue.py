@@ -10,7 +10,7 @@ Row = dict[str, Any]
 
 
 async def new_row(sori: Sori, kind: str, **fields: object) -> Row:
-    """Add a token, script or actor; gives it as it was answered."""
+    """Add a token, script or actor; returns the row as it was answered."""
     answer = await sori.client.post(f"{sori.url}/{kind}/", json=fields)
     assert answer.status_code == 201, answer.text
     row: Row = answer.json()
@@ -32,6 +32,6 @@ async def new_script(sori: Sori, token_id: int, start_time: float, end_time: flo
 async def put_reference(
     sori: Sori, token_id: object, audio: bytes = RECORDING, headers: dict[str, str] | None = None
 ) -> httpx.Response:
-    """Upload a token's reference audio; gives the answer, whatever it is."""
+    """Upload a token's reference audio; returns the answer, whatever it is."""
     url = f"{sori.url}/tokens/{token_id}/reference-audio"
     return await sori.client.put(url, files={"file": ("actor.wav", audio, "audio/wav")}, headers=headers)

@@ -1,4 +1,4 @@
-"""Databases of a test's own on the stack's MongoDB, and how MongoDB answered what was asked of them."""
+"""Databases for one test each on the stack's MongoDB, and how MongoDB carried out the operations on them."""
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -39,7 +39,7 @@ async def profiled(url: str) -> AsyncIterator[list[Entry]]:
 
 
 def stages(plan: Any) -> Iterator[str]:
-    """The stages of a plan as it was carried out."""
+    """The stages of a query plan that was carried out."""
     if isinstance(plan, list):
         for part in plan:
             yield from stages(part)

@@ -26,7 +26,7 @@ class Story:
         self._s3_url = f"s3://sori/audio/{job_id}.wav"
 
     def upload_received(self, *, age: timedelta = timedelta(0)) -> events.UploadReceived:
-        """The recording lies in the inbox, since `age`."""
+        """The recording has been in the inbox for `age`."""
         data = events.UploadReceivedData(
             token_id=self._token_id,
             inbox_key=f"inbox/{self.job_id}",
@@ -38,7 +38,7 @@ class Story:
         return event.model_copy(update={"time": now.replace(microsecond=now.microsecond // 1000 * 1000) - age})
 
     def audio_stored(self) -> events.AudioStored:
-        """It was found to be good."""
+        """The recording was verified and stored."""
         data = events.AudioStoredData(
             token_id=self._token_id,
             s3_url=self._s3_url,
@@ -49,7 +49,7 @@ class Story:
         return events.AudioStored.new(self.job_id, data, source="uploader", traceparent=TRACEPARENT)
 
     def analysis_requested(self, attempt: int = 1) -> events.AnalysisRequested:
-        """The analysis server took it on."""
+        """The analysis server accepted the recording."""
         data = events.AnalysisRequestedData(
             token_id=self._token_id,
             s3_url=self._s3_url,
@@ -66,14 +66,14 @@ class Story:
         return events.AnalysisCompleted.new(self.job_id, data, source="analyzer-bridge", traceparent=TRACEPARENT)
 
     def analysis_failed(self) -> events.AnalysisFailed:
-        """There will be none."""
+        """There will be no result."""
         data = events.AnalysisFailedData(
             token_id=self._token_id, s3_url=self._s3_url, code=FailureCode.ANALYSIS_TIMED_OUT
         )
         return events.AnalysisFailed.new(self.job_id, data, source="analyzer-bridge", traceparent=TRACEPARENT)
 
     def upload_rejected(self) -> events.UploadRejected:
-        """It cannot be used."""
+        """The recording cannot be used."""
         data = events.UploadRejectedData(token_id=self._token_id, code=FailureCode.NOT_AUDIO)
         return events.UploadRejected.new(self.job_id, data, source="uploader", traceparent=TRACEPARENT)
 
@@ -88,31 +88,31 @@ class Story:
         return events.AnalysisWebhookReceived.new(self.job_id, data, source="gateway", traceparent=TRACEPARENT)
 
     def analysis_webhook_ignored(self) -> events.AnalysisWebhookIgnored:
-        """The analysis server called back when there was an end already."""
+        """The analysis server called back after the analysis had ended."""
         data = events.AnalysisWebhookIgnoredData(attempt=1, said="completed")
         return events.AnalysisWebhookIgnored.new(self.job_id, data, source="analyzer-bridge", traceparent=TRACEPARENT)
 
     def job_cancelled(self) -> events.JobCancelled:
-        """Its user no longer wants it."""
+        """The user has cancelled the job."""
         data = events.JobCancelledData(token_id=self._token_id)
         return events.JobCancelled.new(self.job_id, data, source="gateway", traceparent=TRACEPARENT)
 
     def job_expired(self) -> events.JobExpired:
-        """Nothing has moved it for too long."""
+        """Nothing has moved the job for too long."""
         data = events.JobExpiredData(token_id=self._token_id, code=FailureCode.NO_PROGRESS)
         return events.JobExpired.new(self.job_id, data, source="notifier", traceparent=TRACEPARENT)
 
     def job_purged(self) -> events.JobPurged:
-        """All of it is to be forgotten."""
+        """All that is kept about the job is to be deleted."""
         data = events.JobPurgedData(token_id=self._token_id)
         return events.JobPurged.new(self.job_id, data, source="gateway", traceparent=TRACEPARENT)
 
     def job_resumed(self, held: events.JobHeld) -> events.JobResumed:
-        """What was set aside was put back."""
+        """The message that was set aside was put back."""
         data = events.JobResumedData(held_id=held.id, queue=held.data.queue)
         return events.JobResumed.new(self.job_id, data, source="sorictl", traceparent=TRACEPARENT, step=held.id)
 
     def job_held(self, queue: str, about: Event) -> events.JobHeld:
-        """A message about it was set aside."""
+        """A message about the job was set aside."""
         data = events.JobHeldData(queue=queue, event_id=about.id, event_type=about.type, reason="a test")
         return events.JobHeld.new(self.job_id, data, source="notifier", traceparent=TRACEPARENT, step=about.id)

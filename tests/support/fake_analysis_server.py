@@ -3,9 +3,9 @@
 A request is answered at once with this server's own job id; the webhook follows after the delay. What
 else happens is chosen per request by the token id (`video_id`): one of `BEHAVIOURS`, alone or followed by
 `--` and anything (`http-400--7`), so that each test can have a token of its own. Any other token gets the
-normal course. A normal result repeats what was asked (`video_id`, `s3_audio_url`), so that a result can be
-told to have come to the right job. While `away` is set, every request is refused with that status; 0 closes
-its connection.
+normal course. A normal result repeats what was asked (`video_id`, `s3_audio_url`), so that a test can tell
+whether a result came to the right job. While `away` is set, every request is refused with that status; 0
+closes its connection.
 
 In a test: `async with FakeAnalysisServer() as server: ... server.url ... await server.request_for(token)`.
 As a process: `python -m tests.support.fake_analysis_server`, with HOST, PORT, DELAY_SECONDS and
@@ -112,7 +112,7 @@ class ReceivedRequest:
 
 
 class FakeAnalysisServer:
-    """The server: starts on a port of its own (a free one unless told), remembers what it received."""
+    """The server: listens on `port` (a free one when that is 0), and remembers what it received."""
 
     def __init__(
         self,
@@ -140,8 +140,8 @@ class FakeAnalysisServer:
         return f"http://{self._host}:{self._port}/analyze-voice"
 
     async def start(self) -> None:
-        """Listen; an OSError says that the port is taken."""
-        # Idle connections go before any server closes them: a webhook must not meet one that is closing.
+        """Listen; OSError when the port is taken."""
+        # Close idle connections before any server does: a webhook must not be sent over one that is being closed.
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
         self._client = aiohttp.ClientSession(connector=connector)
         app = web.Application()
@@ -178,7 +178,7 @@ class FakeAnalysisServer:
         return [request for request in self.requests if request.token_id == token_id]
 
     def forget(self) -> None:
-        """Empty the record, and let first times be first times again."""
+        """Empty the record; the next request for each recording counts as its first again."""
         self.requests.clear()
         self._attempts.clear()
 
@@ -286,7 +286,7 @@ class FakeAnalysisServer:
 
 
 def _http_date(seconds_ahead: int) -> str:
-    """A date in HTTP's form, which has no fractions of a second: never earlier than so many seconds ahead."""
+    """A date in HTTP's format, at least `seconds_ahead`: the format has no fractions of a second, so round up."""
     return formatdate(math.ceil(time.time()) + seconds_ahead, usegmt=True)
 
 

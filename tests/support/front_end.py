@@ -16,16 +16,16 @@ PAUSE_SECONDS = 0.3
 
 
 class FrontEnd:
-    """Pages of the front end at `url`. Their pauses are real pages' own: without them an outage would be hammered."""
+    """Pages of the front end at `url`. They pause as real pages do, so that an outage is not flooded with requests."""
 
     def __init__(self, client: httpx.AsyncClient, url: str) -> None:
         self._client = client
         self._url = url
         self.broken: list[tuple[float, float]] = []
-        """When, on the event loop's clock, each upload began and ended that no gateway has answered."""
+        """The beginning and end, on the event loop's clock, of each upload that no gateway has answered."""
 
     async def send(self, recording: bytes, token_id: str) -> str:
-        """Send it under one Idempotency-Key until it is accepted; gives the job. A refusal is an AssertionError."""
+        """Send it under one Idempotency-Key until accepted; returns the job's id. A refusal is an AssertionError."""
         headers = {"Idempotency-Key": f'"{uuid.uuid4()}"'}
         while True:
             answer = await self._try(recording, token_id, headers)

@@ -1,4 +1,4 @@
-"""What a part of the stack logs, as it comes: its JSON lines, read on from where the last look ended."""
+"""The log of a part of the stack as it grows: its JSON lines, read on from where the last look ended."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class LogLines:
-    """The lines that come after this was made; what is no JSON object (a back end's own log) is passed over."""
+    """The lines logged after this object was made; those that are no JSON object (a back end's own log) are skipped."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -14,7 +14,7 @@ class LogLines:
         self._unfinished = b""
 
     def new(self) -> list[dict[str, Any]]:
-        """Those since the last look."""
+        """The lines since the last look."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as log:

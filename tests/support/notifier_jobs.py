@@ -1,4 +1,4 @@
-"""The notifier's collection in memory: the same conditional changes as the real one's, for unit tests."""
+"""The notifier's collection in memory, for unit tests: it makes the same conditional changes as the real one."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,9 +9,9 @@ from notifier.jobs import StandingJob
 
 
 class Jobs:
-    """The collection; a read is `pauses` turns of the event loop away, and all is unreachable when `error` is set.
+    """The collection. A read takes `pauses` turns of the event loop, and every call raises `error` when that is set.
 
-    `conflicts` updates are lost to somebody else.
+    The next `conflicts` updates fail, as if another writer had come first.
     """
 
     def __init__(self, *jobs: Job, conflicts: int = 0, pauses: Callable[[], int] = lambda: 1) -> None:
@@ -24,12 +24,12 @@ class Jobs:
         self._pauses = pauses
 
     async def find(self, job_id: str) -> Job | None:
-        """Return the job with its history."""
+        """Return the job with its history; None when there is none."""
         self.reads.append(job_id)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
-            # Read first, then travel: what comes back may be old.
+            # Read first, then wait: what is returned may be out of date.
             found = self.jobs.get(job_id)
             for _ in range(self._pauses()):
                 await asyncio.sleep(0)
@@ -39,7 +39,7 @@ class Jobs:
             self.at_once -= 1
 
     async def update(self, job: Job, change: Change) -> bool:
-        """Make the change; False when the job is no longer at this revision, or has had the event meanwhile."""
+        """Make the change; False when the job has changed since it was read, in its revision or its history."""
         await asyncio.sleep(0)
         self._reach()
         self.updates += 1
@@ -53,7 +53,7 @@ class Jobs:
         return True
 
     async def remove(self, job_id: str) -> None:
-        """Delete the job; done when there is none."""
+        """Delete the job; without one there is nothing to do."""
         await asyncio.sleep(0)
         self._reach()
         self.jobs.pop(job_id, None)

@@ -29,7 +29,7 @@ class Said:
 
 
 async def sorictl(folder: Path, environ: Mapping[str, str], *arguments: str, answer: str | None = None) -> Said:
-    """Run a command in this folder; `answer` is typed when it asks, at a pipe when None."""
+    """Run a command in this folder; `answer` is what it reads when it asks, None an input without any line."""
     async with started(folder, environ, *arguments) as process, asyncio.timeout(LIMIT_SECONDS):
         out, err = await process.communicate(None if answer is None else f"{answer}\n".encode())
     return Said(process.returncode or 0, out.decode(), err.decode())
@@ -65,6 +65,6 @@ class Operator:
     async def dead_letters(
         self, *arguments: str, answer: str | None = None, environ: Mapping[str, str] | None = None
     ) -> Said:
-        """Run `sorictl dead-letters …`; `answer` is typed when it asks, at a pipe when None."""
+        """Run `sorictl dead-letters …`; `answer` is what it reads when it asks, None an input without any line."""
         given = {"RABBITMQ_URL": self._url, **(environ or {})}
         return await sorictl(self._folder, given, "dead-letters", *arguments, answer=answer)

@@ -19,7 +19,7 @@ from tests.support.stacks import UP_SECONDS, claimed_ports
 REPLICAS = 2
 DISK_BYTES = 192 * 1024 * 1024
 SETTINGS = {
-    # Servers call once: what a cut takes from a webhook comes back by asking again.
+    # An analysis server calls its webhook once: a call that a cut has lost comes back only by asking again.
     "ANALYSIS_TIMEOUT": "5",
     "ANALYSIS_ATTEMPTS": "20",
     "INBOX_MAX_AGE": "3600",
@@ -40,13 +40,13 @@ CLIENT = "client>edge"
 
 @dataclass
 class Proxied:
-    """The stack with its proxies, by `<from>><to>`; those of the edge are one for each replica behind it."""
+    """The stack with its proxies by `<from>><to>`; the edge has one for each replica behind it."""
 
     stack: Stack
     network: Proxies
     proxies: dict[str, list[Proxy]]
     disk: Path | None
-    """Where the S3 server's small disk is seen from outside, None when mounting is not allowed."""
+    """The path of the S3 server's small disk, seen from outside its namespace; None when mounting is not allowed."""
 
     @property
     def url(self) -> str:
@@ -73,7 +73,7 @@ class Proxied:
         """Keep the S3 server from deleting the object under this key until the block ends; there must be a disk."""
         assert self.disk is not None
         path = self.disk / self.stack.settings["S3_BUCKET_NAME"] / key
-        # /proc/<who keeps the namespace>/root/<where it is there>; what is mounted on cannot be removed.
+        # The path is /proc/<pid that keeps the namespace>/root/<path within it>. A mount point cannot be removed.
         (_, _, keeper, _, *inside) = path.parts
         there = "/" + "/".join(inside)
         enter = ["nsenter", f"--target={keeper}", "--user", "--mount", "--preserve-credentials", "--"]
@@ -108,7 +108,7 @@ def proxied_stack(analysis_server_url: str) -> Iterator[Proxied]:
 
 
 def _services_through(stack: Stack, proxies: Proxies) -> dict[str, list[Proxy]]:
-    """Give every service its own way to each thing that it talks to; its replicas share it."""
+    """Put a proxy between every service and each thing that it talks to; a service's replicas share it."""
     found: dict[str, list[Proxy]] = {}
     for service, needs in NEEDS.items():
         urls = {
@@ -152,7 +152,8 @@ def _replace(stack: Stack, part: Part) -> None:
 def _small_disk(stack: Stack) -> Iterator[Path | None]:
     """Put the S3 server's folder on a small file system, in a mount namespace that ends with this process.
 
-    Who keeps the namespace waits for its standard input to close, so that nothing stays mounted whatever happens.
+    The process that keeps the namespace waits for its standard input to close, so that nothing stays mounted whatever
+    happens.
     """
     part = stack.parts["s3"]
     folder = stack.home / "s3"

@@ -1,6 +1,6 @@
-"""A TCP proxy whose network a test makes bad: slow, dripping, cut in mid-message, half-open, silent, or not there.
+"""A TCP proxy with which a test makes the network bad: slow, dripping, cut in mid-message, half-open, silent or gone.
 
-Of what is on PyPI nothing fits: what runs on this Python only slows down, or cannot leave a connection half-open.
+No package on PyPI fits: those that run on this Python can only slow a connection down, or cannot leave it half-open.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ Answer = TypeVar("Answer")
 LOOPBACK = "127.0.0.1"
 READ_BYTES = 64 * 1024
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER with no time: closing sends a reset in place of an orderly end."""
+"""SO_LINGER with a time of 0: closing sends a reset instead of an orderly end."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Weather:
 
     latency_seconds: float = 0.0
     drip_bytes: int = 0
-    """So many at a time, DRIP_SECONDS apart; 0 is as they come."""
+    """How many bytes to send at a time, DRIP_SECONDS apart; 0 sends them as they come."""
 
 
 DRIP_SECONDS = 0.01
@@ -37,7 +37,7 @@ FAIR = Weather()
 
 
 class Proxies:
-    """Any number of proxies on a thread and an event loop of their own: they work whatever a test is doing."""
+    """Any number of proxies on a thread and an event loop of their own, so that no test can hold them up."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -68,16 +68,16 @@ class Proxies:
         return proxy
 
     def in_front_of(self, name: str, url: str) -> "Proxy":
-        """Open a proxy in front of what has this address."""
+        """Open a proxy in front of the server at this address."""
         return self.to(name, urlsplit(url).port or 0)
 
     def ask(self, question: Coroutine[Any, Any, Answer]) -> Answer:
-        """Have this done on the proxies' own loop, from any other thread."""
+        """Run a coroutine on the proxies' own loop; to be called from any other thread."""
         return asyncio.run_coroutine_threadsafe(question, self._loop).result(timeout=30)
 
 
 class Proxy:
-    """One way to one port. Every method may be called from any thread, and has happened when it returns."""
+    """One proxy to one port. Every method may be called from any thread, and has taken effect when it returns."""
 
     def __init__(self, proxies: Proxies, name: str, target: int) -> None:
         self.name = name
@@ -96,18 +96,18 @@ class Proxy:
         self._cut_within = 0
 
     def through(self, url: str) -> str:
-        """The address by way of this proxy."""
+        """The same address, but by way of this proxy."""
         address = urlsplit(url)
         credentials, at, _ = address.netloc.rpartition("@")
         moved = address._replace(netloc=f"{credentials}{at}{LOOPBACK}:{self.port}")
         if address.scheme == "mongodb":
-            # Else the driver asks the replica set for its members, and goes to them past the proxy.
+            # Otherwise the driver asks the replica set for its members, and connects to them past the proxy.
             moved = moved._replace(query="directConnection=true")
         return moved.geturl()
 
     @property
     def open_connections(self) -> int:
-        """How many connections go through it now, but for those that are half-open."""
+        """How many connections go through it now; half-open ones are not counted."""
         return sum(not connection.silent for connection in self._connections)
 
     def open(self) -> None:
@@ -119,24 +119,24 @@ class Proxy:
         self._do(self._refuse)
 
     def close(self) -> None:
-        """The same, for good."""
+        """Refuse connections for good."""
         self.refuse()
         self._socket.close()
 
     def swallow(self) -> None:
-        """From now on nothing comes through, new connections included, and nobody is told."""
+        """Drop all data from now on, on new connections too, and tell neither side."""
         self._do(self._swallow)
 
     def leave_half_open(self) -> int:
-        """What goes over the present connections is lost from now on, for good; new ones work. Gives how many."""
+        """Drop, for good, all data on the present connections; new ones work. Returns how many are lost."""
         return self._do(self._leave_half_open)
 
     def cut(self, times: int, seed: int, within_bytes: int) -> None:
-        """Break the next connections, so many times, each after some bytes of a message went through."""
+        """Break the next connections, `times` times, each after fewer than `within_bytes` bytes went through."""
         self._do(lambda: self._cut(times, seed, within_bytes))
 
     def heal(self) -> None:
-        """Make the network good again; what is half-open stays so."""
+        """Make the network good again; half-open connections stay half-open."""
         self._proxies.ask(self._heal())
 
     def may_cut(self, connection: "_Connection", size: int) -> int | None:
@@ -174,7 +174,7 @@ class Proxy:
         if self._server is not None:
             self._server.close()
             self._server = None
-            # Kept while nobody listens, so that no other program gets the port.
+            # Keep the port while nobody listens, so that no other program gets it.
             self._socket = _bound(self.port)
         for connection in list(self._connections):
             connection.end(orderly=False)
@@ -228,7 +228,7 @@ class _Connection:
         self._proxy = proxy
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter | None) -> None:
-        """Pass one direction on until it ends; what is silent reads on, and nobody hears of its end either."""
+        """Pass one direction on until it ends. A silent connection is read, but neither data nor end is passed on."""
         try:
             while data := await reader.read(READ_BYTES):
                 if writer is not None and not self.silent:
@@ -274,7 +274,7 @@ def _pieces(data: bytes, size: int) -> list[bytes]:
 
 
 def _bound(port: int) -> socket.socket:
-    """A socket that has the port but does not listen: who connects is refused."""
+    """A socket that has the port but does not listen, so that connections are refused."""
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind((LOOPBACK, port))
@@ -282,6 +282,6 @@ def _bound(port: int) -> socket.socket:
 
 
 async def _all_tasks_done() -> None:
-    """Wait for what still carries: all has been reset by now."""
+    """Wait for the tasks that still pass data on; all their connections have been reset by now."""
     if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(tasks, timeout=END_SECONDS)

@@ -1,4 +1,4 @@
-"""What the broker itself says of its queues, which AMQP does not tell: messages that are in hand are counted too."""
+"""What the broker says of its queues but AMQP does not tell: its counts include unacknowledged messages."""
 
 import asyncio
 import subprocess
@@ -11,7 +11,7 @@ PROGRAM = "/usr/lib/rabbitmq/bin/rabbitmqctl"  # the one in /usr/sbin switches t
 
 
 def messages(stack: Stack) -> dict[str, int]:
-    """How many messages each queue of the stack's broker holds, whether they wait or are in somebody's hand."""
+    """How many messages each queue of the stack's broker holds, waiting or unacknowledged."""
     rows = _list(stack, "list_queues", "name", "messages")
     return {name: int(count) for name, count in rows}
 
@@ -23,7 +23,7 @@ def exchanges(stack: Stack) -> set[str]:
 
 @asynccontextmanager
 async def stood_still(stack: Stack, queue: str) -> AsyncIterator[None]:
-    """Have a quorum queue answer nobody, and refuse nobody either, until the block ends."""
+    """Suspend a quorum queue until the block ends: it neither answers nor refuses anything."""
     process = f"whereis('%2F_{queue}')"
     await asyncio.to_thread(_run, stack, "eval", f"sys:suspend({process}).")
     try:
@@ -40,7 +40,7 @@ def _run(stack: Stack, *command: str) -> str:
     done = subprocess.run(
         [PROGRAM, "--quiet", "--timeout", "20", *command],
         env=dict(stack.parts["rabbitmq"].env),
-        cwd=stack.home,  # the broker's environment is relative to it
+        cwd=stack.home,  # the paths in the broker's environment are relative to it
         capture_output=True,
         text=True,
         check=True,

@@ -28,7 +28,7 @@ class Answer:
 
 
 class RawConnection:
-    """One connection; what is sent is sent as it is."""
+    """One connection; bytes are sent unchanged."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> None:
         self._reader = reader

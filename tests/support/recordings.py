@@ -62,7 +62,7 @@ def wav_of_size(size_bytes: int, seed: int, *, rate: int = 16000) -> bytes:
 
 
 def wav_blocks(size_bytes: int, seed: int, *, rate: int = 48000, channels: int = 2) -> Iterator[bytes]:
-    """A WAV of exactly so many bytes as blocks of at most 256 KiB, for uploads too large to hold.
+    """A WAV of exactly so many bytes as blocks of at most 256 KiB, for uploads too large for memory.
 
     Blocks differ from one another and from those of other seeds, and cost next to nothing to make.
     """

@@ -1,4 +1,4 @@
-"""The gateway's references in memory: records and tokens, as the real ones behave, for unit tests."""
+"""The gateway's references in memory, for unit tests: records and tokens that behave as the real ones."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,14 +22,14 @@ class Records:
         self._step = step
 
     async def add(self, key: str) -> None:
-        """Keep a new one."""
+        """Store a new record; its reference is not used yet."""
         await self._turn()
         assert key not in self.kept
         self.kept[key] = Record(key, unused_since=datetime.now(UTC))
         self._step()
 
     async def renew(self, key: str) -> bool:
-        """Begin its time anew."""
+        """Begin the time without use anew; False when the reference is being swept, or has no record."""
         return await self._change(
             key, lambda one: one.swept_at is None, lambda one: replace(one, unused_since=datetime.now(UTC))
         )
@@ -40,25 +40,25 @@ class Records:
         return list(self.kept.values())
 
     async def named(self) -> list[str]:
-        """Return what the tokens name."""
+        """Return the addresses of the reference audio that tokens name."""
         await asyncio.sleep(0)
         urls = [kept.row.reference_audio_url for kept in self._tokens.kept.values()]
         return [url for url in urls if url is not None]
 
     async def mark_used(self, keys: list[str]) -> None:
-        """Note that these are used."""
+        """Note that these references are used."""
         for key in keys:
             await self._change(key, lambda one: one.swept_at is None, lambda one: replace(one, unused_since=None))
 
     async def mark_unused(self, keys: list[str]) -> None:
-        """Note that these are not."""
+        """Note that these references are not used, unless that was noted before."""
         for key in keys:
             await self._change(
                 key, lambda one: one.unused_since is None, lambda one: replace(one, unused_since=datetime.now(UTC))
             )
 
     async def condemn(self, record: Record) -> bool:
-        """Note that one is being swept."""
+        """Note that a reference is being swept; False when its record has changed meanwhile."""
         return await self._change(
             record.key, lambda one: one == record, lambda one: replace(one, swept_at=datetime.now(UTC))
         )
@@ -84,7 +84,7 @@ class Records:
 
 
 class Tokens:
-    """The catalogue; `asked` counts the questions, and `error` is what each of them raises."""
+    """The catalogue. `asked` counts the reads; each of them raises `error` when that is set."""
 
     def __init__(self, *tokens: Token, scripts: tuple[Script, ...] = (), step: Step = lambda: None) -> None:
         self.kept = {token.id: RevisedRow(token, 1) for token in tokens}
@@ -99,7 +99,7 @@ class Tokens:
         return self.kept.get(token_id)
 
     async def scripts_of(self, token_id: int) -> list[Script]:
-        """Return its scripts."""
+        """Return the token's scripts."""
         await self._turn()
         return [script for script in self.scripts if script.token_id == token_id]
 
@@ -117,7 +117,7 @@ class Tokens:
         return self.kept[token_id]
 
     def name(self, token_id: int, url: str | None) -> None:
-        """Have a token name this, as a PUT of the whole row does."""
+        """Have a token name this reference audio, as a PUT of the whole row does."""
         before = self.kept[token_id]
         row = before.row.model_copy(update={"reference_audio_url": url})
         self.kept[token_id] = RevisedRow(row, before.revision + 1)

@@ -1,4 +1,4 @@
-"""Rounds of jobs while something is wrong: every job that was accepted must complete as promised, and be seen to."""
+"""Rounds of jobs during a fault: every accepted job must complete as promised, and its listener must see that."""
 
 import asyncio
 import random
@@ -28,7 +28,7 @@ class Sent:
 
 
 class Rounds:
-    """Sends jobs to the stack at one edge; what each test did is printed with the seconds since it began."""
+    """Sends jobs through one edge, and prints what the test did with the seconds since it began."""
 
     def __init__(self, front_end: FrontEnd, sori: Sori, seed: int, about: str) -> None:
         self.random = random.Random(f"{seed} {about}")
@@ -44,7 +44,7 @@ class Rounds:
     async def run(
         self, count: int, limit_seconds: float = END_SECONDS, behaviours: Sequence[str] = BEHAVIOURS
     ) -> list[Sent]:
-        """Send so many jobs at once; returns when each has completed as promised, and says how long that took."""
+        """Send `count` jobs at once; returns when each has completed as promised, and prints how long that took."""
         began = time.monotonic()
         sending = [self._carry(behaviours[number % len(behaviours)], began) for number in range(count)]
         async with asyncio.timeout(limit_seconds):
@@ -58,7 +58,7 @@ class Rounds:
     async def accepted(self, behaviour: str = "normal") -> Sent:
         """Send one job; returns once it was accepted."""
         token_id = new_token(behaviour)
-        # No two alike: an answer from the bridge's cache would spare the analysis server.
+        # No two recordings are alike: an answer from the bridge's cache would bypass the analysis server.
         recording = wav(0.4, seed=uuid.uuid4().int % 2**32)
         return Sent(token_id, await self._front_end.send(recording, token_id))
 
@@ -68,7 +68,7 @@ class Rounds:
         job.ended_after_seconds = time.monotonic() - began
 
     async def check(self, job: Sent) -> State:
-        """Hold what was heard of a job, and how it stands, against the promise."""
+        """Check that the listener heard each state once, in order, and that the job completed with its own result."""
         ids = [int(block.id or 0) for block in job.heard]
         assert ids == list(range(1, len(ids) + 1)), f"job {job.job_id}: not each state exactly once: {ids}"
         progress = [block.state["progress"] for block in job.heard]

@@ -54,11 +54,11 @@ class ScriptedServer:
 
 
 def said(value: object, status: int = 200) -> Answer:
-    """JSON."""
+    """An answer with a JSON body."""
     return status, "application/json", json.dumps(value).encode()
 
 
 def problem(status: int, code: str) -> Answer:
-    """A problem body."""
+    """An answer with a problem body (RFC 9457)."""
     body = {"title": "No", "status": status, "detail": "Because.", "code": code}
     return status, "application/problem+json", json.dumps(body).encode()

@@ -13,11 +13,11 @@ from tests.support.waiting import until
 
 State = dict[str, Any]
 RECORDING = wav(0.4, seed=1)
-"""Half a second of sound: as good as any where the sound does not matter."""
+"""Almost half a second of sound, for tests where the sound does not matter."""
 
 
 def new_token(behaviour: str = "normal") -> str:
-    """A token id that nobody else uses, for which the fake analysis server behaves like this."""
+    """A token id that nobody else uses, and that makes the fake analysis server behave in this way."""
     return f"{behaviour}--{uuid.uuid4().hex[:12]}"
 
 
@@ -36,7 +36,7 @@ class Sori:
         filename: str = "recording.wav",
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """Send a recording as browsers do; gives the answer, whatever it is."""
+        """Send a recording as browsers do; returns the answer, whatever it is."""
         files = {"file": (filename, recording, "audio/wav")}
         url = f"{self.url}/tokens/{token_id or new_token()}/upload-audio"
         return await self.client.post(url, files=files, headers=headers)
@@ -44,17 +44,17 @@ class Sori:
     async def job(
         self, recording: bytes = RECORDING, token_id: str | None = None, filename: str = "recording.wav"
     ) -> str:
-        """Send a recording that must be accepted; gives the job's id."""
+        """Send a recording that must be accepted; returns the job's id."""
         answer = await self.upload(recording, token_id, filename)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["job_id"])
 
     async def result(self, job_id: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
-        """The answer to the question how the job stands."""
+        """The answer to a request for the job's state, whatever it is."""
         return await self.client.get(self.result_url(job_id), headers=headers)
 
     async def state(self, job_id: str, language: str = "ko") -> State:
-        """How the job stands."""
+        """The job's state; AssertionError when it cannot be read."""
         answer = await self.result(job_id, {"Accept-Language": language})
         assert answer.status_code == 200, answer.text
         found: State = answer.json()
@@ -79,7 +79,7 @@ class Sori:
         return await until(look, f"job {job_id} at {progress}")
 
     async def completed(self, recording: bytes = RECORDING, token_id: str | None = None) -> State:
-        """Send a recording and give the state of its job once that is completed."""
+        """Send a recording and return the state of its job once that is completed."""
         state = await self.ended(await self.job(recording, token_id))
         assert state["status"] == "completed", state
         return state
@@ -93,7 +93,7 @@ class Sori:
         return f"{self.url}/tokens/analysis-progress/{job_id}"
 
     def webhook_url(self, job_id: str, attempt: int = 1, path: str = "/tokens/webhook/analysis-complete") -> str:
-        """The signed address that an analysis server would have been given; signed here by hand, as README has it."""
+        """The signed address that an analysis server would be given; signed here by hand, as the README describes."""
         signature = hmac.new(self._secret.encode(), f"{job_id}.{attempt}".encode(), hashlib.sha256).hexdigest()
         return f"{self.url}{path}?job_id={job_id}&attempt={attempt}&signature={signature}"
 

@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 
 RECONNECT_SECONDS = 3.0
-"""When a browser reconnects that no stream has told yet."""
+"""How long a browser waits before it reconnects when no stream has told it yet."""
 
 
 @dataclass
 class Block:
-    """What stood between two blank lines: a message when it has data, else a comment or an instruction."""
+    """The lines between two blank lines: a message when they have data, else a comment or an instruction."""
 
     id: str | None = None
     event: str | None = None
@@ -82,7 +82,7 @@ async def heard(client: httpx.AsyncClient, url: str, *, last_event_id: str | Non
 
 
 async def heard_with_cuts(client: httpx.AsyncClient, url: str) -> list[Block]:
-    """Every message to a listener whose connection is cut after each, and who reconnects as browsers do, until 204."""
+    """Every message until 204, to a listener who is cut off after each one and reconnects as browsers do."""
     messages: list[Block] = []
     while True:
         last_id = messages[-1].id if messages else None
@@ -116,7 +116,7 @@ async def followed(client: httpx.AsyncClient, url: str) -> list[Block]:
                         messages.append(block)
         if messages and messages[-1].state["status"] != "processing":
             return messages
-        # A browser's own pause: without it an outage would be hammered.
+        # Browsers pause too; without a pause, a service that is down would be flooded with requests.
         await asyncio.sleep(reconnect_seconds)
 
 

@@ -15,11 +15,11 @@ from tests.support.stack_guard import guarded
 from tests.support.waiting import until_true
 
 PORTS_PER_RUN = 60
-"""What the stack keeps for itself, and some for the programs beside it."""
+"""The stack's own ports, and some for the programs beside it."""
 BASELINE_OFFSET = 50
 CLAIM_OFFSET = PORTS_PER_RUN - 1
 BASES = range(12_000, 30_000, PORTS_PER_RUN)
-"""Above what people choose by hand, below what the kernel gives to outgoing connections."""
+"""Above the ports that people choose by hand, below those that the kernel gives to outgoing connections."""
 UP_SECONDS = 100
 
 
@@ -39,7 +39,7 @@ def running_stack(given: Mapping[str, str]) -> Iterator[Stack]:
 
 @contextmanager
 def claimed_ports() -> Iterator[int]:
-    """Give a base whose ports are free, and keep other runs, of any checkout, away from it meanwhile."""
+    """Yield a base whose ports are free, and keep other runs, of any checkout, off them until the block ends."""
     # Runs that begin at the same moment try different bases first.
     for base in random.Random(os.getpid()).sample(BASES, len(BASES)):
         with socket.socket() as claim:

@@ -21,10 +21,10 @@ class Unanswered:
     token_id: str
     heard: list[tuple[float, Block]] = field(default_factory=list)
     overheard: Overheard = field(default_factory=Overheard)
-    """What services told one another meanwhile, where somebody listened to that."""
+    """The events that services published meanwhile; empty when nobody listened to them."""
 
     async def listen(self, client: httpx.AsyncClient, url: str, until_seconds: float = LIMIT_SECONDS) -> None:
-        """Listen to the end of the stream, or for so long."""
+        """Listen to the end of the stream, or for `until_seconds`."""
         began = time.monotonic()
         async with listening(client, url) as stream:
             async for block in stream.all():
@@ -34,14 +34,14 @@ class Unanswered:
 
 
 def end_of_first_wait(overheard: Overheard, job_id: str, timeout_seconds: float) -> float:
-    """When, by the bridge's own word, the wait for the first answer ends; that it is long enough is made sure of.
+    """When the wait for the first answer ends, as the bridge itself has announced; checks that it is long enough.
 
-    A wait cannot be measured at the analysis server: it begins before the first request is on its way, and the server
-    notes the time once it has read all of it.
+    The wait cannot be measured at the analysis server: it begins before the first request is sent, but the server notes
+    the time after it has read the whole request.
     """
     stored, requested = overheard.of(job_id, AudioStored)[0], overheard.of(job_id, AnalysisRequested)[0]
     assert isinstance(requested, AnalysisRequested)
     assert requested.data.attempt == 1
     assert requested.data.deadline - stored.time >= timedelta(seconds=timeout_seconds)
-    # The bridge goes by what MongoDB keeps of it, which is whole milliseconds.
+    # The bridge acts on the deadline that MongoDB keeps, which is in whole milliseconds.
     return int(requested.data.deadline.timestamp() * 1000) / 1000

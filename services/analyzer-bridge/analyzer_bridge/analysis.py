@@ -1,4 +1,4 @@
-"""What is kept of an analysis: what was asked of the analysis server for a job, and how it ended."""
+"""The record of an analysis: what was asked of the analysis server for a job, and how it ended."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ class AnalysisStatus(StrEnum):
     CANCELLED = "cancelled"
     """Its job ended from outside, cancelled or expired: nothing is asked or published any more."""
     PURGED = "purged"
-    """The same, and nothing of it is kept but this mark."""
+    """Its job was purged: nothing is asked or published any more, and only this mark is kept."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Outcome:
     code: FailureCode | None = None
     cached: bool = False
     by: str | None = None
-    """What ended it: the id of an event that may come again, or a word."""
+    """What ended it: the id of an event, which may be redelivered, or a word such as `deadline`."""
 
     @property
     def stopped(self) -> bool:
@@ -59,6 +59,6 @@ class Analysis:
     reference: Reference | None = None
     attempt: int = 1
     deadline: datetime | None = None
-    """When it is asked for again or given up; None while a message that waits in the broker will ask."""
+    """When it is asked for again or given up; None while a message waits in the broker that will ask for it."""
     outcome: Outcome | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))

@@ -1,4 +1,4 @@
-"""The analysis server, as it is called over HTTP: so many requests at once, and none for a while when it is away."""
+"""The analysis server over HTTP: limits how many requests run at once, and asks nothing while the server is away."""
 
 import asyncio
 from time import monotonic
@@ -19,14 +19,14 @@ log = structlog.get_logger()
 
 TIMEOUT = httpx.Timeout(15.0, connect=5.0)
 ANSWER_SECONDS = 20.0
-"""For all of one request: an answer may drip and keep every single read within its time."""
+"""Limits one whole request: an answer that drips byte by byte would keep every single read within its limit."""
 OPEN_REQUESTS = 32
 FAILURES = 5
-"""So many in a row, and the server is taken to be away. Until it has answered again, so many are asked at once."""
+"""After so many failures in a row the server counts as away. Until it answers again, at most so many requests run."""
 REST_SECONDS = 5.0
-"""How long it is then left alone."""
+"""How long it is then not asked."""
 DETAIL_CHARACTERS = 500
-"""Of what the server says to an error, for the log."""
+"""How much of the body of an error is logged."""
 
 _AWAY = {429, 502, 503, 504}
 _TRY_LATER = {408, 425}
@@ -41,7 +41,7 @@ class AnalysisServerClient:
         self._webhook_url = str(settings.webhook_url)
         self._secret = settings.webhook_secret.get_secret_value()
         self._open = asyncio.Semaphore(OPEN_REQUESTS)
-        # The pool has no limit of its own: httpcore loses the place of a request that is cancelled while it queues.
+        # The pool has no limit of its own: httpcore loses the slot of a request that is cancelled while it waits.
         self._client = httpx.AsyncClient(
             timeout=TIMEOUT,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=OPEN_REQUESTS),
@@ -49,8 +49,8 @@ class AnalysisServerClient:
             trust_env=False,
         )
         self._breaker = Breaker(FAILURES, REST_SECONDS)
-        # Recordings that the server failed at and asked for time with. A message waits in the broker for a minute at
-        # most, then comes back; to whichever replica, so that one may ask too early, once.
+        # For recordings that the server failed with and sent a Retry-After for: when each may be sent again. A message
+        # waits in the broker for a minute at most. Then any replica may get it, and may ask once too early.
         self._not_before: dict[str, float] = {}
 
     async def __aenter__(self) -> Self:
@@ -64,7 +64,7 @@ class AnalysisServerClient:
         return self._breaker.open_for()
 
     def warnings(self) -> list[str]:
-        """Say, for /health, that the server is away."""
+        """Return a warning for /health while the server is away."""
         seconds = self.away_for()
         away = self._breaker.is_tripped or seconds
         return [f"the analysis server is away; left alone for {seconds:.0f} s"] if away else []
@@ -72,11 +72,11 @@ class AnalysisServerClient:
     async def request(
         self, job_id: str, token_id: str, s3_url: str, attempt: int, reference: Reference | None = None
     ) -> None:
-        """Return once the server has taken the recording on; what it compares with is sent when there is a reference.
+        """Return once the server has accepted the recording; a reference to compare it with is sent along.
 
-        AnalysisRefusedError when it never will, AnalysisServerFailedError when it could not take this one,
-        AnalysisServerUnavailableError when it can take none now, or asked for more time with this one: at once, while
-        it is left alone.
+        AnalysisRefusedError when it will never accept this recording, AnalysisServerFailedError when it failed with it,
+        AnalysisServerUnavailableError when it can accept none now, or has asked for more time with this one. While the
+        time to wait lasts, the last is raised at once, without a request.
         """
         self._leave_alone_with(job_id)
         form = {
@@ -135,7 +135,7 @@ class AnalysisServerClient:
 
 
 def _compared_with(reference: Reference) -> dict[str, str]:
-    """Return the form fields of what there is; servers that know only the older ones pass the others over."""
+    """Return a form field for each part that the reference has; older servers ignore the fields they do not know."""
     fields = {
         "s3_textgrid_url": reference.textgrid_url,
         "s3_pitch_url": reference.pitch_url,
@@ -146,7 +146,7 @@ def _compared_with(reference: Reference) -> dict[str, str]:
 
 
 def _check(response: httpx.Response) -> None:
-    """What the body says is not relied on: the id in it is the server's own, and the webhook tells the rest."""
+    """Raise unless the server accepted. The body is unused: its id is the server's own; the webhook tells the rest."""
     if response.is_success:
         return
     reason = f"answered {response.status_code}"

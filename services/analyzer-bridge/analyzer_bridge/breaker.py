@@ -1,4 +1,4 @@
-"""A circuit breaker: leaves a server that is away alone for a while, then asks little of it until it answers again."""
+"""A circuit breaker: asks a server that is away nothing for a while, then only little until it answers again."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,10 +7,10 @@ from time import monotonic
 
 
 class Breaker:
-    """Opens after `failures` in a row, for `rest_seconds`.
+    """Opens for `rest_seconds` after `failures` failures in a row.
 
-    When it closes again, so many are let through at once until one succeeds. The usual half-open breaker lets one
-    through: that one might always be what the server cannot bear, and would hold up all the others.
+    After the rest it lets `failures` requests through at once until one succeeds. The usual half-open breaker lets one
+    through: that might always be the one request that the server cannot handle, and it would hold up all the others.
     """
 
     def __init__(self, failures: int, rest_seconds: float) -> None:
@@ -22,12 +22,12 @@ class Breaker:
         self.is_tripped = False
 
     def open_for(self) -> float:
-        """Return for how many seconds nothing is let through; 0 when something is."""
+        """Return for how many seconds no request is let through; 0 when requests are."""
         return max(self._open_until - monotonic(), 0.0)
 
     @asynccontextmanager
     async def trial(self) -> AsyncIterator[None]:
-        """Wait for one of the few places there are while the server has not answered again; at once otherwise."""
+        """Enter at once; after the breaker has opened and until the server answers, wait for one of few places."""
         if not self.is_tripped:
             yield
             return
@@ -35,7 +35,7 @@ class Breaker:
             yield
 
     def close_if_rested(self) -> None:
-        """Count anew once the rest is over: it takes as many failures to open again."""
+        """Reset the count once the rest is over: it takes as many failures again to open."""
         if self._failed >= self._limit and not self.open_for():
             self._failed = 0
 
@@ -46,7 +46,7 @@ class Breaker:
         return was_tripped
 
     def failed(self, rest_seconds: float | None = None) -> bool:
-        """Note a failure, with the rest that the server asked for; tell whether this made the breaker open."""
+        """Note a failure, with the seconds of rest that the server asked for; tell whether it opened the breaker."""
         now = monotonic()
         self._failed += 1
         opens = self._failed >= self._limit

@@ -1,4 +1,4 @@
-"""What becomes of a stored recording: answered from the cache, asked for, asked for again, ended once or stopped."""
+"""The course of an analysis: answered from the cache, or requested, requested again, and concluded once or stopped."""
 
 import hashlib
 from dataclasses import replace
@@ -44,9 +44,9 @@ log = structlog.get_logger()
 LEASE = timedelta(seconds=30)
 """How long one replica has to ask again for an overdue analysis before another may; longer than a request takes."""
 PAUSE = timedelta(seconds=5)
-"""How long an overdue analysis waits when the server turned out to be away, unless that asked for more."""
+"""How long an overdue analysis waits when the server turned out to be away, unless the server asked for more."""
 CLOCKS = timedelta(minutes=5)
-"""How far the clocks of two hosts may be apart, and a recording on its way into storage."""
+"""Allows for the difference between two hosts' clocks, and for a recording that is on its way into storage."""
 
 
 class Analyses(Protocol):
@@ -56,22 +56,22 @@ class Analyses(Protocol):
         """Create the indexes."""
 
     async def insert(self, analysis: Analysis) -> bool:
-        """Keep a new analysis; False when the job has one."""
+        """Store a new analysis; False when the job already has one."""
 
     async def find(self, job_id: str) -> Analysis | None:
-        """Return the job's analysis."""
+        """Return the job's analysis; None when there is none."""
 
     async def cached(self, cache_key: str) -> str | None:
-        """Return the result, as JSON text, of an earlier analysis under this key."""
+        """Return the result, as JSON text, of an earlier analysis under this key; None when there is none."""
 
     async def describe(self, analysis: Analysis) -> None:
-        """Say what an analysis is of whose webhook overtook its recording; not of one that was purged meanwhile."""
+        """Add the recording's data to an analysis whose webhook came first; leave one that was purged as it is."""
 
     async def reschedule(self, analysis: Analysis, *, attempt: int, deadline: datetime | None) -> bool:
-        """Set attempt and deadline of a pending analysis; False when its deadline is not that of `analysis` now."""
+        """Set attempt and deadline of a pending analysis; False when it is not pending or its deadline has changed."""
 
     async def conclude(self, job_id: str, outcome: Outcome, *, announced: bool) -> Analysis | None:
-        """Record the outcome of a pending analysis and return it; None when none was pending: there is one winner."""
+        """Record the outcome of a pending analysis and return it; None when none is pending: only one caller wins."""
 
     async def overdue(self, now: datetime, limit: int) -> list[Analysis]:
         """Return analyses whose deadline has passed, or whose outcome was not announced."""
@@ -80,23 +80,26 @@ class Analyses(Protocol):
         """Note that the outcome was published."""
 
     async def forget(self, job_id: str) -> None:
-        """Replace whatever is kept of the job by a mark that it was purged; the mark goes after some days."""
+        """Replace the job's analysis, if any, by a mark that it was purged; the mark expires after some days."""
 
 
 class AnalysisServer(Protocol):
-    """Who does the work."""
+    """The server that analyses recordings."""
 
     def away_for(self) -> float:
-        """Return for how many seconds it is not to be asked anything; 0 when it may be."""
+        """Return for how many seconds the server must not be asked; 0 when it may be asked."""
 
     async def request(
         self, job_id: str, token_id: str, s3_url: str, attempt: int, reference: Reference | None = None
     ) -> None:
-        """Ask for an analysis, and for a comparison when there is a reference."""
+        """Ask for an analysis, and for a comparison when there is a reference.
+
+        AnalysisRefusedError when the server will never accept the recording, AnalysisNotTakenError when it may later.
+        """
 
 
 class Bridge:
-    """Turns events about a job and passed deadlines into what is to be published; safe to repeat at any point."""
+    """Turns events about a job, and passed deadlines, into events to publish; safe to repeat at any point."""
 
     def __init__(
         self, analyses: Analyses, server: AnalysisServer, *, timeout: timedelta, attempts: int, version: str
@@ -108,9 +111,9 @@ class Bridge:
         self._version = version
 
     async def begin(self, event: AudioStored) -> Event | None:
-        """Have a recording analysed, or answer from the cache; None when its job was stopped.
+        """Ask for the analysis of a recording, or answer from the cache; None when its job was stopped.
 
-        AnalysisNotTakenError is worth a retry.
+        AnalysisNotTakenError when the server did not accept it, but may do so later.
         """
         analysis = await self._keep(event)
         if analysis.outcome is not None:
@@ -119,7 +122,7 @@ class Bridge:
         try:
             told = await self._ask(replace(analysis, deadline=deadline), announced=True)
         except AnalysisNotTakenError:
-            # The message that brought us here will be back; until then no deadline runs.
+            # The message at hand will be tried again; until then the analysis has no deadline.
             if analysis.deadline is not None:
                 await self._analyses.reschedule(analysis, attempt=analysis.attempt, deadline=None)
             raise
@@ -128,37 +131,37 @@ class Bridge:
         return told
 
     async def finish(self, event: AnalysisWebhookReceived) -> Event | None:
-        """Conclude an analysis by a webhook call; None when what it is of is not yet known: `begin` will say."""
+        """Conclude an analysis by a webhook call; None while its recording is unknown: `begin` will publish then."""
         outcome = _outcome(event)
         analysis = await self._settle(event, outcome)
         recorded = analysis.outcome or outcome
-        # Without a name it was recorded by an earlier version: perhaps by this very event.
+        # Earlier versions did not record `by`: the outcome may be that of this very event.
         if recorded.by not in (None, event.id):
             log.info("webhook came after the outcome", recorded=recorded.status)
             return _ignored(event, outcome)
         return None if analysis.s3_url is None else _told(analysis)
 
     async def stop(self, event: JobCancelled | JobExpired) -> None:
-        """See to it that nothing more is asked or published about a job; an analysis that has ended stays so."""
+        """Have nothing more asked or published about a job; an analysis that has ended keeps its outcome."""
         await self._settle(event, Outcome(AnalysisStatus.CANCELLED, by=event.id))
 
     async def purged_again(self, event: JobPurged) -> Event | None:
-        """Return the event to be published once more if the recording may have been stored after it was removed."""
+        """Return job.purged, to be published again, if the recording may have been stored after its removal."""
         if event.source == f"/sori/{SERVICE}":
             return None
         known = await self._analyses.find(event.subject)
         return _purged(event) if known is not None and known.created_at > event.time - CLOCKS else None
 
     async def forget(self, event: JobPurged) -> None:
-        """Remove what is kept about a job, but for a mark that keeps what is in flight from bringing it back."""
+        """Remove the job's analysis, but leave a mark, so that messages in flight do not bring it back."""
         await self._analyses.forget(event.subject)
 
     async def overdue(self, limit: int) -> list[Analysis]:
-        """Return analyses that a deadline or an interrupted announcement calls for."""
+        """Return analyses whose deadline has passed, or whose outcome was not announced."""
         return await self._analyses.overdue(datetime.now(UTC), limit)
 
     def gives_up(self, analysis: Analysis) -> bool:
-        """Tell whether to pursue the overdue analysis is to give it up, since it was asked for often enough."""
+        """Tell whether `pursue` will give the overdue analysis up, because its attempts are used up."""
         return analysis.outcome is None and analysis.attempt >= self._attempts
 
     async def pursue(self, analysis: Analysis) -> Event | None:
@@ -180,12 +183,12 @@ class Bridge:
         return await self._ask_again(leased)
 
     async def announced(self, event: Event) -> None:
-        """Note that an outcome that no message will bring back was published."""
+        """Note that an outcome was published. No message would be redelivered to publish it after a crash."""
         if not isinstance(event, AnalysisRequested):
             await self._analyses.announced(event.subject)
 
     async def _keep(self, event: AudioStored) -> Analysis:
-        """Record what is about to be asked, so that a webhook before the request's own answer finds it."""
+        """Record the analysis before asking for it, so that a webhook that overtakes the request's answer finds it."""
         key = _cache_key(event, self._version)
         result = await self._analyses.cached(key)
         analysis = Analysis(
@@ -193,7 +196,7 @@ class Bridge:
             traceparent=event.traceparent,
             token_id=event.data.token_id,
             s3_url=event.data.s3_url,
-            # Only what was really analysed answers others: one document, however often the same bytes come.
+            # Only real analyses serve as cache entries: one document, however often the same bytes come.
             cache_key=key if result is None else None,
             reference=event.data.reference,
             deadline=datetime.now(UTC) + self._timeout,
@@ -210,7 +213,7 @@ class Bridge:
         return existing
 
     async def _settle(self, event: Event, outcome: Outcome) -> Analysis:
-        """Record an outcome, for an analysis that is not known yet too, unless it has one; return what stands."""
+        """Record an outcome unless there is one, even for an unknown analysis; return the analysis as it stands."""
         concluded = await self._analyses.conclude(event.subject, outcome, announced=True)
         if concluded is not None:
             return concluded
@@ -223,7 +226,7 @@ class Bridge:
         return recorded
 
     async def _ask(self, analysis: Analysis, *, announced: bool) -> Event | None:
-        """Ask; a refusal is recorded as `announced` when a message would bring us back to it after a crash."""
+        """Ask for the analysis. `announced` says that, after a crash, a redelivered message would publish a refusal."""
         token_id, s3_url = analysis.token_id or "", analysis.s3_url or ""
         try:
             await self._server.request(analysis.job_id, token_id, s3_url, analysis.attempt, analysis.reference)
@@ -260,7 +263,7 @@ class Bridge:
 
 
 def delayed(event: AudioStored) -> Event:
-    """Return what tells listeners that a recording waits for the analysis server."""
+    """Return the event that tells listeners that a recording waits for the analysis server."""
     data = AnalysisDelayedData(token_id=event.data.token_id, s3_url=event.data.s3_url)
     return AnalysisDelayed.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)
 

@@ -1,4 +1,4 @@
-"""Watches the deadlines of analyses: they lie in MongoDB, so they outlive a crash, and any replica may act on them."""
+"""Watches the deadlines of analyses. MongoDB keeps them, so they survive a crash and any replica may act on them."""
 
 import asyncio
 from collections.abc import Iterable
@@ -18,19 +18,19 @@ log = structlog.get_logger()
 LOOK_SECONDS = 1.0
 LOOK_ANALYSES = 100
 AT_ONCE = 16
-"""Overdue analyses pursued at once: one that hangs holds up none of the others."""
+"""Overdue analyses pursued at once, so that one that hangs does not hold up the others."""
 AFTER_START_SECONDS = 5.0
-"""How long a process that starts gives nothing up: what waits in the broker comes first."""
+"""How long a process gives nothing up after its start: messages that wait in the broker come first."""
 AFTER_OUTAGE_SECONDS = topology.RETRY_DELAYS[-1].seconds + 15.0
-"""The same after an outage: a webhook call that could not be handled then may wait for the longest retry delay."""
+"""The same after an outage: a webhook call that could not be handled during it may wait for the longest retry delay."""
 
 
 class Deadlines:
-    """Asks again for overdue analyses, or gives them up, one look each second.
+    """Looks for overdue analyses every second, and asks for them again or gives them up.
 
-    A webhook call that was answered may still wait in the broker when the last deadline passes, and giving up would
-    throw its result away. So that is done only while this process consumes, and has done so for some time. What is not
-    given up now is found again by the next look.
+    When the last deadline passes, a webhook call that was accepted may still wait in the broker, and giving up would
+    throw its result away. So analyses are given up only while this process consumes, and has done so for some time. The
+    next look finds those that are not given up now.
     """
 
     def __init__(self, bridge: Bridge, analyses: Analyses, broker: Broker) -> None:
@@ -49,7 +49,7 @@ class Deadlines:
         self._looks.start()
 
     async def stop(self) -> None:
-        """Stop watching; what was begun is taken up again by the next look of any replica."""
+        """Stop watching; interrupted work is resumed by the next look of any replica."""
         await self._looks.stop()
 
     async def _watch(self) -> None:
@@ -75,7 +75,7 @@ class Deadlines:
     async def _may_give_up(self) -> bool:
         if not await self._broker.consumes():
             now = monotonic()
-            # It takes a moment until a process that starts consumes: that is no outage.
+            # A process takes a moment after its start until it consumes: that is no outage.
             wait = AFTER_START_SECONDS if now < self._starts_until else AFTER_OUTAGE_SECONDS
             self._keeps_until = max(self._keeps_until, now + wait)
         return monotonic() >= self._keeps_until

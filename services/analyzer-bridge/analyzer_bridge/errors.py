@@ -1,23 +1,23 @@
-"""What can go wrong between the analyzer-bridge and the analysis server, besides its back ends (chassis.errors).
+"""The errors of the analyzer-bridge, besides those of its back ends (chassis.errors).
 
-AnalysisRefusedError ── the server will never take this recording
-AnalysisNotTakenError ── it did not take this recording, but may yet
-├── AnalysisServerFailedError ── it failed at this one
-└── AnalysisServerUnavailableError ── it can take none now (an AwayError)
-AnalysisChangedError ── the analysis changed between two looks at it
+AnalysisRefusedError ── the analysis server will never accept this recording
+AnalysisNotTakenError ── it did not accept this recording, but may do so later
+├── AnalysisServerFailedError ── it failed with this recording
+└── AnalysisServerUnavailableError ── it can accept no recording now (an AwayError)
+AnalysisChangedError ── the analysis changed between two reads of it
 """
 
 from chassis.errors import AwayError
 
 
 class AnalysisRefusedError(Exception):
-    """The analysis server will never take this recording; asking again is no use."""
+    """The analysis server will never accept this recording; asking again is useless."""
 
     code = "analysis_refused"
 
 
 class AnalysisNotTakenError(Exception):
-    """The analysis server did not take a recording on, but may yet; `retry_after` is the seconds to wait at least."""
+    """The analysis server did not accept a recording, but may do so later; wait at least `retry_after` seconds."""
 
     code = "analysis_not_taken"
 
@@ -27,13 +27,13 @@ class AnalysisNotTakenError(Exception):
 
 
 class AnalysisServerFailedError(AnalysisNotTakenError):
-    """The analysis server is there and failed at this recording; how often it is tried is counted."""
+    """The analysis server is up, but failed with this recording; each such attempt uses up a try."""
 
     code = "analysis_server_failed"
 
 
 class AnalysisServerUnavailableError(AnalysisNotTakenError, AwayError):
-    """The analysis server cannot take any recording now: no fault of this one, so it waits for as long as it takes."""
+    """The analysis server can accept no recording now. This one is not at fault, so waiting uses up no tries."""
 
     code = "analysis_server_unavailable"
 
@@ -46,6 +46,6 @@ class AnalysisServerUnavailableError(AnalysisNotTakenError, AwayError):
 
 
 class AnalysisChangedError(Exception):
-    """The analysis changed between two looks at it; the message is tried again."""
+    """The analysis changed between two reads of it; the message is tried again."""
 
     code = "analysis_changed"

@@ -21,7 +21,7 @@ _INDEXES: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
     ("not_announced", "announced", {"announced": False}, {}),
     ("purged", "purged_at", {"status": _PURGED}, {"expireAfterSeconds": MARK_SECONDS}),
 )
-"""By name: the field, of which documents, and what else."""
+"""Each index: its name, its field, the documents that it covers, and further options."""
 _DESCRIPTION = ("traceparent", "token_id", "s3_url", "cache_key", "reference_json")
 
 
@@ -34,7 +34,7 @@ class AnalysisStore:
         self._caches = Batches(self._find_cached)
 
     async def prepare(self) -> None:
-        """Create the indexes that the cache and the deadlines ask by."""
+        """Create the indexes for the queries of the cache and of the deadlines."""
         with translating():
             for name, field, which, options in _INDEXES:
                 await self._analyses.create_index(
@@ -42,27 +42,27 @@ class AnalysisStore:
                 )
 
     async def insert(self, analysis: Analysis) -> bool:
-        """Keep a new analysis; False when the job has one."""
+        """Store a new analysis; False when the job already has one."""
         return await self._inserts.answer(analysis)
 
     async def find(self, job_id: str) -> Analysis | None:
-        """Return the job's analysis."""
+        """Return the job's analysis; None when there is none."""
         with translating():
             found = await self._analyses.find_one({"_id": job_id})
         return None if found is None else _analysis(found)
 
     async def cached(self, cache_key: str) -> str | None:
-        """Return the result, as JSON text, of an earlier analysis under this key."""
+        """Return the result, as JSON text, of an earlier analysis under this key; None when there is none."""
         return await self._caches.answer(cache_key)
 
     async def describe(self, analysis: Analysis) -> None:
-        """Say what an analysis is of whose webhook overtook its recording; not of one that was purged meanwhile."""
+        """Add the recording's data to an analysis whose webhook came first; leave one that was purged as it is."""
         fields = {name: _document(analysis)[name] for name in _DESCRIPTION}
         with translating():
             await self._analyses.update_one({"_id": analysis.job_id, "status": {"$ne": _PURGED}}, {"$set": fields})
 
     async def reschedule(self, analysis: Analysis, *, attempt: int, deadline: datetime | None) -> bool:
-        """Set attempt and deadline of a pending analysis; False when its deadline is not that of `analysis` now."""
+        """Set attempt and deadline of a pending analysis; False when it is not pending or its deadline has changed."""
         with translating():
             changed = await self._analyses.update_one(
                 {"_id": analysis.job_id, "status": _PENDING, "deadline": analysis.deadline},
@@ -71,7 +71,7 @@ class AnalysisStore:
         return bool(changed.matched_count)
 
     async def conclude(self, job_id: str, outcome: Outcome, *, announced: bool) -> Analysis | None:
-        """Record the outcome of a pending analysis and return it; None when none was pending: there is one winner."""
+        """Record the outcome of a pending analysis and return it; None when none is pending: only one caller wins."""
         with translating():
             found = await self._analyses.find_one_and_update(
                 {"_id": job_id, "status": _PENDING},
@@ -94,7 +94,7 @@ class AnalysisStore:
             await self._analyses.update_one({"_id": job_id, "announced": False}, {"$set": {"announced": True}})
 
     async def forget(self, job_id: str) -> None:
-        """Replace whatever is kept of the job by a mark that it was purged; the mark goes after MARK_SECONDS."""
+        """Replace the job's analysis, if any, by a mark that it was purged; the mark expires after MARK_SECONDS."""
         mark = {"status": _PURGED, "purged_at": datetime.now(UTC)}
         with translating():
             await self._analyses.replace_one({"_id": job_id}, mark, upsert=True)

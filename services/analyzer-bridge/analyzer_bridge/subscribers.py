@@ -1,4 +1,4 @@
-"""The messages that the analyzer-bridge takes in."""
+"""The messages that the analyzer-bridge consumes."""
 
 from analyzer_bridge import SERVICE
 from analyzer_bridge.bridge import Bridge, delayed
@@ -37,5 +37,5 @@ def subscribe(rabbitmq: Subscribing, bridge: Bridge) -> None:
 
 
 def _delayed(event: AudioStored, error: Exception) -> Event | None:
-    """Return what tells listeners that the recording waits, if it is the analysis server that it waits for."""
+    """Return the event that tells listeners of the delay; None when it is not the analysis server that causes it."""
     return delayed(event) if isinstance(error, AnalysisNotTakenError) else None

@@ -1,1 +1,1 @@
-"""The microservice chassis: what every service stands on, and nothing of what any one of them does."""
+"""The microservice chassis: the code that services share, and nothing that only one of them needs."""

@@ -1,4 +1,4 @@
-"""Asks for many things at once when many are wanted at once: what comes while one batch is under way is the next."""
+"""Batching under load: items that arrive while one batch is under way form the next batch."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,7 +8,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 MOST = 100
-"""Items in one batch."""
+"""The most items in one batch."""
 
 
 class Batches(Generic[Item, Answer]):
@@ -32,8 +32,8 @@ class Batches(Generic[Item, Answer]):
             batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
             try:
                 answers = await self._ask([item for item, _ in batch])
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - each of those who asked is told
-                # A driver may cancel what waits on a lost connection; nobody else cancels this task.
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - every caller in the batch is told
+                # A driver may cancel a task that waits on a lost connection; nothing else cancels this one.
                 told = error if isinstance(error, Exception) else ConnectionError("the connection was lost")
                 for _, future in batch:
                     if not future.done():

@@ -1,13 +1,13 @@
-"""What can go wrong with a back end, whichever it is.
+"""The errors of back ends: RabbitMQ, MongoDB, S3 and the like.
 
-BackEndError ── a back end did not do what was asked of it
-└── AwayError ── it is away, or does not answer in time
-ObjectMissingError ── S3 answered: there is no such object
+BackEndError ── a back end did not do what it was asked
+└── AwayError ── it is away: unreachable, failing, or too slow to answer
+ObjectMissingError ── S3 answered that there is no such object
 """
 
 
 class BackEndError(Exception):
-    """A back end did not do what was asked of it; `back_end` names it, `reason` what its driver raised."""
+    """A back end did not do what it was asked. `back_end` is its name; `reason` names the driver's error."""
 
     def __init__(self, back_end: str, reason: str) -> None:
         super().__init__(f"{back_end}: {reason}")
@@ -16,21 +16,22 @@ class BackEndError(Exception):
 
 
 class AwayError(BackEndError):
-    """A back end is away: no fault of the message or request in hand, which waits for as long as it takes."""
+    """A back end is away. The message at hand is not at fault, so waiting for the back end uses up no tries."""
 
     code = "away"
 
 
 class ObjectMissingError(Exception):
-    """There is no object under the key, or no longer the one that was asked for."""
+    """The key has no object, or no longer the one that was asked for (a failed precondition)."""
 
     code = "object_missing"
 
 
 def reason_of(error: BaseException) -> str:
-    """Return why something failed, for a log line or a header: `<code>: <text>` of an error that has a code.
+    """Return why something failed, for a log line or a message header.
 
-    Of any other error only the name: its text may quote what nobody else may see.
+    An error with a `code` gives `<code>: <text>`, at most 200 characters. Any other BackEndError gives its `reason`.
+    All other errors give only their class name, because their text may quote confidential data.
     """
     code = getattr(error, "code", None)
     if isinstance(code, str):

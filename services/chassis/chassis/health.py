@@ -1,4 +1,4 @@
-"""Health endpoints: alive, ready, and what is up and what is not."""
+"""Health endpoints: whether the process is alive, whether it is ready, and what it can reach."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,7 +27,7 @@ async def _waiting(dead_letters: DeadLetters) -> list[str]:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             counts = await dead_letters()
-    except Exception:  # noqa: BLE001 - as above, and the checks say so
+    except Exception:  # noqa: BLE001 - as above; the checks report the outage
         return []
     return [
         f"dead letters of {queue}: {count}, see sorictl dead-letters list --queue {queue}"
@@ -41,7 +41,8 @@ def health_routes(
 ) -> APIRouter:
     """Return /health, /health/live and /health/ready for a service that needs all of `checks`.
 
-    Dead letters, by queue, are a warning, as is what else the service says: somebody has to look, but it can work.
+    /health also warns of dead letters, by queue, and adds the service's own `warnings`. Warnings need somebody's
+    attention, but do not keep the service from working.
     """
     router = APIRouter(prefix="/health", tags=["health"])
 

@@ -36,9 +36,10 @@ def configure(service: str, level: str) -> None:
             foreign_pre_chain=shared,
         )
     )
-    # Libraries speak up only when something is wrong; requests and reconnections are told by us.
+    # Libraries log only warnings and errors; our own code logs requests and reconnections.
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, logging.getLevelName(level)), force=True)
     logging.captureWarnings(capture=True)
-    # They report each failed attempt, and each channel of a lost connection, as errors; `rabbitmq` says that it waits.
+    # These report each failed attempt, and each channel of a lost connection, as an error. `chassis.rabbitmq` logs that
+    # it waits.
     for noisy in ("aiormq.connection", "aio_pika.robust_connection", "aio_pika.tools"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""Metrics in the Prometheus exposition format: what an operator is to be alarmed by."""
+"""Metrics in the Prometheus exposition format, for an operator's alerts."""
 
 from collections.abc import Awaitable, Callable
 
@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 
 
 def metrics_routes(dead_letters: Callable[[], Awaitable[dict[str, int]]]) -> APIRouter:
-    """Return /metrics; every replica tells the same of the queues that they share, so take the maximum."""
+    """Return the /metrics route. Replicas report the same counts for queues that they share: take the maximum."""
     registry = CollectorRegistry()
     gauge = Gauge("sori_dead_letters", "Messages set aside that wait for an operator.", ["queue"], registry=registry)
     router = APIRouter()

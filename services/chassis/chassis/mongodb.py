@@ -13,24 +13,24 @@ from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError
 from chassis.errors import AwayError, BackEndError
 
 ANSWER_MS = 5000
-"""How long MongoDB may take before a request is refused, or a message is tried again, milliseconds."""
+"""How many milliseconds MongoDB may take before a request is refused or a message is tried again."""
 PRIMARY_MS = 1000
-"""How long a request waits for a primary to be found; one that is not there by then is away."""
+"""How many milliseconds a request waits for a primary. When none is found by then, MongoDB is away."""
 ASKING_SECONDS = 2.0
-"""How long it may take to say that it is up: each question takes a thread of the driver's until then."""
+"""Limits a health check: each one occupies a thread of the driver until it ends."""
 FOR_MESSAGES = {
     "serverSelectionTimeoutMS": ANSWER_MS,
     "timeoutMS": ANSWER_MS,
     "connectTimeoutMS": ANSWER_MS,
 }
-"""The time limits of a service that handles messages: an election is waited for."""
+"""The time limits of a service that handles messages: long enough to wait for the election of a primary."""
 FOR_REQUESTS = {
-    # No timeoutMS: it would also be the time for which a primary is looked for.
+    # No timeoutMS: it would also become the limit for finding a primary.
     "serverSelectionTimeoutMS": PRIMARY_MS,
     "connectTimeoutMS": PRIMARY_MS,
     "socketTimeoutMS": ANSWER_MS,
 }
-"""The time limits of a service whose callers wait."""
+"""The time limits of a service that answers requests, while its callers wait."""
 _DUPLICATE_KEY = 11000
 
 
@@ -41,7 +41,7 @@ class MongoDB:
         self.client: Any = AsyncIOMotorClient(url, **limits)
 
     def collection(self, name: str) -> Any:
-        """Return a collection: what is written is on a majority's disks, what is read is the primary's."""
+        """Return a collection. Writes are on the disks of a majority when they return; reads come from the primary."""
         return self.client.get_default_database("sori").get_collection(
             name,
             codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
@@ -50,7 +50,7 @@ class MongoDB:
         )
 
     async def is_up(self) -> bool:
-        """Tell whether a primary answers; raises when it does not."""
+        """Return True when a primary answers; raises when none does."""
         with timeout(ASKING_SECONDS):
             await self.client.admin.command("ping")
         return True
@@ -62,7 +62,7 @@ class MongoDB:
 
 @contextmanager
 def translating() -> Iterator[None]:
-    """Turn the driver's errors into AwayError for an outage, and BackEndError for what is wrong with the question."""
+    """Turn the driver's errors into AwayError for an outage, and BackEndError for a faulty operation."""
     try:
         yield
     except PyMongoError as error:
@@ -76,7 +76,7 @@ async def insert_new(collection: Any, documents: list[dict[str, Any]]) -> list[b
         try:
             await collection.insert_many(documents, ordered=False)
         except BulkWriteError as error:
-            # One document that exists says nothing against the others of its batch.
+            # A duplicate does not keep the other documents of its batch from being inserted.
             details = error.details or {}
             failed = {failure["index"]: failure["code"] for failure in details["writeErrors"]}
             if details["writeConcernErrors"] or set(failed.values()) != {_DUPLICATE_KEY}:

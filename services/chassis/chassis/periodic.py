@@ -1,4 +1,4 @@
-"""What is done again and again for as long as a service runs."""
+"""Work that a service repeats at intervals for as long as it runs."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,7 +11,7 @@ log = structlog.get_logger()
 
 
 class Periodic:
-    """Calls `look`, waits, and calls it again until it is stopped; a look that fails is logged as `waiting`."""
+    """Calls `look` every `seconds` until it is stopped. A look that fails is logged under the message `waiting`."""
 
     def __init__(
         self,
@@ -28,11 +28,11 @@ class Periodic:
         self._running: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin: with a look if it is to be `at_once`, else with a wait."""
+        """Begin with a look when `at_once` is set, else with a wait."""
         self._running = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Return once no look is under way any more; one that is under way is cancelled."""
+        """Cancel the look that is under way, if any, and return once it has ended."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])

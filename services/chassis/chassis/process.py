@@ -1,4 +1,4 @@
-"""A service as a process: settings in, log on stdout, serving until it is told to stop, exit code 0 then."""
+"""A service as a process: reads its settings, logs to stdout, serves until told to stop, then exits with code 0."""
 
 import os
 import signal
@@ -17,11 +17,11 @@ from chassis.stopping import SHARE_FOR_WORK
 SettingsType = TypeVar("SettingsType", bound=ServiceSettings)
 
 KEEP_ALIVE_SECONDS = 75
-"""Longer than the edge keeps its connections: it must be the one to close them, or a request meets a reset."""
+"""Longer than the edge keeps idle connections. The edge must close them first, or a request could meet a reset."""
 
 
 def run(service: str, settings_type: type[SettingsType], create_app: Callable[[SettingsType], ASGIApp]) -> None:
-    """Run until SIGTERM; a wrong or missing setting ends the process with its name, never its value, and code 2."""
+    """Run until SIGTERM. For a wrong or missing setting, print its name, never its value, and exit with code 2."""
     try:
         settings = settings_type()
     except ValidationError as error:
@@ -31,7 +31,8 @@ def run(service: str, settings_type: type[SettingsType], create_app: Callable[[S
             print(f"{service}: setting {name}{wrong} (see .env.example)", file=sys.stderr)  # noqa: T201 - there is no log yet
         raise SystemExit(2) from None
     logs.configure(service, settings.log_level)
-    # Once stopped, uvicorn raises the signal again for whoever handled it before: a clean stop shall exit with 0.
+    # After it has stopped, uvicorn raises the signal again for the previous handler. The default one would kill the
+    # process by the signal, but a clean stop must exit with 0.
     signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.run(
         create_app(settings),
@@ -43,6 +44,6 @@ def run(service: str, settings_type: type[SettingsType], create_app: Callable[[S
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace * SHARE_FOR_WORK)),
     )
-    # All that was to be safe is safe; a thread that is still at work, on a long recording, must not hold the process.
+    # Everything that must be stored is stored. A thread that still works on a long recording must not delay the exit.
     sys.stdout.flush()
     os._exit(0)

@@ -1,4 +1,4 @@
-"""What the core of a service asks of the broker; `chassis.rabbitmq` does it."""
+"""The broker as the core of a service sees it; `chassis.rabbitmq` implements it."""
 
 from typing import Protocol
 
@@ -6,14 +6,14 @@ from contracts.events import Event
 
 
 class Publisher(Protocol):
-    """Takes events."""
+    """Publishes events."""
 
     async def publish(self, event: Event) -> None:
-        """Return once the event is safe in every queue for its type; BackEndError when it is not."""
+        """Return once the event is stored in every queue for its type; BackEndError when it is not."""
 
 
 class Broker(Publisher, Protocol):
-    """Takes events, and gives them to this process."""
+    """Publishes events, and delivers them to this process."""
 
     async def consumes(self) -> bool:
-        """Tell whether this process takes in what the broker has for it."""
+        """Tell whether this process receives messages from all of its queues."""

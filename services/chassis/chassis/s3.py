@@ -30,7 +30,7 @@ class BucketMissingError(BackEndError):
 
 @asynccontextmanager
 async def connected(settings: BucketSettings, *, connections: int, attempts: int) -> AsyncIterator[Any]:
-    """Give the one client of the process: at most so many connections, each call tried at most so often."""
+    """Yield the process's one client: at most `connections` connections, and at most `attempts` tries of a call."""
     session = aioboto3.Session(
         aws_access_key_id=_value(settings.aws_access_key_id),
         aws_secret_access_key=_value(settings.aws_secret_access_key),
@@ -52,7 +52,7 @@ async def connected(settings: BucketSettings, *, connections: int, attempts: int
 
 @contextmanager
 def translating() -> Iterator[None]:
-    """Turn the client's errors into ObjectMissingError, AwayError, or BackEndError for what can never be done."""
+    """Turn the client's errors into ObjectMissingError, AwayError, or BackEndError for what can never succeed."""
     try:
         yield
     except ClientError as error:
@@ -73,7 +73,7 @@ def _translated(error: ClientError) -> Exception:
     if code in _MISSING:
         return ObjectMissingError(code)
     if status >= _SERVER_ERROR:
-        # Full, overloaded or broken: S3's own trouble, whatever was asked.
+        # S3 itself is full, overloaded or broken; the request is not at fault.
         return AwayError("S3", code or str(status))
     if code == "NoSuchBucket":
         return BucketMissingError("S3", type(error).__name__)

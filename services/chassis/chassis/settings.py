@@ -1,4 +1,4 @@
-"""What several services read from the environment: one class for each thing that a service may need."""
+"""Settings that several services read from the environment: one class for each thing that a service may need."""
 
 from typing import Annotated, Literal
 
@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings
 
 
 class ServiceSettings(BaseSettings):
-    """What every service reads; a service adds its `port`. One field per variable, by the same name in upper case."""
+    """The settings of every service; each sets its own `port`. A field's variable has the same name in upper case."""
 
     host: str = "127.0.0.1"
     port: int = Field(ge=1, le=65535)
@@ -28,7 +28,7 @@ class MongoDBSettings(BaseSettings):
 
 
 class BucketSettings(BaseSettings):
-    """Where the bucket is; without keys the AWS SDK looks for an instance's or a pod's own role."""
+    """Where the bucket is. Without keys the AWS SDK looks for the role of the instance or pod."""
 
     s3_endpoint_url: str | None = Field(default=None, description="Absent for AWS itself")
     s3_bucket_name: str = Field(min_length=1)
@@ -38,7 +38,7 @@ class BucketSettings(BaseSettings):
 
 
 class S3Settings(BucketSettings):
-    """The same with keys that must be given."""
+    """Where the bucket is, for a service that must be given keys."""
 
     aws_access_key_id: SecretStr = Field(min_length=1)
     aws_secret_access_key: SecretStr = Field(min_length=1)
@@ -51,5 +51,5 @@ class OriginSettings(BaseSettings):
 
     @property
     def origins(self) -> list[str]:
-        """The origins, one by one."""
+        """The origins as a list."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]

@@ -1,4 +1,4 @@
-"""Stopping well: what is done between the signal to stop and the closing of the doors."""
+"""Graceful shutdown: what happens between the signal to stop and the server's own shutdown."""
 
 import asyncio
 import signal
@@ -12,13 +12,14 @@ import structlog
 log = structlog.get_logger()
 
 SHARE_FOR_WORK = 0.35
-"""Of SHUTDOWN_GRACE, for work in hand to end; connections then have as long, and the rest is for closing."""
+"""The share of SHUTDOWN_GRACE in which work in hand may end. Connections then get as long; the rest is for closing."""
 
 
 class Stopping:
-    """Readiness is off from the signal on, and `begin` is done, in the seconds that it is given; then the doors close.
+    """At the signal, turns readiness off and runs `begin` for a limited time, then lets the server shut down.
 
-    Until they do, what comes is served as ever: whoever sends it does not know yet.
+    `begin` is told how many seconds it has. Until the server shuts down, new requests are served as usual, because
+    their senders do not know yet that this process is stopping.
     """
 
     def __init__(self, begin: Callable[[float], Awaitable[None]], grace_seconds: float) -> None:
@@ -27,7 +28,10 @@ class Stopping:
         self._begun: asyncio.Task[None] | None = None
 
     def watch(self) -> None:
-        """Begin at SIGTERM or SIGINT; to be called in the event loop, after the server has set its own handlers."""
+        """Begin at SIGTERM or SIGINT. Call this in the event loop, after the server has set its own handlers.
+
+        It does nothing outside the main thread, where Python allows no signal handlers.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         loop = asyncio.get_running_loop()
@@ -45,15 +49,15 @@ class Stopping:
         return self._begun is not None
 
     async def is_accepting(self) -> bool:
-        """Tell whether new work is welcome."""
+        """Tell whether this process accepts new work: not once it was told to stop."""
         return not self.has_begun
 
     async def finish(self) -> None:
-        """Return when what began has ended; without a signal it begins now."""
+        """Return when `begin` has ended or its time is up; start it now if there was no signal."""
         await asyncio.wait([self._start()])
 
     def _on_signal(self, close_doors: Callable[[], None]) -> None:
-        if self._begun is not None:  # the second signal is from somebody who is in a hurry
+        if self._begun is not None:  # a second signal means: do not wait for `begin`
             close_doors()
         else:
             self._start().add_done_callback(lambda _: close_doors())
@@ -67,5 +71,5 @@ class Stopping:
         try:
             async with asyncio.timeout(self._seconds):
                 await self._begin(self._seconds)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the process is to end
+        except Exception as error:  # noqa: BLE001 - the process must end, whatever failed
             log.warning("work in hand did not end", reason=type(error).__name__)

@@ -1,4 +1,4 @@
-"""What becomes of a message that a subscriber takes in: done, tried again later, or set aside as a dead letter."""
+"""What happens to a message that was received: it is done, tried again later, or set aside as a dead letter."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -17,24 +17,24 @@ log = structlog.get_logger()
 
 
 class Message(Protocol):
-    """A message as the broker gives it."""
+    """A message as the broker delivers it."""
 
     body: bytes
     headers: Any
 
     @property
     def redelivered(self) -> bool | None:
-        """Whether the broker has given it before."""
+        """Whether the broker has delivered it before."""
 
 
 class Subscribing(Publisher, Protocol):
-    """The broker as a subscriber needs it; `chassis.rabbitmq.RabbitMQ` is one."""
+    """What a subscriber needs from the broker; `chassis.rabbitmq.connection.RabbitMQ` implements it."""
 
     def subscribe(self, queue: topology.Queue, deliver: Callable[[Any], Awaitable[None]]) -> None:
-        """Hand every message of `queue` to `deliver`: acknowledged when it returns, given back when it raises."""
+        """Call `deliver` with every message of `queue`; acknowledge when it returns, requeue when it raises."""
 
     async def pass_on(self, message: Any, exchange: str, routing_key: str, headers: dict[str, Any]) -> None:
-        """Publish a received message again elsewhere with these headers added; same promise as `publish`."""
+        """Publish a received message again elsewhere, with these headers added; same guarantee as `publish`."""
 
 
 def subscribe(
@@ -45,11 +45,12 @@ def subscribe(
     *,
     on_delay: Callable[[Any, Exception], Event | None] | None = None,
 ) -> None:
-    """Have `handle` called with every event of `queue`; what it raises decides whether the event comes again.
+    """Call `handle` with every event of `queue`; what it raises decides how the event is tried again.
 
-    An AwayError waits for as long as it takes (topology.patient_delay), anything else is tried MAX_ATTEMPTS times. An
-    error's `retry_after`, in seconds, is waited at least. `on_delay` may give an event to be published when `handle`
-    fails; it is asked until it gives one.
+    After an AwayError the event waits, for about a day in all (topology.patient_delay), and uses up no try. After any
+    other error it is tried MAX_ATTEMPTS times in all. It waits at least the error's `retry_after` seconds, if there is
+    one, but never longer than the longest delay. `on_delay` may return an event to publish when `handle` fails; it is
+    asked at each failure until it returns one.
     """
     rabbitmq.subscribe(queue, _Subscriber(rabbitmq, service, queue, handle, on_delay).deliver)
 
@@ -72,7 +73,7 @@ class _Subscriber:
     async def deliver(self, message: Message) -> None:
         deliveries = _count(message, topology.DELIVERIES_HEADER, 0)
         if deliveries >= topology.CRASHES_BEFORE_DEAD_LETTER - 1:
-            # The broker would set it aside next, and nobody would be told.
+            # Next, the broker itself would dead-letter the message, and nobody would be told.
             reason = f"delivered {deliveries} times without an outcome"
             await self._set_aside(message, events.envelope(message.body), reason)
             return
@@ -101,7 +102,7 @@ class _Subscriber:
     async def _try_later(self, message: Message, event: Event, error: Exception) -> None:
         attempt, waits = _attempt(message), _count(message, topology.WAITS_HEADER, 0)
         at_least = getattr(error, "retry_after", None) or 0.0
-        # What waits for something that is away uses no tries up: it is no fault of the message's.
+        # Waiting for a back end that is away uses up no tries: the message is not at fault.
         patient = isinstance(error, AwayError)
         delay = topology.patient_delay(waits, at_least) if patient else topology.retry_delay(attempt, at_least)
         reason = reason_of(error)
@@ -122,7 +123,7 @@ class _Subscriber:
         await self._rabbitmq.pass_on(message, delay.name, self._queue.name, headers)
 
     async def _told_of_delay(self, message: Message, event: Event, error: Exception) -> bool:
-        """Publish what `on_delay` gives, unless that was done at an earlier try."""
+        """Publish the event that `on_delay` returns, unless an earlier try did so; tell whether it was published."""
         if self._on_delay is None or topology.DELAYED_HEADER in message.headers:
             return False
         told = self._on_delay(event, error)

@@ -1,4 +1,4 @@
-"""What can go wrong in the notifier, besides its back ends (chassis.errors)."""
+"""The errors of the notifier, besides those of its back ends (chassis.errors)."""
 
 
 class ContendedError(Exception):

@@ -1,4 +1,4 @@
-"""Gives up jobs that nothing moves any more: whatever has happened, no job stays in processing for ever."""
+"""Gives up jobs that nothing moves any more, so that no job stays in processing for ever, whatever has happened."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -14,16 +14,18 @@ from notifier.jobs import Jobs, StandingJob
 log = structlog.get_logger()
 
 MARKED_AGES = 2
-"""After so many ages a job is given up though its upload.received is still to be published: nothing will do that."""
+"""A job whose upload.received is still to be published is given up after this many maximum ages: by then nothing will
+publish it any more.
+"""
 LOOKS_PER_AGE = 10
 MAX_LOOK_SECONDS = 300.0
 
 
 class Expiry:
-    """Looks again and again; any number of replicas may do so, for a job expires once.
+    """Looks at intervals for jobs that stand still; every replica may do so, because a job expires only once.
 
-    It acts at the second look in a row that finds a job as it was. A look that fails forgets the one before: after an
-    outage, what waited meanwhile moves jobs first.
+    A job is given up when two looks in a row find it unchanged. A look that fails discards what the one before found,
+    so that messages that waited during an outage can move their jobs first.
     """
 
     def __init__(self, jobs: Jobs, broker: Broker, max_age: timedelta) -> None:
@@ -46,7 +48,10 @@ class Expiry:
         await self._looks.stop()
 
     async def look(self, now: datetime) -> None:
-        """Give up the jobs that the last look found too, just as they are; raises what a back end raises."""
+        """Give up the jobs that the last look found at the same revision.
+
+        Raises what a back end raises, and ConnectionError while this process does not consume.
+        """
         before, self._seen = self._seen, set()
         if not await self._broker.consumes():
             raise ConnectionError("nothing moves jobs now")

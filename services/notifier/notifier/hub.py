@@ -25,27 +25,27 @@ HEARTBEAT_TICKS = 60
 HEARTBEAT = b": heartbeat\n\n"
 MAX_STREAMS = 10_000
 MAX_WAITING = 64
-"""Frames that wait for a listener who does not read; one more and the listener is dropped, to come back later."""
+"""The most frames that wait for a listener who does not read. With one more it is dropped, and reconnects later."""
 CATCH_UP_READS = 16
 """Jobs read at once when many streams have something to catch up on."""
 RECONNECT_SECONDS = 2.0
-"""When a listener who was cut off comes back; half as much more or less, so that not all come at once."""
+"""When a dropped listener reconnects. Each is told up to half more or less, so that they do not all come at once."""
 ENDING_SECONDS = 5.0
-"""A process that stops ends its streams over this time, in as many moments as below."""
+"""The longest time over which a stopping process spreads the end of its streams, in ENDING_TICKS steps."""
 ENDING_TICKS = 50
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 def reconnection(seconds: float = RECONNECT_SECONDS) -> bytes:
-    """Return the instruction to reconnect after about so long, another for each listener (`retry:`, section 9.2.6)."""
+    """Return the instruction to reconnect (`retry:`, section 9.2.6) after about `seconds`, varied at random."""
     return b"retry: %d\n\n" % (1000 * random.uniform(seconds / 2, seconds * 1.5))  # noqa: S311 - jitter, not a secret
 
 
 class Stream:
-    """One listener. `revision` is the last that was sent; None until the first is.
+    """One listener. `revision` is the last that was sent; None until the first is sent.
 
-    `end` is the terminal state when it was told before others that the listener still lacks.
+    `end` is the terminal state when it arrived before earlier states, which the listener still lacks.
     """
 
     __slots__ = (
@@ -76,7 +76,7 @@ class Stream:
         self._writer: asyncio.Task[None] | None = None
 
     def write(self, frame: bytes, *, last: bool = False) -> None:
-        """Send without waiting: at once while the socket takes it, from a bounded queue when it is full."""
+        """Send without waiting: at once while the socket accepts data, through a bounded queue when it is full."""
         if self.ended:
             return
         self.ended = last
@@ -137,10 +137,10 @@ class Hub:
             self._heartbeat.cancel()
 
     async def end_streams(self, seconds: float) -> None:
-        """End every stream, one after the other, and return when their requests have ended; take no new ones.
+        """Refuse new streams, end the open ones little by little, and return when their requests have ended.
 
-        Each listener is told when to reconnect, finds another replica, and resumes. One who does not take what he is
-        sent within `seconds` is cut off.
+        Each listener is told when to reconnect, finds another replica, and resumes. A listener who has not read what it
+        was sent within `seconds` is dropped.
         """
         self.is_ending = True
         deadline = asyncio.get_running_loop().time() + seconds
@@ -149,7 +149,7 @@ class Hub:
             _end(streams[tick::ENDING_TICKS])
             if self._count:
                 await asyncio.sleep(min(seconds / 2, ENDING_SECONDS) / ENDING_TICKS)
-        # Those whose job was still being read have begun meanwhile, or have been sent away.
+        # Streams that were still loading their job have started by now, or were refused.
         while self._count and asyncio.get_running_loop().time() < deadline:
             _end(self._all())
             await asyncio.sleep(ENDING_SECONDS / ENDING_TICKS)
@@ -163,7 +163,7 @@ class Hub:
         return self.is_ending or self._count >= MAX_STREAMS
 
     def attach(self, stream: Stream) -> None:
-        """Begin to tell `stream` of its job; until `caught_up` it only remembers that there was news."""
+        """Begin to deliver its job's changes to `stream`; before `send_since`, only the fact of a change is noted."""
         self._streams[stream.job_id].add(stream)
         self._count += 1
 
@@ -178,7 +178,7 @@ class Hub:
             stream.catching_up.cancel()
 
     def listens(self, job_id: str) -> bool:
-        """Tell whether any stream of this process is about the job."""
+        """Tell whether this process has a stream for the job."""
         return job_id in self._streams
 
     def send_since(self, stream: Stream, job: Job, revision: int) -> None:
@@ -190,7 +190,7 @@ class Hub:
             self._settle(stream)
 
     def deliver(self, job_id: str, state: JobProgressedData) -> None:
-        """Tell the job's streams of one change; what a stream has had is dropped, what it lacks is read."""
+        """Send one change to the job's streams; skip those that have it, and read the job for those that lack more."""
         frames: dict[Language, bytes] = {}
         for stream in tuple(self._streams.get(job_id, ())):
             if stream.revision is None or state.revision > stream.revision + 1:
@@ -206,7 +206,7 @@ class Hub:
             self._lag(stream)
 
     def _lag(self, stream: Stream) -> None:
-        """Note that the stream lacks something; it is read at once, or when the read under way has ended."""
+        """Note that the stream lacks states. The job is read at once, or when the read that is under way has ended."""
         stream.behind = True
         if stream.revision is not None:
             self._settle(stream)
@@ -236,7 +236,7 @@ class Hub:
             streams = self._all()
             for tick in range(HEARTBEAT_TICKS):
                 for stream in streams[tick::HEARTBEAT_TICKS]:
-                    # Before its first state a stream's answer has not begun, and no body may be sent.
+                    # A stream without a first state has not begun its response, so no body may be sent.
                     if stream.revision is not None:
                         stream.write(HEARTBEAT)
                 await asyncio.sleep(HEARTBEAT_SECONDS / HEARTBEAT_TICKS)
@@ -246,7 +246,7 @@ class Hub:
 
 
 def _write_state(stream: Stream, job_id: str, state: JobProgressedData, frames: dict[Language, bytes]) -> None:
-    """Send one state; `frames` keeps it encoded, since many streams may be told the same."""
+    """Send one state. `frames` caches it in each language, because many streams may be sent the same."""
     frame = frames.get(stream.language)
     if frame is None:
         data = api.state_json(job_id, state, stream.language)
@@ -257,13 +257,13 @@ def _write_state(stream: Stream, job_id: str, state: JobProgressedData, frames: 
 
 def _end(streams: Sequence[Stream]) -> None:
     for stream in streams:
-        # Before its first state a stream's answer has not begun, and no body may be sent.
+        # A stream without a first state has not begun its response, so no body may be sent.
         if stream.revision is not None:
             stream.write(reconnection(), last=True)
 
 
 def _end_purged(stream: Stream) -> None:
-    """End a stream whose job is no longer kept: with the state that it ended in, if that was told."""
+    """End a stream whose job is no longer kept: with the job's terminal state if that has arrived, else abruptly."""
     if stream.end is not None:
         _write_state(stream, stream.job_id, stream.end, {})
     else:
@@ -272,12 +272,12 @@ def _end_purged(stream: Stream) -> None:
 
 @types.coroutine
 def _resumed(coroutine: Coroutine[Any, Any, None], blocked_on: Any) -> Generator[Any, Any, None]:
-    """Make what is left of a coroutine that was stepped by hand awaitable by a task."""
+    """Let a task await the rest of a coroutine whose first step was made by hand and yielded `blocked_on`."""
     resume: Callable[[], Any]
     while True:
         try:
             value = yield blocked_on
-        except BaseException as error:  # noqa: BLE001 - handed on to the coroutine, as `await` would
+        except BaseException as error:  # noqa: BLE001 - thrown into the coroutine, as `await` would
             resume = partial(coroutine.throw, error)
         else:
             resume = partial(coroutine.send, value)

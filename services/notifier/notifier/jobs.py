@@ -1,4 +1,4 @@
-"""The job documents, as the notifier asks for them and changes them; `store` keeps them."""
+"""The job documents as the notifier reads and changes them; `store` implements this with MongoDB."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from contracts.job import Change, Job
 
 @dataclass(frozen=True)
 class StandingJob:
-    """What is to be known of a job that has stood still for long."""
+    """What Expiry needs to know of a job that has not changed for long."""
 
     job_id: str
     token_id: str
@@ -23,16 +23,17 @@ class Jobs(Protocol):
     """The `jobs` collection."""
 
     async def find(self, job_id: str) -> Job | None:
-        """Return the job with its history."""
+        """Return the job with its history; None when there is none."""
 
     async def update(self, job: Job, change: Change) -> bool:
-        """Make the change; False when the job is no longer at this revision, or has had the event meanwhile."""
+        """Make the change; False when the job has changed since it was read, in its revision or its history."""
 
     async def remove(self, job_id: str) -> None:
-        """Delete the job's document; done when there is none."""
+        """Delete the job's document; without one there is nothing to do."""
 
     async def standing_since(self, moment: datetime, marked_since: datetime) -> Sequence[StandingJob]:
         """Return some of the unfinished jobs that have not changed since `moment`, the oldest first.
 
-        None whose upload.received is still to be published, for that moves it, unless it came before `marked_since`.
+        A job whose upload.received is still to be published is left out, because that event will move it. It is
+        returned all the same if it was created before `marked_since`.
         """

@@ -1,4 +1,4 @@
-"""Applies every event to its job's document, and says what listeners are to be told."""
+"""Applies every event to its job's document, and returns what listeners are to be told."""
 
 import structlog
 
@@ -11,19 +11,20 @@ from notifier.jobs import Jobs
 log = structlog.get_logger()
 
 ATTEMPTS = 10
-"""How often an event is applied anew because the job changed meanwhile."""
+"""How many tries there are to apply an event to a job that keeps changing meanwhile."""
 
 
 class Progress:
-    """The one writer of job documents after their insertion."""
+    """The only writer of job documents after the gateway has inserted them."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
 
     async def record(self, event: Event) -> JobProgressed | None:
-        """Apply `event` and return what to tell listeners, None when nothing they see has changed.
+        """Apply `event` and return what to tell listeners; None when nothing that they see has changed.
 
-        An event that was applied before is told again: a crash may have come between applying and telling.
+        For an event that was applied before, the same is returned again: a crash may have come between applying it and
+        telling listeners. ContendedError when the job kept changing.
         """
         for _ in range(ATTEMPTS):
             job = await self._jobs.find(event.subject)
@@ -38,18 +39,18 @@ class Progress:
         raise ContendedError(event.subject)
 
     async def forget(self, job_id: str) -> None:
-        """Remove all that is kept of the job here; events about it that are still under way find nothing to change."""
+        """Remove the job's document; events about the job that are still in flight find nothing to change."""
         await self._jobs.remove(job_id)
 
 
 def _told_again(job: Job, event: Event) -> JobProgressed | None:
-    """Return what an event that the job has had before led to."""
+    """Return what listeners are told of an event that was applied before."""
     entry = next(entry for entry in job.history if entry.event_id == event.id)
     return _told(job, entry.revision, entry.view)
 
 
 def _told(job: Job, revision: int | None, view: View | None) -> JobProgressed | None:
-    """Return the state for listeners, None when there is nothing new to be seen."""
+    """Return the state for listeners; None when they see nothing new."""
     if revision is None or view is None:
         return None
     data = progressed(job, revision, view)

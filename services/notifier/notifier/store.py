@@ -1,4 +1,4 @@
-"""MongoDB: reads job documents and makes one named change at a time; never a replace, never an upsert."""
+"""MongoDB: reads job documents and changes only named fields of them; never replaces a document, never upserts."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,7 +13,7 @@ from contracts.job import Change, Job, Stage, Status
 from notifier.jobs import StandingJob
 
 STANDING_JOBS = 1000
-"""Jobs that one look for those that stand still brings."""
+"""The most jobs that one search for standing jobs returns."""
 
 
 class JobStore:
@@ -25,26 +25,26 @@ class JobStore:
         self._updates = Batches(self._update_all)
 
     async def find(self, job_id: str) -> Job | None:
-        """Return the job with its history."""
+        """Return the job with its history; None when there is none."""
         found = await self._finds.answer(job_id)
         return None if found is None else Job.model_validate(found)
 
     async def update(self, job: Job, change: Change) -> bool:
-        """Make the change; False when the job is no longer at this revision, or has had the event meanwhile."""
+        """Make the change; False when the job has changed since it was read, in its revision or its history."""
         return await self._updates.answer((job, change))
 
     async def remove(self, job_id: str) -> None:
-        """Delete the job's document; done when there is none."""
+        """Delete the job's document; without one there is nothing to do."""
         with translating():
             await self._jobs.delete_one({"_id": job_id})
 
     async def standing_since(self, moment: datetime, marked_since: datetime) -> Sequence[StandingJob]:
         """Return the oldest of the unfinished jobs that have not changed since `moment`.
 
-        Of those whose outbox is not empty only what is older than `marked_since`.
+        Jobs whose outbox is not empty are returned only if they were created before `marked_since`.
         """
-        # created_at is no later, and the gateway's lists have an index on status and created_at: none of its own, which
-        # every change of every job would have to write.
+        # created_at is never later than updated_at, so this query can use the index on status and created_at that the
+        # gateway's lists have. An index of its own would have to be written with every change of every job.
         older = {"created_at": {"$lt": moment}, "view.updated_at": {"$lt": moment}}
         unmarked = {"$or": [{"outbox": None}, {"created_at": {"$lt": marked_since}}]}
         fields = {"token_id": 1, "traceparent": 1, "revision": 1, "view.stage": 1}
@@ -75,7 +75,7 @@ class JobStore:
             result = await self._jobs.bulk_write(updates, ordered=False)
         if result.matched_count == len(updates):
             return [True] * len(updates)
-        # Some did not match, and the answer does not say which: the history does.
+        # Some updates did not match. MongoDB does not say which, but the history does.
         jobs = await self._find_all([job.job_id for job, _ in changes])
         return [
             now is not None and _stands(now["history"], change) for now, (_, change) in zip(jobs, changes, strict=True)
@@ -83,10 +83,10 @@ class JobStore:
 
 
 def _stands(history: list[dict[str, Any]], change: Change) -> bool:
-    """Tell whether the change was made as it was meant.
+    """Tell whether exactly this change was made.
 
-    Another replica may have applied its event elsewhere, or another copy of it: a repeat has the same id, and a time of
-    its own, which MongoDB keeps to the millisecond.
+    Another replica may have applied the same event at another revision, or another copy of the event. A copy has the
+    same id but a time of its own, which MongoDB keeps to the millisecond.
     """
     entry = change.entry
     time = entry.time.replace(microsecond=entry.time.microsecond // 1000 * 1000)
@@ -95,7 +95,7 @@ def _stands(history: list[dict[str, Any]], change: Change) -> bool:
 
 
 def _conditional_update(job: Job, change: Change) -> tuple[dict[str, Any], dict[str, Any]]:
-    # Every event that was applied is a line of history: as many lines, and nothing has changed meanwhile.
+    # Every applied event adds a line of history: if there are still as many lines, nothing has changed meanwhile.
     unchanged = {"_id": job.job_id, "revision": job.revision, "history": {"$size": len(job.history)}}
     update: dict[str, Any] = {
         "$set": {**{name: _plain(value) for name, value in change.fields.items()}, "revision": change.revision},

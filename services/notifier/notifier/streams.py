@@ -1,4 +1,4 @@
-"""The SSE endpoint (WHATWG HTML, section 9.2): a plain ASGI application, for the memory that each stream takes."""
+"""The SSE endpoint (WHATWG HTML, section 9.2). It is a plain ASGI application to save memory for each stream."""
 
 import asyncio
 from uuid import UUID
@@ -26,7 +26,7 @@ HEADERS = [
 
 
 class ProgressStreams:
-    """Streams a job's progress; what is wrong with the request is answered before any stream starts."""
+    """Streams a job's progress. Errors in the request are answered before the stream starts."""
 
     def __init__(self, hub: Hub, jobs: Jobs) -> None:
         self._hub = hub
@@ -45,7 +45,7 @@ class ProgressStreams:
         else:
             language = preferred_language(request.headers.get("accept-language"))
             stream = Stream(job_id, send, language, asyncio.current_task())
-            # Attached before the job is read: no change can fall between the two.
+            # Attach before reading the job, so that no change can be missed in between.
             self._hub.attach(stream)
             try:
                 await self._serve(request, stream, receive, send)
@@ -68,7 +68,7 @@ class ProgressStreams:
             return
         seen = _last_event_id(request)
         if seen is not None and seen >= job.revision and is_terminal(job.view.status):
-            # A browser takes 204 as the word not to reconnect.
+            # A browser that is answered with 204 does not reconnect.
             await Response(status_code=204)(request.scope, receive, send)
             return
         if self._hub.is_ending:
@@ -76,7 +76,7 @@ class ProgressStreams:
             return
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         await send({"type": "http.response.body", "body": reconnection(), "more_body": True})
-        # Without an id the listener is told how the job stands; an id from the future is not believed.
+        # Without an id the listener is sent the current state. An id beyond the job's revision counts as that revision.
         before_last = job.revision - 1
         self._hub.send_since(stream, job, before_last if seen is None else min(seen, job.revision))
         while (await receive())["type"] != "http.disconnect":
@@ -97,9 +97,9 @@ def _last_event_id(request: Request) -> int | None:
 
 
 def _passing_trouble(request: Request, kind: ProblemKind) -> Response:
-    """Return the answer to a request that will be served later.
+    """Return the answer to a request that cannot be served now, but can be later.
 
-    An EventSource gives up for good on any status but 200: it gets an empty stream that tells it when to reconnect.
+    An EventSource gives up for good on any status but 200, so it gets an empty stream that tells it when to reconnect.
     """
     if "text/event-stream" in request.headers.get("accept", "").lower():
         return Response(reconnection(RETRY_AFTER_SECONDS), headers={k.decode(): v.decode() for k, v in HEADERS})

@@ -1,4 +1,4 @@
-"""The messages that the notifier takes in: every event about a job, and what other replicas tell."""
+"""The messages that the notifier consumes: every event about a job, and the progress that other replicas report."""
 
 from chassis import subscribing
 from chassis.rabbitmq.connection import RabbitMQ
@@ -12,10 +12,10 @@ FAN_OUT_QUEUE = "notifier.progress"
 
 
 def subscribe(rabbitmq: RabbitMQ, progress: Progress, hub: Hub) -> None:
-    """Register the notifier's subscribers: one for every event, and one for what other replicas tell."""
+    """Register the notifier's subscribers: one for every event, and one for the progress that replicas report."""
 
     def on_job_progressed(job_id: str, body: bytes) -> None:
-        # The routing key spares decoding what nobody here listens to.
+        # The routing key is the job's id, so events that nobody here listens to need not be decoded.
         if hub.listens(job_id):
             event = events.decode(body)
             if isinstance(event, JobProgressed):
@@ -29,7 +29,7 @@ def subscribe(rabbitmq: RabbitMQ, progress: Progress, hub: Hub) -> None:
             await fan_out.tell(progressed)
 
     async def on_job_purged(event: JobPurged) -> None:
-        # Open streams hear of the end first: from then on there is nothing to be read.
+        # Tell open streams of the end first: afterwards they cannot read the job any more.
         await on_event(event)
         await progress.forget(event.subject)
 

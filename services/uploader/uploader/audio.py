@@ -1,4 +1,4 @@
-"""Decodes a recording with FFmpeg (PyAV), every frame of it, and measures what is in it."""
+"""Decodes every frame of a recording with FFmpeg (PyAV), and measures it."""
 
 import asyncio
 import os
@@ -18,30 +18,30 @@ from contracts.failures import FailureCode
 from uploader.errors import RejectedError
 
 CONTAINERS = ("wav", "w64", "aiff", "caf", "flac", "mp3", "aac", "ogg", "mov", "matroska")
-"""FFmpeg demuxers that may read a recording: none that follows addresses in the file (playlists, concatenations)."""
+"""FFmpeg demuxers that may read a recording. None follows addresses in the file, as playlists and concatenations do."""
 WAVEFORM_POINTS = 200
 PEAKS_PER_SECOND = 100
 MISSING_SECONDS = 0.1
 """How much shorter than its header says a recording may be: encoders pad and trim by up to two frames."""
 UNKNOWN_WAV_BYTES = 0x7FFF0000
-"""A data chunk of at least this size, or of none, was written by a program that did not know the length."""
+"""A data chunk whose size is at least this, or 0, was written by a program that did not know the length."""
 _MAGIC = (b"fLaC", b"OggS", b"ID3", b"\x1aE\xdf\xa3")
 
 
 class AudioProbe:
-    """Decodes on threads of its own, as many as there are processors; FFmpeg leaves the interpreter lock meanwhile."""
+    """Decodes on its own threads, one for each processor; FFmpeg releases the interpreter lock while it decodes."""
 
     def __init__(self, max_seconds: float) -> None:
         self._max_seconds = max_seconds
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
 
     async def inspect(self, content: IO[bytes]) -> AudioInfo:
-        """Return what decoding all of `content` found; RejectedError when it cannot be used."""
+        """Decode all of `content` and return what was measured; RejectedError when it cannot be used."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, inspect, content, self._max_seconds)
 
     def close(self) -> None:
-        """Let the threads end with the work they have."""
+        """Let the threads end after their current work; queued work is cancelled."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -54,7 +54,7 @@ def inspect(content: IO[bytes], max_seconds: float) -> AudioInfo:
     if is_wav and _wav_is_cut(content):
         raise RejectedError(FailureCode.AUDIO_TRUNCATED)
     content.seek(0)
-    # A WAV header says all there is to know; guessing at it costs more than decoding a short recording.
+    # A WAV header says everything: FFmpeg's probing would cost more than decoding a short recording.
     options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": ""}
     if is_wav:
         options |= {"probesize": "8192", "analyzeduration": "0"}
@@ -64,7 +64,7 @@ def inspect(content: IO[bytes], max_seconds: float) -> AudioInfo:
         ) as container:
             return _decode(container, max_seconds)
     except av.error.FFmpegError as error:
-        # Known first bytes, and yet unreadable: the index of an M4A, for one, is at its end.
+        # The first bytes belong to a known format, so the rest is missing: the index of an M4A, for one, is at its end.
         known = is_wav or head.startswith(_MAGIC) or head[4:8] == b"ftyp"
         raise RejectedError(FailureCode.AUDIO_TRUNCATED if known else FailureCode.NOT_AUDIO) from error
 
@@ -73,7 +73,7 @@ def _decode(container: InputContainer, max_seconds: float) -> AudioInfo:
     if not container.streams.audio:
         raise RejectedError(FailureCode.NOT_AUDIO)
     stream = container.streams.audio[0]
-    # FFmpeg has no decoder for every format that a container may name.
+    # A container may name a format for which FFmpeg has no decoder.
     rate = stream.codec_context.sample_rate if stream.codec_context else 0
     if not rate:
         raise RejectedError(FailureCode.NOT_AUDIO)
@@ -99,11 +99,12 @@ def _decode(container: InputContainer, max_seconds: float) -> AudioInfo:
 
 
 class _Envelope:
-    """Peaks of short blocks of samples, gathered while the length is not yet known."""
+    """Peaks of short blocks of samples, gathered before the length is known."""
 
     def __init__(self, block: int) -> None:
         self._block = block
-        # Two growing buffers: an array kept for each frame would lie between what decoding frees, and pin it all.
+        # Two growing buffers: an array for each frame would lie between the blocks that decoding frees, and would keep
+        # all that memory from being returned.
         self._peaks = array("f")
         self._starts = array("q")
         self.samples = 0
@@ -121,7 +122,7 @@ class _Envelope:
         """Return the peaks of up to 200 equal stretches, 255 for full scale."""
         peaks = np.frombuffer(self._peaks, dtype=np.float32)
         starts = np.frombuffer(self._starts, dtype=np.int64)
-        # A frame's last block is often a short one; no stretch may be so short that no block begins in it.
+        # A frame's last block is often short. Every stretch must be long enough for a block to begin in it.
         count = min(WAVEFORM_POINTS, max(1, self.samples // self._block))
         highest = np.zeros(count, dtype=np.float32)
         np.maximum.at(highest, starts * count // self.samples, peaks)
@@ -134,7 +135,7 @@ def _loudest_channel(frame: AudioFrame) -> NDArray[np.float32]:
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
-    # A damaged float recording may hold anything.
+    # A damaged float recording may hold NaN and infinity.
     levels: NDArray[np.float32] = np.asarray(np.nan_to_num(samples), dtype=np.float32)
     if samples.dtype == np.uint8:
         levels -= 128
@@ -146,9 +147,9 @@ def _loudest_channel(frame: AudioFrame) -> NDArray[np.float32]:
 
 
 def _wav_is_cut(content: IO[bytes]) -> bool:
-    """Tell whether the data chunk is longer than the file; FFmpeg would quietly take what there is.
+    """Tell whether the data chunk is longer than the file; FFmpeg would silently decode what there is.
 
-    Chunks as in "Multimedia Programming Interface and Data Specifications 1.0", RIFF.
+    The chunks follow "Multimedia Programming Interface and Data Specifications 1.0", RIFF.
     """
     end = content.seek(0, os.SEEK_END)
     position = 12

@@ -1,4 +1,4 @@
-"""What can go wrong with a recording, besides its back ends (chassis.errors)."""
+"""The errors of the uploader, besides those of its back ends (chassis.errors)."""
 
 from contracts.failures import FailureCode
 
@@ -14,6 +14,6 @@ class RejectedError(Exception):
 
 
 class DeletionError(Exception):
-    """The store answered, but did not delete what it was to; the message is tried again."""
+    """S3 answered, but did not delete every object; the message is tried again."""
 
     code = "deletion_failed"

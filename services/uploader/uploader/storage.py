@@ -1,4 +1,4 @@
-"""S3: reads the inbox, copies what is verified to audio/, and empties the inbox in batches."""
+"""S3: reads the inbox, copies verified recordings to audio/, and empties the inbox in batches."""
 
 import asyncio
 import hashlib
@@ -29,7 +29,7 @@ ATTEMPTS = 3
 DISCARD_SECONDS = 1.0
 CLOSE_SECONDS = 1.0
 DISCARDED_KEYS = 10_000
-"""How many keys wait to be deleted while the store does not answer."""
+"""The most keys that wait to be deleted while S3 does not answer."""
 DELETE_KEYS = 1000
 """S3's own limit for one DeleteObjects call."""
 
@@ -66,17 +66,17 @@ class Bucket:
         with translating():
             answer = await self._s3.get_object(Bucket=self._bucket, Key=key)
         large = answer["ContentLength"] > MEMORY_BYTES
-        content: IO[bytes] = TemporaryFile() if large else BytesIO()  # noqa: SIM115 - closed by whoever asked for it
+        content: IO[bytes] = TemporaryFile() if large else BytesIO()  # noqa: SIM115 - the caller closes it
         try:
             with translating():
                 return await _read(answer["Body"], content, off_the_loop=large)
         except BaseException:
-            # A full disk, a lost connection: what there is of a large file shall not stay until the next try.
+            # After a full disk or a lost connection, half of a large file must not stay until the next try.
             content.close()
             raise
 
     async def keep(self, inbox_key: str, audio_key: str, recording: StoredRecording) -> str:
-        """Copy the object inside S3 and return its URL; what was found out rides along as its metadata."""
+        """Copy the object within S3, with `recording` as its metadata, and return its URL."""
         with translating():
             await self._s3.copy_object(
                 Bucket=self._bucket,
@@ -89,7 +89,7 @@ class Bucket:
         return f"s3://{self._bucket}/{audio_key}"
 
     async def find(self, prefix: str) -> KeptRecording | None:
-        """Return the recording kept under a key that starts with `prefix`."""
+        """Return the recording kept under a key that starts with `prefix`; None when there is none."""
         with translating():
             listed = await self._s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=1)
             if not listed.get("Contents"):
@@ -111,16 +111,16 @@ class Bucket:
             self._discarded.append(key)
 
     async def is_up(self) -> bool:
-        """Tell whether the bucket answers."""
+        """Return True when the bucket answers; raises when it does not."""
         await self._s3.head_bucket(Bucket=self._bucket)
         return True
 
     async def delete_discarded(self) -> None:
-        """Delete what was discarded; what the store does not delete now is tried again later."""
+        """Delete the discarded objects; those that S3 does not delete now are tried again later."""
         keys = self._discarded[:DELETE_KEYS]
         try:
             await self._delete(keys)
-        except Exception as error:  # noqa: BLE001 - the work is done; what stays behind in the end is found by its age
+        except Exception as error:  # noqa: BLE001 - the recording is safe; leftovers are found by their age
             log.warning("inbox objects stay for now", count=len(keys), reason=reason_of(error))
         else:
             del self._discarded[: len(keys)]
@@ -131,7 +131,7 @@ class Bucket:
         objects = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
         with translating():
             answer = await self._s3.delete_objects(Bucket=self._bucket, Delete=objects)
-        # S3 answers 200 all the same, and lists what it did not delete.
+        # S3 answers 200 even so, and lists the objects that it did not delete.
         if errors := answer.get("Errors"):
             raise DeletionError(errors[0].get("Code", ""))
 
@@ -164,7 +164,7 @@ def _metadata(recording: StoredRecording) -> dict[str, str]:
 
 
 def _recording(head: dict[str, Any]) -> StoredRecording | None:
-    """Return what was found out when the recording was kept; None when the store has lost it, as rclone's may."""
+    """Return what `keep` wrote to the object's metadata; None when the store has lost it, as rclone may."""
     metadata = head["Metadata"]
     if "sha256" not in metadata:
         return None

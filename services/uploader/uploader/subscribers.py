@@ -1,4 +1,4 @@
-"""The messages that the uploader takes in."""
+"""The messages that the uploader consumes."""
 
 from chassis import subscribing
 from chassis.rabbitmq.connection import RabbitMQ
@@ -14,7 +14,8 @@ def subscribe(rabbitmq: RabbitMQ, uploads: Uploads, bucket: Bucket) -> None:
 
     async def on_upload_received(event: UploadReceived) -> None:
         await rabbitmq.publish(await uploads.store(event))
-        # Later and in batches: a redelivery before then finds audio/, one after it too.
+        # The inbox object is deleted later, in a batch. The message may be redelivered before that or after it: the
+        # recording is in audio/ in both cases.
         bucket.discard(event.data.inbox_key)
 
     async def on_job_purged(event: JobPurged) -> None:

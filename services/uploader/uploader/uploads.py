@@ -1,4 +1,4 @@
-"""What becomes of a recording in the inbox: it is verified and kept, or rejected with a reason."""
+"""What happens to a recording in the inbox: it is verified and kept, or rejected with a reason."""
 
 import asyncio
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
     "matroska": ("webm", "audio/webm"),
     "aac": ("aac", "audio/aac"),
 }
-"""File extension and content type by container: analysis servers go by the name of the file."""
+"""File extension and content type by container. Analysis servers recognise the format by the file's name."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class KeptRecording:
 
 
 class Storage(Protocol):
-    """Where recordings lie."""
+    """The store of recordings."""
 
     async def fetch(self, key: str) -> Fetched:
         """Read an object; ObjectMissingError when there is none."""
@@ -69,17 +69,17 @@ class Storage(Protocol):
         """Copy an object to where it stays and return its URL; ObjectMissingError when there is none."""
 
     async def find(self, prefix: str) -> KeptRecording | None:
-        """Return what is already kept under a key that starts with `prefix`."""
+        """Return the recording kept under a key that starts with `prefix`; None when there is none."""
 
     async def remove_all(self, prefix: str) -> None:
-        """Delete every object whose key starts with `prefix`; done when there is none."""
+        """Delete every object whose key starts with `prefix`; without any there is nothing to do."""
 
 
 class Probe(Protocol):
     """Decodes recordings."""
 
     async def inspect(self, content: IO[bytes]) -> AudioInfo:
-        """Decode every frame; RejectedError when it cannot be used."""
+        """Decode every frame and return what was measured; RejectedError when the recording cannot be used."""
 
 
 class Uploads:
@@ -90,7 +90,7 @@ class Uploads:
         self._probe = probe
 
     async def store(self, event: UploadReceived) -> Event:
-        """Return what happened to the recording, as the event to be published."""
+        """Verify and keep the recording, or reject it; return the event to publish."""
         try:
             url, recording = await self._keep(event)
         except ObjectMissingError:
@@ -100,7 +100,7 @@ class Uploads:
         return _stored(event, url, recording)
 
     async def purge(self, event: JobPurged) -> None:
-        """Remove the job's recording; the inbox first, so that nothing is copied from there any more."""
+        """Remove the job's recording, first from the inbox, so that nothing can be copied from there any more."""
         await self._storage.remove_all(_inbox_prefix(event.subject))
         await self._storage.remove_all(_audio_prefix(event.subject))
 
@@ -111,7 +111,7 @@ class Uploads:
             key = f"{_audio_prefix(event.subject)}{extension}"
             return await self._storage.keep(event.data.inbox_key, key, recording), recording
         except ObjectMissingError:
-            # The inbox is emptied once the recording is kept: the message came again.
+            # The inbox object is deleted once the recording is kept, so this message was probably handled before.
             kept = await self._storage.find(_audio_prefix(event.subject))
             if kept is None:
                 raise
@@ -124,7 +124,7 @@ class Uploads:
                 raise RejectedError(FailureCode.CHECKSUM_MISMATCH)
             audio = await self._probe.inspect(fetched.content)
         finally:
-            # Closing a large temporary file frees its blocks: off the event loop.
+            # Off the event loop: closing a large temporary file frees its disk blocks, which takes time.
             await asyncio.to_thread(fetched.content.close)
         _, content_type = _kind(audio)
         return StoredRecording(audio, fetched.sha256, fetched.size_bytes, content_type)
@@ -136,7 +136,10 @@ def _kind(audio: AudioInfo) -> tuple[str, str]:
 
 
 def _inbox_prefix(job_id: str) -> str:
-    """Job ids have one length, so none is the beginning of another; an upload may add a part of its own."""
+    """Return the prefix of the job's inbox keys; an upload may append a part of its own.
+
+    All job ids have the same length, so none is a prefix of another.
+    """
     return f"inbox/{job_id}"
 
 

@@ -1,1 +1,1 @@
-"""RabbitMQ: the connection, the topology, publishing with confirmation, consuming, and mending what was lost."""
+"""RabbitMQ: the connection, the topology, publishing with confirmation, consuming, and repairing what was lost."""

@@ -1,4 +1,4 @@
-"""This process's connection to RabbitMQ; robust: what was declared and consumed is restored after an outage."""
+"""This process's connection to RabbitMQ. It is robust: declarations and consumers are restored after an outage."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -33,11 +33,11 @@ log = structlog.get_logger()
 
 RECONNECT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 5
-"""A connection that swallows everything is noticed by the broker after twice this, by us after some four times."""
+"""The broker notices a connection that has gone silent after twice this time, we after about four times."""
 
 
 class RabbitMQ:
-    """Publishes, and consumes what is subscribed before `start`: from each queue `prefetch` messages at once."""
+    """Publishes, and consumes the queues subscribed before `start`: up to `prefetch` messages at once from each."""
 
     def __init__(self, url: str, *, prefetch: int = 1) -> None:
         heartbeat = f"{'&' if '?' in url else '?'}heartbeat={HEARTBEAT_SECONDS}"
@@ -58,54 +58,55 @@ class RabbitMQ:
         self._connected = asyncio.Event()
 
     def subscribe(self, queue: topology.Queue, deliver: Deliver) -> None:
-        """Hand every message of `queue` to `deliver`: acknowledged when it returns, given back when it raises."""
+        """Call `deliver` with every message of `queue`; acknowledge when it returns, requeue when it raises."""
         self._consumers.add(queue, deliver)
 
     def fan_out(
         self, exchange: str, prefix: str, deliver: Callable[[str, bytes], None], on_connected: Callable[[], None]
     ) -> FanOut:
-        """Hand the routing key and body of everything on a fan-out exchange to `deliver`; return what tells others.
+        """Call `deliver` with the routing key and body of every message on a fan-out exchange.
 
-        `prefix` begins the name of this process's queue. `on_connected` is called when something may have been missed.
+        The FanOut that is returned publishes to it. `prefix` begins the name of this process's queue. `on_connected` is
+        called after each connection, because messages may have been missed before it.
         """
         fan_out = FanOut(exchange, prefix, deliver, on_connected)
         self._fan_outs.append(fan_out)
         return fan_out
 
     def start(self) -> None:
-        """Begin to connect, for as long as it takes; publishing fails and nothing is consumed until then."""
+        """Begin to connect, and try until it succeeds. Until then, publishing fails and nothing is consumed."""
         self._running = asyncio.create_task(self._run())
 
     async def first_connected(self, seconds: float) -> None:
-        """Return once the broker was reached for the first time, or after so long."""
+        """Return once the broker was reached for the first time, or after `seconds`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._connected.wait()
 
     async def drain(self, seconds: float) -> None:
-        """Take no more messages, then let the work in hand end, for so long at most."""
+        """Take no more messages, then let the work in hand end, for at most `seconds`."""
         await self._stop_running()
-        # Whatever the broker says: when it is away, nothing comes in, and what is in hand is given back.
+        # Errors do not matter: when the broker is away, no message arrives, and those in hand are delivered again.
         with suppress(Exception):
             async with bounded(seconds):
                 await self._consumers.cancel()
                 await self._consumers.idle()
 
     async def stop(self) -> None:
-        """Disconnect; the broker gives what is still in hand to another replica."""
+        """Disconnect. The broker delivers the messages that are still in hand to another replica."""
         await self._stop_running()
         with suppress(Exception):
             async with bounded(CLOSE_SECONDS):
                 await self._broker.stop()
 
     async def publish(self, event: Event) -> None:
-        """Return once `event` is safe in every queue for its type; BackEndError when it is not."""
+        """Return once `event` is stored in every queue for its type; BackEndError when it is not."""
         await self._send(topology.EVENTS_EXCHANGE, event.type, messages.event_message(event))
 
     async def pass_on(
         self, message: AbstractIncomingMessage, exchange: str, routing_key: str, headers: dict[str, Any]
     ) -> None:
-        """Publish a received message again elsewhere with these headers added; same promise as `publish`."""
+        """Publish a received message again elsewhere, with these headers added; same guarantee as `publish`."""
         again = messages.message(
             message.body,
             message_id=message.message_id,
@@ -115,16 +116,16 @@ class RabbitMQ:
         await self._send(exchange, routing_key, again)
 
     async def is_up(self) -> bool:
-        """Tell whether the broker answers: a channel is opened, since an open connection alone proves nothing."""
+        """Tell whether the broker answers. A channel is opened, because an open connection alone proves nothing."""
         if self._connection is None:
             return False
         async with bounded(ANSWER_SECONDS), question(self._connection):
             return True
 
     async def consumes(self) -> bool:
-        """Tell whether this process, by its own word and the broker's, takes messages from each of its queues.
+        """Tell whether this process consumes from each of its queues, as far as both it and the broker know.
 
-        A ping would not notice a lost consumer, and a count alone not that it is another replica's.
+        A ping would not notice a lost consumer. The broker's count alone might be of another replica's consumer.
         """
         if self._connection is None:
             return False
@@ -139,7 +140,7 @@ class RabbitMQ:
         return True
 
     async def dead_letters(self) -> dict[str, int]:
-        """Return how many messages were set aside from each queue; raises when the broker is away."""
+        """Return the number of dead letters by queue name; raises when the broker is away."""
         if self._connection is None:
             raise ConnectionError("RabbitMQ is not connected yet")
         counts = {}
@@ -150,13 +151,13 @@ class RabbitMQ:
         return counts
 
     def _queues(self) -> Sequence[topology.Queue]:
-        """The queues that this process looks after; one that consumes from none speaks for all."""
+        """The queues that this process watches: those that it consumes, or all when it consumes none."""
         return self._consumers.queues or topology.QUEUES
 
     async def _send(self, exchange: str, routing_key: str, message: Message) -> None:
         try:
             if self._connection is None:
-                raise ConnectionError("RabbitMQ is not connected yet")  # noqa: TRY301 - one place translates
+                raise ConnectionError("RabbitMQ is not connected yet")  # noqa: TRY301 - the `except` below translates it
             with self._mender.noticing(self._connection.transport):
                 async with bounded(PUBLISH_SECONDS):
                     if exchange == topology.EVENTS_EXCHANGE:
@@ -171,7 +172,7 @@ class RabbitMQ:
             raise BackEndError("RabbitMQ", type(error).__name__) from error
 
     async def _bind(self, event_type: str) -> None:
-        """Make sure that none of the queues for these events is missing: `mandatory` proves but one of them."""
+        """Make sure that every queue for these events exists: `mandatory` proves only that one of them does."""
         queues = topology.queues_for(event_type)
         if len(queues) <= 1 or self._binding is None:
             return
@@ -200,7 +201,7 @@ class RabbitMQ:
         for fan_out in self._fan_outs:
             await fan_out.connect(connection)
         await self._broker.start()
-        # From the first message on, its handler must be able to publish.
+        # Before consuming starts: the handler of the first message must be able to publish.
         self._connection = connection
         await self._consumers.start(await connection.channel())
         return connection

@@ -1,8 +1,8 @@
-"""Consuming: every message of a service's queues handed on, acknowledged when it is done with, else given back.
+"""Consuming: hands on every message of a service's queues, acknowledges it when it is done, else requeues it.
 
-By aio-pika itself. FastStream's subscribers have no public way to stop taking messages before they wait for the work in
-hand, nor to tell whether their consumer still exists; and they drop, unacknowledged, what is delivered to them before
-their `start` has returned.
+This uses aio-pika directly. FastStream's subscribers have no public way to stop taking messages before they wait for
+the work in hand, nor to tell whether their consumer still exists. They also drop, without acknowledgement, messages
+that are delivered before their `start` has returned.
 """
 
 import asyncio
@@ -36,18 +36,18 @@ class Consumers:
         return [consumer.queue for consumer in self._consumers]
 
     def add(self, queue: topology.Queue, deliver: Deliver) -> None:
-        """Hand every message of `queue` to `deliver`, from `start` on."""
+        """Call `deliver` with every message of `queue`, from `start` on."""
         self._consumers.append(_Consumer(queue, self._handling(deliver)))
 
     async def start(self, channel: AbstractChannel) -> None:
-        """Begin to consume; the driver begins anew by itself on each new connection."""
-        await self.cancel()  # those of an attempt that failed half-way
+        """Begin to consume. The driver does so again by itself on each new connection."""
+        await self.cancel()  # consumers left by an attempt that failed half-way
         await channel.set_qos(prefetch_count=self._prefetch)
         for consumer in self._consumers:
             await consumer.start(channel)
 
     async def cancel(self) -> None:
-        """Take no more messages; those in hand go on."""
+        """Take no more messages; the work on those in hand goes on."""
         await asyncio.gather(*(consumer.cancel() for consumer in self._consumers))
 
     async def idle(self) -> None:
@@ -80,7 +80,7 @@ class _Consumer:
         self._tag = ""
 
     async def start(self, channel: AbstractChannel) -> None:
-        # Declared already, together with all the others.
+        # Passive: the queue was declared together with the rest of the topology.
         self._declared = await channel.declare_queue(self.queue.name, passive=True)
         self._tag = await self._declared.consume(self._handle)
 
@@ -93,17 +93,17 @@ class _Consumer:
         if self._declared is None:
             return False
         channel = await self._declared.channel.get_underlay_channel()
-        # aiormq forgets the tag when the broker cancels the consumer; its interface does not name the attribute.
+        # aiormq removes the tag when the broker cancels the consumer. Its interface does not declare `consumers`.
         return self._tag in getattr(channel, "consumers", ())
 
 
 async def _handle(message: AbstractIncomingMessage, deliver: Deliver) -> None:
     try:
         await deliver(message)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the message must come again
+    except Exception as error:  # noqa: BLE001 - whatever failed, the message must be delivered again
         log.warning("message given back", reason=reason_of(error))
-        # When the connection is lost, the broker gives it to somebody else by itself. Not `nack`: newer brokers do not
-        # count that as a delivery.
+        # When the connection is lost, the broker requeues the message by itself. `reject`, not `nack`: newer brokers do
+        # not count a `nack` as a delivery.
         with suppress(Exception):
             await message.reject(requeue=True)
     else:

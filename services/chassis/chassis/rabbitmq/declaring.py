@@ -1,4 +1,4 @@
-"""Declares the whole topology, and finds out whether a queue of it was deleted."""
+"""Declares the whole topology, and detects that one of its queues was deleted."""
 
 from collections.abc import Iterable
 
@@ -13,14 +13,14 @@ from contracts import topology
 async def declare_topology(connection: AbstractRobustConnection) -> None:
     """Declare every service's queues: an event published before its subscriber first ran must still reach it."""
     is_new = not await _exists(connection, topology.EVENTS_EXCHANGE)
-    # The channel stays open, so that all of it is declared again after an outage.
+    # The channel stays open, so that the driver declares everything again after an outage.
     await _declare_all(await connection.channel())
     if is_new:
         await declare_witnesses(connection)
 
 
 async def all_witnessed(connection: AbstractRobustConnection, queues: Iterable[topology.Queue]) -> bool:
-    """Tell whether none of the queues was deleted, be there another in its place or not."""
+    """Tell whether no queue was deleted. One that was declared again counts as deleted: its witness is missing."""
     try:
         async with question(connection) as channel:
             for queue in queues:
@@ -31,7 +31,11 @@ async def all_witnessed(connection: AbstractRobustConnection, queues: Iterable[t
 
 
 async def declare_witnesses(connection: AbstractRobustConnection) -> None:
-    """Declare the witnesses: never together with queues, nor again by itself after an outage."""
+    """Declare the witness of every queue (topology.Queue.witness_name).
+
+    Witnesses are never declared together with the queues, and the driver does not restore them after an outage: a
+    missing witness shows that its queue was deleted.
+    """
     async with connection.channel() as channel:
         for queue in topology.QUEUES:
             witness = await channel.declare_exchange(

@@ -1,4 +1,4 @@
-"""A fan-out exchange: what one replica tells reaches every replica that listens, at once and without promise."""
+"""A fan-out exchange: a message from one replica reaches every listening replica at once, without any guarantee."""
 
 from collections.abc import Callable
 from uuid import uuid4
@@ -11,7 +11,7 @@ from contracts.events import Event
 
 
 class FanOut:
-    """One process's end of the exchange: a queue that lives as long as the process, without acknowledgement."""
+    """One process's end of the exchange: a queue that lives as long as the process and needs no acknowledgements."""
 
     def __init__(
         self, exchange: str, prefix: str, deliver: Callable[[str, bytes], None], on_connected: Callable[[], None]
@@ -23,18 +23,18 @@ class FanOut:
         self._exchange: AbstractExchange | None = None
 
     async def connect(self, connection: AbstractRobustConnection) -> None:
-        """Begin to listen; the driver begins anew by itself on each new connection."""
+        """Begin to listen. The driver does so again by itself on each new connection."""
         channel = await connection.channel(publisher_confirms=False)
         self._exchange = await channel.get_exchange(self._exchange_name)
         queue = await channel.declare_queue(self.queue_name, exclusive=True, auto_delete=True)
         await queue.bind(self._exchange)
         await queue.consume(self._on_message, no_ack=True)
-        # What was told until now was not heard here.
+        # Messages published before now have not reached this process.
         self._on_connected()
         connection.reconnect_callbacks.add(lambda *_: self._on_connected())
 
     async def tell(self, event: Event) -> None:
-        """Tell every replica, under the event's subject; not confirmed, so it may be lost with the connection."""
+        """Publish to every replica, with the subject as routing key; unconfirmed, so it may be lost in an outage."""
         if self._exchange is None:
             raise ConnectionError("RabbitMQ is not connected yet")
         async with bounded(PUBLISH_SECONDS):

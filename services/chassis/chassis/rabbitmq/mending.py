@@ -1,4 +1,4 @@
-"""Mends what a connection that restores itself does not notice: queues that were deleted, a peer that is silent."""
+"""Repairs what the robust connection does not notice: queues that were deleted, and a peer that has gone silent."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -15,18 +15,18 @@ from contracts import topology
 log = structlog.get_logger()
 
 LOOK_SECONDS = 2.0
-"""How often it is looked whether a queue was deleted."""
+"""Time between two checks for deleted queues."""
 SETTLE_SECONDS = 1.0
-"""How long a deleted queue stays away. RabbitMQ (seen in 3.10) hands a consumer whose queue was deleted on to a queue
-of that name that is declared within some 30 ms: it is counted there, and brings nothing of what it is given.
+"""How long to wait before a deleted queue is declared again. If that happens within some 30 ms, RabbitMQ (seen in
+3.10) attaches the old queue's consumer to the new queue: the broker counts it, but what it is given never arrives.
 """
 TOLD_SECONDS = 3 * LOOK_SECONDS
-"""By then every process has seen that the witness of a deleted queue is gone; then there is a new one."""
+"""How long to wait before the witnesses are declared again: by then every process has seen that one is missing."""
 LET_GO_SECONDS = 10.0
 
 
 class Mender:
-    """Looks again and again whether the connection's queues are there, and learns from what is published."""
+    """Checks at intervals that the connection's queues exist, and learns from publishes that fail."""
 
     def __init__(self, queues: Callable[[], Sequence[topology.Queue]], idle: Callable[[], Awaitable[None]]) -> None:
         self._queues = queues
@@ -36,20 +36,20 @@ class Mender:
         self._doubted: UnderlayConnection | None = None
 
     async def run(self, connection: AbstractRobustConnection) -> None:
-        """Look, and mend, until cancelled."""
+        """Check and repair until cancelled."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._woken.wait()
             self._woken.clear()
-            # Whatever the broker says: the next look comes soon.
+            # Errors do not matter: the next check comes soon.
             with suppress(Exception):
                 async with bounded(SET_UP_SECONDS):
                     await self._mend(connection)
 
     @contextmanager
     def noticing(self, transport: UnderlayConnection | None) -> Iterator[None]:
-        """Learn from a publish that fails: its connection is not used again, or a queue is declared again."""
+        """Learn from a publish that fails: replace the connection after a timeout, the queues when one is missing."""
         try:
             yield
         except TimeoutError:
@@ -64,7 +64,7 @@ class Mender:
         if self._doubted is not None and self._doubted is connection.transport:
             log.warning("rabbitmq connection given up")
             async with bounded(CLOSE_SECONDS):
-                # The driver opens another at once, with new channels, and restores what was declared and consumed.
+                # The driver reconnects at once, with new channels, and restores declarations and consumers.
                 await self._doubted.connection.close()
             self._doubted = None
         elif self._missing:
@@ -78,7 +78,10 @@ class Mender:
         self._woken.set()
 
     async def _replace_queues(self, connection: AbstractRobustConnection) -> None:
-        """Declare again what was deleted, and consume anew, whatever the broker says of the consumers there were."""
+        """Reconnect, so that the driver declares what was deleted and consumes anew.
+
+        This is done even if the broker still counts consumers: they may be those that receive nothing (SETTLE_SECONDS).
+        """
         log.warning("rabbitmq queue was deleted")
         await asyncio.sleep(SETTLE_SECONDS)
         await self._let_go()
@@ -89,7 +92,10 @@ class Mender:
         log.info("rabbitmq queues declared again")
 
     async def _let_go(self) -> None:
-        """Let what is in hand end, for a while: closing a connection cancels it, and its queue may be no more."""
+        """Let the work in hand end, for a while.
+
+        Closing the connection cancels it, and a message whose queue was deleted would not be delivered again.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(LET_GO_SECONDS):
                 await self._idle()

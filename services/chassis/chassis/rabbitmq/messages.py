@@ -1,4 +1,4 @@
-"""What every message that is published has: it is persistent, and says when it was sent and what it holds."""
+"""Makes the messages to publish: each is persistent, and has a timestamp and a content type."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ def message(
     content_type: str | None = None,
     headers: Mapping[str, Any] | None = None,
 ) -> Message:
-    """Return a message with this body; without a content type it is an event's."""
+    """Return a persistent message with this body; its content type is that of an event by default."""
     return Message(
         body,
         delivery_mode=DeliveryMode.PERSISTENT,

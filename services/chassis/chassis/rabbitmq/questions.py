@@ -8,15 +8,16 @@ from aio_pika.abc import AbstractRobustConnection
 from aiormq.abc import AbstractChannel
 
 _closing: set[asyncio.Task[None]] = set()
-"""Channels that are being closed: the event loop itself keeps no task alive."""
+"""Tasks that are closing a channel, kept here because the event loop itself keeps no task alive."""
 
 
 @asynccontextmanager
 async def question(connection: AbstractRobustConnection) -> AsyncIterator[AbstractChannel]:
-    """Give a channel for one question; it opens in one round trip, and is not restored after an outage.
+    """Yield a channel for one question. It opens in one round trip, and is not restored after an outage.
 
-    A task of its own closes it, so no time limit on the question can interrupt the closing. The driver would then close
-    the channel a second time, and the broker ends the whole connection for that, with all that others do on it.
+    A task of its own closes the channel, so that a time limit on the question cannot interrupt the closing. If it did,
+    the driver would close the channel a second time, and for that the broker ends the whole connection, with everything
+    else that runs on it. ConnectionError when the broker is away.
     """
     if connection.transport is None:
         raise ConnectionError("RabbitMQ is away")
@@ -30,6 +31,6 @@ async def question(connection: AbstractRobustConnection) -> AsyncIterator[Abstra
 
 
 async def _close(channel: AbstractChannel) -> None:
-    # A connection that is lost meanwhile has taken the channel with it.
+    # If the connection was lost meanwhile, the channel is gone with it.
     with suppress(Exception):
         await channel.close(None)

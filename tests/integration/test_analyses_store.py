@@ -12,7 +12,7 @@ from pymongo import AsyncMongoClient
 from analyzer_bridge import store
 from analyzer_bridge.analysis import Analysis, AnalysisStatus, Outcome
 from analyzer_bridge.bridge import Analyses
-from chassis.mongodb import FOR_MESSAGES, MongoDB
+from chassis.mongodb import MESSAGE_LIMITS, MongoDB
 from contracts.failures import FailureCode
 from local_stack.stack import Stack
 from tests.support import analyses as in_memory
@@ -38,7 +38,7 @@ async def analyses(request: pytest.FixtureRequest, stack: Stack) -> AsyncIterato
     if request.param == "in memory":
         yield in_memory.Analyses()
         return
-    mongodb = MongoDB(stack.settings["MONGODB_URL"], FOR_MESSAGES)
+    mongodb = MongoDB(stack.settings["MONGODB_URL"], MESSAGE_LIMITS)
     real = store.AnalysisStore(mongodb)
     await real.prepare()
     yield real
@@ -171,7 +171,7 @@ async def test_a_purged_job_leaves_only_a_mark_that_nothing_changes(analyses: An
 
 
 async def test_a_mark_holds_nothing_of_the_job_and_goes_by_itself(stack: Stack, collection: Any) -> None:
-    mongodb = MongoDB(stack.settings["MONGODB_URL"], FOR_MESSAGES)
+    mongodb = MongoDB(stack.settings["MONGODB_URL"], MESSAGE_LIMITS)
     real = store.AnalysisStore(mongodb)
     await real.prepare()
     analysis = new(DONE, cache_key=uuid4().hex)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from pymongo import AsyncMongoClient
 
-from chassis.mongodb import FOR_REQUESTS, MongoDB
+from chassis.mongodb import REQUEST_LIMITS, MongoDB
 from contracts.catalogue import INDEXES, LARGEST_ID, ActorBody
 from gateway.catalogue.store import ActorStore, CatalogueStore
 from local_stack.stack import Stack
@@ -185,7 +185,7 @@ async def test_an_id_at_the_end_of_the_range_leaves_room_for_new_rows(database: 
     actors = [{"id": number, "name": f"actor {number}"} for number in (5, LARGEST_ID)]
     await database.take_in({"actors": actors})
     assert (await database.everything())["counters"] == [{"_id": "actors", "last": 5}]
-    gateways = MongoDB(database.environ["MONGODB_URL"], FOR_REQUESTS)
+    gateways = MongoDB(database.environ["MONGODB_URL"], REQUEST_LIMITS)
     kept = await ActorStore(CatalogueStore(gateways)).add(ActorBody(name="the next"))
     gateways.close()
     assert kept.row.id == 6

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pymongo import AsyncMongoClient
 
-from chassis.mongodb import FOR_REQUESTS, MongoDB
+from chassis.mongodb import REQUEST_LIMITS, MongoDB
 from contracts.catalogue import MAX_SCRIPTS, Actor, ActorBody, Script, ScriptBody, Token, TokenBody, document, folded
 from gateway.catalogue import store, transactions
 from gateway.catalogue.rows import (
@@ -74,7 +74,7 @@ async def address(stack: Stack) -> AsyncIterator[str]:
 @pytest.fixture
 async def catalogue(address: str) -> AsyncIterator[CatalogueStore]:
     """The collections in it, as the gateway opens them."""
-    opened = MongoDB(address, FOR_REQUESTS)
+    opened = MongoDB(address, REQUEST_LIMITS)
     yield CatalogueStore(opened)
     opened.close()
 

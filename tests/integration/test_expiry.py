@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chassis.mongodb import FOR_MESSAGES, MongoDB
+from chassis.mongodb import MESSAGE_LIMITS, MongoDB
 from contracts.events import Event
 from contracts.job import Job, apply, changed
 from local_stack.stack import Stack
@@ -38,7 +38,7 @@ class Consuming:
 @pytest.fixture
 async def store(stack: Stack) -> AsyncIterator[JobStore]:
     """The notifier's own way to the stack's jobs."""
-    mongodb = MongoDB(stack.settings["MONGODB_URL"], FOR_MESSAGES)
+    mongodb = MongoDB(stack.settings["MONGODB_URL"], MESSAGE_LIMITS)
     yield JobStore(mongodb)
     mongodb.close()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from chassis.mongodb import FOR_REQUESTS, MongoDB
+from chassis.mongodb import REQUEST_LIMITS, MongoDB
 from contracts.events import AudioInfo
 from contracts.job import Job, Status
 from gateway.audio import Recording
@@ -40,7 +40,7 @@ async def address(stack: Stack) -> AsyncIterator[str]:
 @pytest.fixture
 async def mongodb(address: str) -> AsyncIterator[MongoDB]:
     """The gateway's own client of it."""
-    opened = MongoDB(address, FOR_REQUESTS)
+    opened = MongoDB(address, REQUEST_LIMITS)
     yield opened
     opened.close()
 

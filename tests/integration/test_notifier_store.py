@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chassis.mongodb import FOR_MESSAGES, MongoDB
+from chassis.mongodb import MESSAGE_LIMITS, MongoDB
 from contracts.events import Event
 from contracts.job import Change, Job, apply, changed
 from local_stack.stack import Stack
@@ -51,7 +51,7 @@ async def collection(request: pytest.FixtureRequest, stack: Stack, jobs: Any) ->
     if request.param == "stand-in":
         yield Collection(notifier_jobs.Jobs(), None)
         return
-    mongodb = MongoDB(stack.settings["MONGODB_URL"], FOR_MESSAGES)
+    mongodb = MongoDB(stack.settings["MONGODB_URL"], MESSAGE_LIMITS)
     real = Collection(JobStore(mongodb), jobs)
     yield real
     await jobs.delete_many({"_id": {"$in": real.ids}})

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from chassis.mongodb import FOR_REQUESTS, MongoDB
+from chassis.mongodb import REQUEST_LIMITS, MongoDB
 from contracts.catalogue import Token, TokenBody
 from gateway.catalogue.store import CatalogueStore, TokenStore
 from gateway.references.references import Record, Records
@@ -45,7 +45,7 @@ async def world(request: pytest.FixtureRequest, stack: Stack) -> AsyncIterator[W
         return
     url = stack.settings["MONGODB_URL"]
     name = f"references_{uuid4().hex[:8]}"
-    mongodb = MongoDB(urlsplit(url)._replace(path=f"/{name}").geturl(), FOR_REQUESTS)
+    mongodb = MongoDB(urlsplit(url)._replace(path=f"/{name}").geturl(), REQUEST_LIMITS)
     yield World(ReferenceStore(mongodb), TokenStore(CatalogueStore(mongodb)))
     await mongodb.client.drop_database(name)
     mongodb.close()

@@ -15,14 +15,14 @@ from analyzer_bridge.store import AnalysisStore
 from analyzer_bridge.subscribers import subscribe
 from chassis.health import health_routes
 from chassis.metrics import metrics_routes
-from chassis.mongodb import FOR_MESSAGES, MongoDB
+from chassis.mongodb import MESSAGE_LIMITS, MongoDB
 from chassis.rabbitmq.connection import RabbitMQ
 from chassis.stopping import Stopping
 
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the service as an ASGI application that works while its lifespan runs."""
-    mongodb = MongoDB(str(settings.mongodb_url), FOR_MESSAGES)
+    mongodb = MongoDB(str(settings.mongodb_url), MESSAGE_LIMITS)
     analyses = AnalysisStore(mongodb)
     server = AnalysisServerClient(settings)
     bridge = Bridge(

@@ -18,13 +18,13 @@ PRIMARY_MS = 1000
 """How many milliseconds a request waits for a primary. When none is found by then, MongoDB is away."""
 ASKING_SECONDS = 2.0
 """Limits a health check: each one occupies a thread of the driver until it ends."""
-FOR_MESSAGES = {
+MESSAGE_LIMITS = {
     "serverSelectionTimeoutMS": ANSWER_MS,
     "timeoutMS": ANSWER_MS,
     "connectTimeoutMS": ANSWER_MS,
 }
 """The time limits of a service that handles messages: long enough to wait for the election of a primary."""
-FOR_REQUESTS = {
+REQUEST_LIMITS = {
     # No timeoutMS: it would also become the limit for finding a primary.
     "serverSelectionTimeoutMS": PRIMARY_MS,
     "connectTimeoutMS": PRIMARY_MS,

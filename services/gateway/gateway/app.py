@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis.health import health_routes
-from chassis.mongodb import FOR_REQUESTS, MongoDB
+from chassis.mongodb import REQUEST_LIMITS, MongoDB
 from chassis.rabbitmq.connection import RabbitMQ
 from chassis.stopping import Stopping
 from contracts import api
@@ -80,7 +80,7 @@ def create_app(settings: Settings) -> ASGIApp:
 def create_api(settings: Settings) -> FastAPI:
     """Return the routes with what they need; also what the public OpenAPI document is made from."""
     bucket = Bucket(settings)
-    mongodb = MongoDB(str(settings.mongodb_url), FOR_REQUESTS)
+    mongodb = MongoDB(str(settings.mongodb_url), REQUEST_LIMITS)
     rabbitmq = RabbitMQ(str(settings.rabbitmq_url))
     availability = Availability({"S3": bucket.is_up, "MongoDB": mongodb.is_up, "RabbitMQ": rabbitmq.is_up})
     job_store, records = JobStore(mongodb), ReferenceStore(mongodb)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from chassis.health import health_routes
 from chassis.metrics import metrics_routes
-from chassis.mongodb import FOR_MESSAGES, MongoDB
+from chassis.mongodb import MESSAGE_LIMITS, MongoDB
 from chassis.rabbitmq.connection import RabbitMQ
 from chassis.stopping import Stopping
 from contracts import problems
@@ -32,7 +32,7 @@ PREFETCH = 32
 
 def create_app(settings: Settings) -> ASGIApp:
     """Return the service as an ASGI application that works while its lifespan runs."""
-    mongodb = MongoDB(str(settings.mongodb_url), FOR_MESSAGES)
+    mongodb = MongoDB(str(settings.mongodb_url), MESSAGE_LIMITS)
     jobs = JobStore(mongodb)
     hub = Hub(jobs)
     rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH)

@@ -4,6 +4,8 @@ import asyncio
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 from local_stack.stack import Stack
 
@@ -30,6 +32,19 @@ async def stood_still(stack: Stack, queue: str) -> AsyncIterator[None]:
         yield
     finally:
         await asyncio.to_thread(_run, stack, "eval", f"sys:resume({process}).")
+
+
+@asynccontextmanager
+async def virtual_host(stack: Stack) -> AsyncIterator[str]:
+    """Make a virtual host, and give the address of it; no service of the stack knows it."""
+    address = urlsplit(stack.settings["RABBITMQ_URL"])
+    name = f"test-{uuid4()}"
+    await asyncio.to_thread(_run, stack, "add_vhost", name)
+    try:
+        await asyncio.to_thread(_run, stack, "set_permissions", "-p", name, address.username or "", ".*", ".*", ".*")
+        yield address._replace(path=f"/{name}").geturl()
+    finally:
+        await asyncio.to_thread(_run, stack, "delete_vhost", name)
 
 
 def _list(stack: Stack, *command: str) -> list[list[str]]:

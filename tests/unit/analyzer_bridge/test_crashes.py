@@ -152,7 +152,7 @@ class Run:
         """Let everything happen, one thing after the other, and be done with."""
         for what in self.course.happens:
             if isinstance(what, Event):
-                self.broker.put(what)
+                self.broker.tell(what)
                 await self._handle_all()
             elif what == "away":
                 self.server.answers = [away()]

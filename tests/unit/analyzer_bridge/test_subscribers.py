@@ -25,7 +25,7 @@ SUCCESS: JsonObject = {"status": "success", "result": RESULT}
 async def handled(world: World, most: int = 100) -> Broker:
     """Have a stored recording handled until its message is done with."""
     broker = Broker(world.bridge)
-    broker.put(stored())
+    broker.tell(stored())
     await broker.handle_all(most)
     return broker
 
@@ -41,7 +41,7 @@ async def test_a_recording_waits_for_a_server_that_is_away_for_as_long_as_it_tak
 async def test_it_waits_in_the_broker_longer_each_time() -> None:
     world = World(*[AnalysisServerUnavailableError("ConnectError")] * 50)
     broker = Broker(world.bridge)
-    broker.put(stored())
+    broker.tell(stored())
     for _ in range(50):
         await broker.handle_next()
     waits = broker.queued[0].waits
@@ -99,7 +99,7 @@ async def test_what_the_server_asked_for_is_waited_as_far_as_the_longest_delay(a
     away = [AnalysisServerUnavailableError("away") for _ in range(before)]
     world = World(*away, AnalysisServerUnavailableError("busy", asked_for))
     broker = Broker(world.bridge)
-    broker.put(stored())
+    broker.tell(stored())
     for _ in range(before + 1):
         await broker.handle_next()
     _, seconds = broker.queued[0].waits[-1]
@@ -110,9 +110,9 @@ async def test_what_the_server_asked_for_is_waited_as_far_as_the_longest_delay(a
 async def test_a_cancelled_job_is_done_with_at_its_next_try() -> None:
     world = World(*[AnalysisServerUnavailableError("ConnectError")] * 100)
     broker = Broker(world.bridge)
-    broker.put(stored())
+    broker.tell(stored())
     await broker.handle_next()
-    broker.put(stories.cancelled())
+    broker.tell(stories.cancelled())
     await broker.handle_all()
     assert [type(event) for event in broker.published] == [AnalysisDelayed]
     assert not broker.dead
@@ -122,7 +122,7 @@ async def test_ends_from_outside_and_late_webhooks_reach_the_bridge() -> None:
     world = World()
     broker = Broker(world.bridge)
     for event in (stored(), called_back(SUCCESS), stories.cancelled(), stories.expired(), called_back(SUCCESS, 2)):
-        broker.put(event)
+        broker.tell(event)
     await broker.handle_all()
     kinds = [type(event) for event in broker.published]
     assert kinds == [AnalysisRequested, AnalysisCompleted, AnalysisWebhookIgnored]
@@ -131,11 +131,11 @@ async def test_ends_from_outside_and_late_webhooks_reach_the_bridge() -> None:
 async def test_a_purge_that_met_a_new_recording_is_told_once_more_and_then_done() -> None:
     world = World()
     broker = Broker(world.bridge)
-    broker.put(stored())
-    broker.put(stories.purged())
+    broker.tell(stored())
+    broker.tell(stories.purged())
     await broker.handle_all()
     (again,) = broker.of(JobPurged)
-    broker.put(again)
-    broker.put(stored())
+    broker.tell(again)
+    broker.tell(stored())
     await broker.handle_all()
     assert [event.id for event in broker.of(JobPurged)] == [again.id] * 2

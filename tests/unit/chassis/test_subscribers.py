@@ -1,7 +1,5 @@
 """What every subscriber does with a message that cannot be handled, whichever service it is in."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -10,6 +8,7 @@ from chassis.errors import AwayError
 from chassis.subscribing import subscribe
 from contracts import topology
 from contracts.events import Event, JobHeld
+from tests.support.queues import Queues
 from tests.unit import stories
 
 QUEUES = {
@@ -20,38 +19,13 @@ QUEUES = {
 EVENTS = {"uploader": stories.received(), "analyzer-bridge": stories.stored(), "notifier": stories.HOLDS[0]}
 
 
-@dataclass
-class Message:
-    body: bytes
-    headers: dict[str, Any] = field(default_factory=dict)
-    redelivered: bool = False
-
-
-class RabbitMQ:
-    """Notes what is published and passed on."""
-
-    def __init__(self) -> None:
-        self.deliver: Callable[[Any], Awaitable[None]]
-        self.published: list[Event] = []
-        self.passed: list[tuple[str, str, dict[str, Any]]] = []
-
-    def subscribe(self, _: topology.Queue, deliver: Callable[[Any], Awaitable[None]]) -> None:
-        self.deliver = deliver
-
-    async def publish(self, event: Event) -> None:
-        self.published.append(event)
-
-    async def pass_on(self, message: Message, exchange: str, routing_key: str, headers: dict[str, Any]) -> None:
-        self.passed.append((exchange, routing_key, {**message.headers, **headers}))
-
-
 class Service:
     """One service's subscriber for one queue, whose handler raises `error`."""
 
     def __init__(self, name: str) -> None:
         self.queue = QUEUES[name]
         self.event = EVENTS[name]
-        self.rabbitmq = RabbitMQ()
+        self.rabbitmq = Queues()
         self.error: Exception | None = None
         self.handled = 0
         subscribe(self.rabbitmq, name, self.queue, self._handle)
@@ -64,7 +38,8 @@ class Service:
     async def give(self, **headers: int) -> tuple[str, str, dict[str, Any]] | None:
         """Deliver the event with these headers; gives where it was passed on to, if it was."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        await self.rabbitmq.deliver(Message(self.event.encode(), named))
+        self.rabbitmq.put(self.queue, self.event, **named)
+        await self.rabbitmq.handle_next()
         return self.rabbitmq.passed[-1] if self.rabbitmq.passed else None
 
 

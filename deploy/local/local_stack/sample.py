@@ -30,7 +30,7 @@ def load(sori: Sori, mongodb_url: str, home: Path) -> str:
     touched. Raises StackError.
     """
     if not sori.tokens():
-        _import(mongodb_url)
+        import_catalogue(mongodb_url)
     sample = _sample()
     own = [token for token in sample["tokens"] if _is_there(sori, token)]
     for token in own:
@@ -71,7 +71,8 @@ def _spoken(sample: Mapping[str, list[Row]], token: Row, voice: Voice, path: Pat
     return speech.make(lines, token["end_time"] - token["start_time"], voice, path)
 
 
-def _import(mongodb_url: str) -> None:
+def import_catalogue(mongodb_url: str) -> None:
+    """Load the sample catalogue; StackError when that fails."""
     command = [sys.executable, "-m", "sorictl", "catalogue", "import", str(CATALOGUE)]
     done = subprocess.run(  # noqa: S603  # Sori's own program
         command, env={**os.environ, "MONGODB_URL": mongodb_url}, check=False, capture_output=True, text=True

@@ -56,8 +56,8 @@ def _measured(voice: Voice, loudness_lufs: float | None) -> Result:
         "voiced_share": _number(measures.voiced_share(tracks), 3),
         **_rate(tracks, voice.duration_s),
         "pitch_range": _pitch_range(tracks),
-        "pitch_contour": _contour(measures.pitch_contour(tracks), "values_hz"),
-        "intensity_contour": _contour(measures.intensity_contour(tracks), "values_db"),
+        "pitch_contour": contour_json(measures.pitch_contour(tracks), "values_hz"),
+        "intensity_contour": contour_json(measures.intensity_contour(tracks), "values_db"),
         "words": _spoken(voice.words, "word"),
         "phones": _spoken(voice.phones, "phone"),
     }
@@ -87,7 +87,8 @@ def _pitch_range(tracks: Tracks) -> dict[str, float] | None:
     return {name: round(hz, 1) for name, hz in zip(names, values, strict=True)}
 
 
-def _contour(contour: Contour, values_name: str) -> Result | None:
+def contour_json(contour: Contour, values_name: str) -> Result | None:
+    """Return the contour as the result has it: times in seconds, values under their name; None without any value."""
     if np.isnan(contour.values).all():
         return None
     return {"times_s": _rounded(contour.times_s, 3), values_name: _rounded(contour.values, 1)}

@@ -71,7 +71,7 @@ def track(blocks: Iterable[Samples]) -> Tracks:
     in dB re 2e-5 with full scale taken as 1 Pa (uncalibrated: only differences mean something).
     """
     pitch, intensity = [np.empty(0)], [np.empty(0)]
-    for window in _windows(blocks):
+    for window in windows(blocks):
         sound = parselmouth.Sound(window.samples.astype(np.float64), SAMPLE_RATE, start_time=window.start_s)
         pitch.append(_pitch(sound, window.frame_times_s))
         intensity.append(_intensity(sound, window.frame_times_s))
@@ -142,7 +142,7 @@ def mean_db(levels: Floats) -> float:
     return float(10 * np.log10(np.mean(10 ** (known / 10)))) if known.size else float("nan")
 
 
-def _windows(blocks: Iterable[Samples]) -> Iterator[Window]:
+def windows(blocks: Iterable[Samples]) -> Iterator[Window]:
     """Cut a stream into cores of a minute with a margin on either side; the last core is what is left."""
     held: list[Samples] = []
     count, first, core = 0, 0, 0  # samples held, the index of the first of them, the index where the next core begins

@@ -18,7 +18,7 @@ _Answer = TypeVar("_Answer")
 
 _CHUNK = 1024 * 1024
 _CHECK_SECONDS = 3
-_WRITE_SECONDS = 5
+WRITE_SECONDS = 5
 _CONNECTIONS = 32
 _ATTEMPTS = 2
 """Attempts of the S3 client itself; this module tries reads again on top of them."""
@@ -58,7 +58,7 @@ class Storage:
     async def write(self, key: str, content: bytes) -> None:
         """Write a small object; raises StorageError, after a few seconds at most."""
         with _told():
-            async with asyncio.timeout(_WRITE_SECONDS):
+            async with asyncio.timeout(WRITE_SECONDS):
                 await self._s3.put_object(Bucket=self._settings.s3_bucket_name, Key=key, Body=content)
 
     async def is_reachable(self) -> bool:

@@ -120,8 +120,8 @@ def test_a_point_of_a_contour_is_its_frames_median_or_none_when_most_are_unvoice
 def test_the_largest_possible_contours_of_an_hour_stay_under_200_kb_as_json() -> None:
     hour = Tracks(np.full(359_990, 599.9), np.full(359_990, -99.9))
     contours = [
-        analysis._contour(measures.pitch_contour(hour), "values_hz"),
-        analysis._contour(measures.intensity_contour(hour), "values_db"),
+        analysis.contour_json(measures.pitch_contour(hour), "values_hz"),
+        analysis.contour_json(measures.intensity_contour(hour), "values_db"),
     ]
     assert 50_000 < len(json.dumps(contours, allow_nan=False)) < 150_000
 
@@ -135,7 +135,7 @@ def test_a_long_recording_is_held_a_window_at_a_time() -> None:
             handed_out += 1
             yield np.zeros(SAMPLE_RATE, dtype=np.float32)
 
-    windows = measures._windows(blocks())
-    assert len(next(windows).samples) <= 61 * SAMPLE_RATE
+    held = measures.windows(blocks())
+    assert len(next(held).samples) <= 61 * SAMPLE_RATE
     assert handed_out <= 62
-    assert [len(window.samples) <= 61 * SAMPLE_RATE for window in windows] == [True] * 4
+    assert [len(window.samples) <= 61 * SAMPLE_RATE for window in held] == [True] * 4

@@ -16,7 +16,7 @@ async def test_a_store_that_never_gives_leave_to_send_the_body_is_given_up(monke
             pass
         writer.close()
 
-    monkeypatch.setattr(storage, "_WRITE_SECONDS", 0.2)
+    monkeypatch.setattr(storage, "WRITE_SECONDS", 0.2)
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     settings = Settings(

@@ -36,7 +36,7 @@ def server() -> Iterator[ScriptedServer]:
 def imports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Where the sample was imported to; nothing is."""
     urls: list[str] = []
-    monkeypatch.setattr(sample, "_import", urls.append)
+    monkeypatch.setattr(sample, "import_catalogue", urls.append)
     return urls
 
 

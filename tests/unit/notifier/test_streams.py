@@ -11,7 +11,7 @@ import pytest
 from starlette.routing import Route, Router
 
 from contracts.job import Job
-from notifier.hub import HEARTBEAT, MAX_WAITING, Hub
+from notifier.hub import MAX_WAITING, Hub
 from notifier.streams import ProgressStreams
 from tests.support.notifier_jobs import Jobs
 from tests.unit.notifier.test_hub import COMPLETED, course, told
@@ -312,9 +312,8 @@ async def test_a_stalled_listener_is_dropped_and_its_request_ends() -> None:
     async with service.request() as request:
         await request.until(b"id: 1")
         request.reads.clear()
-        (stream,) = service.hub._streams[JOB_ID]
-        for _ in range(MAX_WAITING + 2):
-            stream.write(HEARTBEAT)
+        for revision in range(2, MAX_WAITING + 4):
+            service.hub.deliver(JOB_ID, told(COMPLETED[0]).model_copy(update={"revision": revision}))
         await request.answered()
     assert not service.hub.listens(JOB_ID)
 

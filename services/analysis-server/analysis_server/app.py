@@ -13,7 +13,7 @@ from analysis_server.jobs import JobsInHand
 from analysis_server.references import References
 from analysis_server.routes import BodyLimit, analysis_routes, answer_with_problems
 from analysis_server.settings import Settings
-from analysis_server.storage import Storage
+from analysis_server.storage import Bucket
 from analysis_server.webhook import Webhook
 from analysis_server.workers import Workers
 
@@ -22,7 +22,7 @@ _log = structlog.get_logger()
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the analysis server; its workers and clients live as long as the application's lifespan."""
-    storage = Storage(settings)
+    storage = Bucket(settings)
     workers = Workers(settings.workers, settings.max_audio_seconds, settings.max_analysis_seconds)
     callbacks = Webhook(settings.webhook_attempts)
     addresses = Addresses(settings.s3_bucket_name, settings.s3_endpoint_url)

@@ -8,13 +8,13 @@ from starlette.responses import JSONResponse
 
 from analysis_server import SERVICE
 from analysis_server.jobs import JobsInHand
-from analysis_server.storage import Storage
+from analysis_server.storage import Bucket
 from analysis_server.workers import Workers
 
 _VERSION = version("sori-analysis-server")
 
 
-def health_routes(storage: Storage, workers: Workers, jobs: JobsInHand) -> APIRouter:
+def health_routes(storage: Bucket, workers: Workers, jobs: JobsInHand) -> APIRouter:
     """Return the three health routes; ready and /health answer 503 while a check is down."""
     router = APIRouter(tags=["health"])
 

@@ -12,7 +12,7 @@ from analysis_server import webhook
 from analysis_server.errors import AnalysisError, ProblemError, StorageError
 from analysis_server.job import Job
 from analysis_server.references import References
-from analysis_server.storage import Storage
+from analysis_server.storage import Bucket
 from analysis_server.webhook import Webhook
 from analysis_server.workers import Workers
 
@@ -45,7 +45,7 @@ class JobsInHand:
 
     def __init__(
         self,
-        storage: Storage,
+        storage: Bucket,
         references: References,
         workers: Workers,
         callbacks: Webhook,

@@ -18,7 +18,7 @@ from analysis_server.errors import StorageError
 from analysis_server.job import Job, Part, Script
 from analysis_server.omissions import Warnings, all_left_out, left_out
 from analysis_server.settings import Settings
-from analysis_server.storage import Storage
+from analysis_server.storage import Bucket
 from analysis_server.workers import Workers
 
 _log = structlog.get_logger()
@@ -75,7 +75,7 @@ Sources = dict[Part, Source]
 class References:
     """The actors' voices. Each is analysed once for all servers, and never twice at a time by this one."""
 
-    def __init__(self, storage: Storage, addresses: Addresses, workers: Workers, settings: Settings) -> None:
+    def __init__(self, storage: Bucket, addresses: Addresses, workers: Workers, settings: Settings) -> None:
         self._storage = storage
         self._addresses = addresses
         self._workers = workers

@@ -24,7 +24,7 @@ _ATTEMPTS = 2
 """Attempts of the S3 client itself; this module tries reads again on top of them."""
 
 
-class Storage:
+class Bucket:
     """The one S3 client of the process; use as an async context manager."""
 
     def __init__(self, settings: Settings) -> None:
@@ -32,7 +32,7 @@ class Storage:
         self._stack = AsyncExitStack()
         self._s3: Any = None
 
-    async def __aenter__(self) -> "Storage":
+    async def __aenter__(self) -> "Bucket":
         client = s3.connected(self._settings, connections=_CONNECTIONS, attempts=_ATTEMPTS)
         self._s3 = await self._stack.enter_async_context(client)
         return self
@@ -75,7 +75,7 @@ class Storage:
 
     async def _patiently(self, call: Callable[..., Awaitable[_Answer]], *asked: Any) -> _Answer:
         attempts = AsyncRetrying(
-            retry=retry_if_exception_type(AwayError),
+            retry=retry_if_exception_type((AwayError, OSError)),
             stop=stop_after_delay(self._settings.storage_seconds),
             wait=wait_exponential_jitter(multiplier=0.2, max=5),
             reraise=True,

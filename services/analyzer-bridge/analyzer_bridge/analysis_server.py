@@ -117,7 +117,8 @@ class AnalysisServerClient:
         except AnalysisServerUnavailableError as error:
             if self._breaker.failed(error.retry_after):
                 log.warning("analysis server is away", reason=str(error))
-            error.retry_after = self.away_for() or error.retry_after
+            if self._breaker.is_open:
+                error.retry_after = self.away_for()
             raise
         if self._breaker.succeeded():
             log.info("analysis server is back")

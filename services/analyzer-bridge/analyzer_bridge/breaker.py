@@ -18,12 +18,21 @@ class Breaker:
         self._rest_seconds = rest_seconds
         self._failed = 0
         self._open_until = 0.0
+        self._rest_asked_until = 0.0
         self._trials = asyncio.Semaphore(failures)
         self.is_tripped = False
 
     def open_for(self) -> float:
-        """Return for how many seconds no request is let through; 0 when requests are."""
-        return max(self._open_until - monotonic(), 0.0)
+        """Return for how many seconds no request is let through; 0 when requests are.
+
+        It is open, or the server has asked for a rest.
+        """
+        return max(self._open_until - monotonic(), self._rest_asked_until - monotonic(), 0.0)
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether failures have opened it, and its rest is not over."""
+        return monotonic() < self._open_until
 
     @asynccontextmanager
     async def trial(self) -> AsyncIterator[None]:
@@ -36,12 +45,13 @@ class Breaker:
 
     def close_if_rested(self) -> None:
         """Reset the count once the rest is over: it takes as many failures again to open."""
-        if self._failed >= self._limit and not self.open_for():
+        if self._failed >= self._limit and not self.is_open:
             self._failed = 0
 
     def succeeded(self) -> bool:
-        """Note a success; tell whether it is the first since the breaker opened."""
+        """Note a success, which closes the breaker; tell whether it is the first since the breaker opened."""
         self._failed = 0
+        self._open_until = 0.0
         was_tripped, self.is_tripped = self.is_tripped, False
         return was_tripped
 
@@ -50,8 +60,9 @@ class Breaker:
         now = monotonic()
         self._failed += 1
         opens = self._failed >= self._limit
-        rest = max(rest_seconds or 0.0, self._rest_seconds if opens else 0.0)
-        self._open_until = max(self._open_until, now + rest)
+        if opens:
+            self._open_until = now + self._rest_seconds
+        self._rest_asked_until = max(self._rest_asked_until, now + (rest_seconds or 0.0))
         trips = opens and not self.is_tripped
         self.is_tripped = self.is_tripped or opens
         return trips

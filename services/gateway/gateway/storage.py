@@ -8,7 +8,7 @@ from io import BytesIO
 from typing import Any, Self
 
 from chassis import s3
-from chassis.errors import BackEndError, ObjectMissingError
+from chassis.errors import AwayError, BackEndError, ObjectMissingError
 from chassis.s3 import translating
 from chassis.settings import S3Settings
 from gateway.audio import UNKNOWN_TYPE, AudioGoneError, StoredAudio
@@ -159,6 +159,9 @@ class Bucket:
                 raise AudioGoneError from error
             # Not about an object of ours: something between us and S3 gave this answer.
             raise BackEndError("S3", type(error.__cause__).__name__) from error.__cause__
+        except OSError as error:
+            # What the driver lets through, such as too many open files: nothing here but this call can have raised it.
+            raise AwayError("S3", type(error).__name__) from error
 
 
 async def _fill(part: BytesIO, chunks: AsyncIterator[bytes]) -> int:

@@ -59,7 +59,7 @@ class KeptRecording:
     recording: StoredRecording | None
 
 
-class Storage(Protocol):
+class ObjectStore(Protocol):
     """The store of recordings."""
 
     async def fetch(self, key: str) -> Fetched:
@@ -85,7 +85,7 @@ class Probe(Protocol):
 class Uploads:
     """Turns upload.received into audio.stored or upload.rejected; safe to repeat at any point."""
 
-    def __init__(self, storage: Storage, probe: Probe) -> None:
+    def __init__(self, storage: ObjectStore, probe: Probe) -> None:
         self._storage = storage
         self._probe = probe
 

@@ -10,7 +10,7 @@ from analysis_server.addresses import Addresses
 from analysis_server.job import Job, Script
 from analysis_server.references import Known, References, Source
 from analysis_server.settings import Settings
-from analysis_server.storage import Storage
+from analysis_server.storage import Bucket
 from analysis_server.workers import Workers
 
 WARNING = {"code": "textgrid_missing", "text": "소리."}
@@ -27,7 +27,7 @@ async def test_while_s3_is_away_the_reference_is_left_out_with_the_reason() -> N
             storage_seconds=0,
         )
         job = Job("j", "s3://bucket/a", "a", "http://h/", "v", (), {"reference": "s3://bucket/r"}, None)
-        async with Storage(settings) as storage:
+        async with Bucket(settings) as storage:
             references = References(storage, Addresses("bucket", None), Workers(1, 1, 1), settings)
             known = await references.known(job)
     assert known.voice is None
@@ -52,7 +52,7 @@ def test_one_changed_byte_of_the_voice_is_noticed(data: st.DataObject) -> None:
 def test_any_difference_that_matters_has_another_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     def digest(etag: str = "1", script: str = "Hello.", seconds: float = 60) -> str:
         settings = Settings(s3_bucket_name="bucket", max_audio_seconds=seconds)
-        references = References(Storage(settings), Addresses("bucket", None), Workers(1, 1, 1), settings)
+        references = References(Bucket(settings), Addresses("bucket", None), Workers(1, 1, 1), settings)
         return references.digest({"reference": Source("r", etag)}, [Script(1, 0, 1, script)])
 
     digests = [digest(), digest(etag="2"), digest(script="Hello!"), digest(seconds=61)]

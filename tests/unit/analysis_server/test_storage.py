@@ -7,7 +7,7 @@ import pytest
 from analysis_server import storage
 from analysis_server.errors import StorageError
 from analysis_server.settings import Settings
-from analysis_server.storage import Storage
+from analysis_server.storage import Bucket
 
 
 async def test_a_store_that_never_gives_leave_to_send_the_body_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,7 +26,7 @@ async def test_a_store_that_never_gives_leave_to_send_the_body_is_given_up(monke
         aws_secret_access_key="secret",
     )
     try:
-        async with asyncio.timeout(5), Storage(settings) as store:
+        async with asyncio.timeout(5), Bucket(settings) as store:
             with pytest.raises(StorageError):
                 await store.write("references/a.analysis-1", b"small")
     finally:

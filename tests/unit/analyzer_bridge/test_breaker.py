@@ -59,6 +59,26 @@ def test_what_the_server_asks_for_is_waited_whether_it_opens_or_not(clock: Clock
     assert breaker.open_for() == 5.0, "the longer of both"
 
 
+def test_a_request_in_flight_that_succeeds_closes_it_at_once(clock: Clock) -> None:
+    breaker = Breaker(2, 5.0)
+    breaker.failed()
+    breaker.failed()
+    assert breaker.is_open
+    assert breaker.succeeded()
+    assert not breaker.is_open
+    assert breaker.open_for() == 0.0
+    assert clock.now == 1000.0
+
+
+def test_a_rest_that_the_server_asked_for_outlives_a_success(clock: Clock) -> None:
+    breaker = Breaker(2, 5.0)
+    breaker.failed(60.0)
+    breaker.succeeded()
+    assert breaker.open_for() == 60.0
+    assert not breaker.is_open, "nothing has failed often enough"
+    assert clock.now == 1000.0
+
+
 async def test_few_are_let_through_until_one_succeeds(clock: Clock) -> None:
     breaker = Breaker(2, 5.0)
     breaker.failed()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from uuid import uuid4
 
+from aio_pika import DeliveryMode
 from aio_pika.abc import AbstractExchange, AbstractIncomingMessage, AbstractRobustConnection
 
 from chassis.rabbitmq.bounds import PUBLISH_SECONDS, bounded
@@ -24,6 +25,8 @@ class FanOut:
 
     async def connect(self, connection: AbstractRobustConnection) -> None:
         """Begin to listen. The driver does so again by itself on each new connection."""
+        if self._exchange is None:  # else an attempt before this one failed half-way, on the same connection
+            connection.reconnect_callbacks.add(lambda *_: self._on_connected())
         channel = await connection.channel(publisher_confirms=False)
         self._exchange = await channel.get_exchange(self._exchange_name)
         queue = await channel.declare_queue(self.queue_name, exclusive=True, auto_delete=True)
@@ -31,14 +34,16 @@ class FanOut:
         await queue.consume(self._on_message, no_ack=True)
         # Messages published before now have not reached this process.
         self._on_connected()
-        connection.reconnect_callbacks.add(lambda *_: self._on_connected())
 
     async def tell(self, event: Event) -> None:
         """Publish to every replica, with the subject as routing key; unconfirmed, so it may be lost in an outage."""
         if self._exchange is None:
             raise ConnectionError("RabbitMQ is not connected yet")
+        message = event_message(event)
+        # Nobody keeps it: the queues that it goes to live as long as their processes.
+        message.delivery_mode = DeliveryMode.NOT_PERSISTENT
         async with bounded(PUBLISH_SECONDS):
-            await self._exchange.publish(event_message(event), routing_key=event.subject, mandatory=False)
+            await self._exchange.publish(message, routing_key=event.subject, mandatory=False)
 
     async def _on_message(self, message: AbstractIncomingMessage) -> None:
         self._deliver(message.routing_key or "", message.body)

@@ -6,7 +6,7 @@ from analyzer_bridge.errors import AnalysisNotTakenError
 from chassis import subscribing
 from chassis.subscribing import Subscribing
 from contracts import topology
-from contracts.events import AnalysisWebhookReceived, AudioStored, Event, JobCancelled, JobExpired, JobPurged
+from contracts.events import AnalysisWebhookReceived, AudioStored, Event, JobPurged
 
 
 def subscribe(rabbitmq: Subscribing, bridge: Bridge) -> None:
@@ -22,17 +22,14 @@ def subscribe(rabbitmq: Subscribing, bridge: Bridge) -> None:
     async def on_analysis_webhook_received(event: AnalysisWebhookReceived) -> None:
         await publish(await bridge.finish(event))
 
-    async def on_job_ended_from_outside(event: JobCancelled | JobExpired) -> None:
-        await bridge.stop(event)
-
     async def on_job_purged(event: JobPurged) -> None:
         await publish(await bridge.purged_again(event))
         await bridge.forget(event)
 
     subscribing.subscribe(rabbitmq, SERVICE, topology.BRIDGE_AUDIO_STORED, on_audio_stored, on_delay=_delayed)
     subscribing.subscribe(rabbitmq, SERVICE, topology.BRIDGE_WEBHOOK_RECEIVED, on_analysis_webhook_received)
-    subscribing.subscribe(rabbitmq, SERVICE, topology.BRIDGE_JOB_CANCELLED, on_job_ended_from_outside)
-    subscribing.subscribe(rabbitmq, SERVICE, topology.BRIDGE_JOB_EXPIRED, on_job_ended_from_outside)
+    subscribing.subscribe(rabbitmq, SERVICE, topology.BRIDGE_JOB_CANCELLED, bridge.stop)
+    subscribing.subscribe(rabbitmq, SERVICE, topology.BRIDGE_JOB_EXPIRED, bridge.stop)
     subscribing.subscribe(rabbitmq, SERVICE, topology.BRIDGE_JOB_PURGED, on_job_purged)
 
 

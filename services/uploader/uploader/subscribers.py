@@ -3,7 +3,7 @@
 from chassis import subscribing
 from chassis.rabbitmq.connection import RabbitMQ
 from contracts import topology
-from contracts.events import JobPurged, UploadReceived
+from contracts.events import UploadReceived
 from uploader import SERVICE
 from uploader.storage import Bucket
 from uploader.uploads import Uploads
@@ -18,8 +18,5 @@ def subscribe(rabbitmq: RabbitMQ, uploads: Uploads, bucket: Bucket) -> None:
         # recording is in audio/ in both cases.
         bucket.discard(event.data.inbox_key)
 
-    async def on_job_purged(event: JobPurged) -> None:
-        await uploads.purge(event)
-
     subscribing.subscribe(rabbitmq, SERVICE, topology.UPLOADER_UPLOAD_RECEIVED, on_upload_received)
-    subscribing.subscribe(rabbitmq, SERVICE, topology.UPLOADER_JOB_PURGED, on_job_purged)
+    subscribing.subscribe(rabbitmq, SERVICE, topology.UPLOADER_JOB_PURGED, uploads.purge)

@@ -1,4 +1,4 @@
-"""Purges jobs that ended long ago (RETENTION_DAYS)."""
+"""Purges ended jobs whose upload is older than RETENTION_DAYS."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from aiohttp import ClientError as StreamError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from analysis_server.errors import StorageError
@@ -19,6 +20,8 @@ _Answer = TypeVar("_Answer")
 _CHUNK = 1024 * 1024
 _CHECK_SECONDS = 3
 WRITE_SECONDS = 5
+_PASSING = (AwayError, StreamError, OSError)
+"""Trouble of the network or the store: reading is tried again after it."""
 _CONNECTIONS = 32
 _ATTEMPTS = 2
 """Attempts of the S3 client itself; this module tries reads again on top of them."""
@@ -75,7 +78,7 @@ class Bucket:
 
     async def _patiently(self, call: Callable[..., Awaitable[_Answer]], *asked: Any) -> _Answer:
         attempts = AsyncRetrying(
-            retry=retry_if_exception_type((AwayError, OSError)),
+            retry=retry_if_exception_type(_PASSING),
             stop=stop_after_delay(self._settings.storage_seconds),
             wait=wait_exponential_jitter(multiplier=0.2, max=5),
             reraise=True,
@@ -122,7 +125,7 @@ def _told() -> Iterator[None]:
         raise StorageError("missing") from error
     except s3.ForbiddenError as error:
         raise StorageError("forbidden") from error
-    except (BackEndError, OSError) as error:
+    except (BackEndError, *_PASSING) as error:
         raise StorageError("unavailable") from error
 
 

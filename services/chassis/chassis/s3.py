@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import aioboto3
-import aiohttp
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from pydantic import SecretStr
@@ -59,7 +58,7 @@ def translating() -> Iterator[None]:
         raise _translated(error) from error
     except ParamValidationError as error:
         raise BackEndError("S3", type(error).__name__) from error
-    except (BotoCoreError, aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+    except (BotoCoreError, TimeoutError, ConnectionError) as error:
         raise AwayError("S3", type(error).__name__) from error
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-import aiohttp
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ParamValidationError
 from pymongo import errors as pymongo_errors
@@ -39,7 +38,6 @@ S3 = [
     (answer("", 500), AwayError, "away: S3: 500"),
     (ParamValidationError(report="no key"), BackEndError, "ParamValidationError"),
     (EndpointConnectionError(endpoint_url="http://s3"), AwayError, "away: S3: EndpointConnectionError"),
-    (aiohttp.ClientPayloadError(), AwayError, "away: S3: ClientPayloadError"),
     (TimeoutError(), AwayError, "away: S3: TimeoutError"),
     (ConnectionResetError(), AwayError, "away: S3: ConnectionResetError"),
 ]

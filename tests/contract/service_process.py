@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 STOP_SECONDS = 20.0
@@ -57,7 +57,7 @@ class Door:
     def __init__(self, target: str) -> None:
         address = urlsplit(target)
         self._host, self._port = address.hostname or "", address.port or 0
-        self.port = _free_port()
+        self.port = free_port()
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._carrying: set[asyncio.Task[None]] = set()
@@ -122,7 +122,7 @@ class ServiceProcess:
         """Start the service with its doors shut; it is killed at the end of the block if it is still there."""
         doors = {back_end: Door(settings[BACK_ENDS[back_end]]) for back_end in service.back_ends}
         moved = {BACK_ENDS[name]: door.through(settings[BACK_ENDS[name]]) for name, door in doors.items()}
-        port = _free_port()
+        port = free_port()
         async with AsyncExitStack() as stack:
             for door in doors.values():
                 stack.push_async_callback(door.shut)
@@ -182,10 +182,3 @@ def log_lines(said: str) -> list[dict[str, Any]]:
         except ValueError:
             raise AssertionError(f"no JSON: {line!r}") from None
     return lines
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from local_stack.edge import TEMPLATE, fill_in, origins, servers
 from tests.support.answers import assert_problem
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 ORIGIN = "https://front.example"
@@ -20,12 +20,6 @@ EVENTS = {"Accept": "text/event-stream", "Origin": ORIGIN}
 """What an EventSource of another origin's page sends."""
 
 Edge = Callable[[int], AbstractAsyncContextManager[httpx.AsyncClient]]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Collection
@@ -14,6 +13,7 @@ import httpx
 import pytest
 
 from tests.contract.service_process import SERVICES, Service, ServiceProcess
+from tests.support.ports import free_port
 from tests.support.proxied import BACK_ENDS, Proxied
 from tests.support.proxy import Proxy
 from tests.support.rounds import Rounds
@@ -137,10 +137,3 @@ async def is_ready(client: httpx.AsyncClient, starting: Starting, back: float) -
     answer = await until(look, f"{starting.service.name} is ready", limit_seconds=SILENT_SECONDS)
     assert says(answer, report(starting.service, ()))
     return round(time.monotonic() - back, 1)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

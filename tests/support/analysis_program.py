@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +16,8 @@ import httpx
 import psutil
 import uvicorn
 from starlette.types import Receive, Scope, Send
+
+from tests.support.ports import free_port
 
 BUCKET = "recordings"
 LIMIT_S = 30
@@ -33,12 +34,6 @@ async def until(look: Callable[[], Awaitable[Found | None]]) -> Found:
                 if found := await look():
                     return found
             await asyncio.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @dataclass

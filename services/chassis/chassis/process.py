@@ -27,8 +27,8 @@ def run(service: str, settings_type: type[SettingsType], create_app: Callable[[S
     except ValidationError as error:
         for problem in error.errors(include_input=False):
             name = "_".join(str(part) for part in problem["loc"]).upper()
-            wrong = " is not set" if problem["type"] == "missing" else f": {problem['msg']}"
-            print(f"{service}: setting {name}{wrong} (see .env.example)", file=sys.stderr)  # noqa: T201 - there is no log yet
+            wrong = f"{name} is not set" if problem["type"] == "missing" else problem["msg"]
+            print(f"{service}: setting {name}: {wrong} (see .env.example)", file=sys.stderr)  # noqa: T201 - there is no log yet
         raise SystemExit(2) from None
     logs.configure(service, settings.log_level)
     # After it has stopped, uvicorn raises the signal again for the previous handler. The default one would kill the

@@ -48,7 +48,7 @@ def refused(service: Service, capsys: pytest.CaptureFixture[str]) -> dict[str, s
     assert said.out == ""
     assert "hunter2" not in said.err
     lines = [
-        re.fullmatch(rf"{service.name}: setting ([A-Z0-9_]+)(: .+| is not set) \(see \.env\.example\)", line)
+        re.fullmatch(rf"{service.name}: setting ([A-Z0-9_]+): (.+) \(see \.env\.example\)", line)
         for line in said.err.splitlines()
     ]
     assert all(lines), said.err

@@ -2,59 +2,21 @@
 
 import errno
 import hashlib
-import io
-from collections.abc import Callable
 from typing import IO
 
 import pytest
 
-from chassis.errors import ObjectMissingError
 from contracts.events import AudioInfo, AudioStored, Event, Reference, UploadReceived, UploadRejected
 from contracts.failures import FailureCode
+from tests.support.uploader_bucket import Bucket
 from tests.unit import stories
 from uploader.errors import RejectedError
-from uploader.uploads import Fetched, KeptRecording, StoredRecording, Uploads
+from uploader.uploads import Uploads
 
 CONTENT = b"RIFF and so on"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 INBOX = f"inbox/{stories.JOB_ID}"
 AUDIO = f"audio/{stories.JOB_ID}.wav"
-
-
-class Storage:
-    """A bucket in memory; `description` is what was kept with an object."""
-
-    def __init__(self, objects: dict[str, bytes]) -> None:
-        self.objects = dict(objects)
-        self.descriptions: dict[str, StoredRecording] = {}
-        self.opened: list[IO[bytes]] = []
-        self.before_keep: Callable[[], None] = lambda: None
-        self.removed: list[str] = []
-
-    async def fetch(self, key: str) -> Fetched:
-        content = io.BytesIO(self._read(key))
-        self.opened.append(content)
-        return Fetched(content, len(content.getvalue()), hashlib.sha256(content.getvalue()).hexdigest())
-
-    async def keep(self, inbox_key: str, audio_key: str, recording: StoredRecording) -> str:
-        self.before_keep()
-        self.objects[audio_key] = self._read(inbox_key)
-        self.descriptions[audio_key] = recording
-        return f"s3://sori/{audio_key}"
-
-    async def find(self, prefix: str) -> KeptRecording | None:
-        found = next((key for key in self.objects if key.startswith(prefix)), None)
-        return None if found is None else KeptRecording(found, f"s3://sori/{found}", self.descriptions.get(found))
-
-    async def remove_all(self, prefix: str) -> None:
-        self.removed.append(prefix)
-        for key in [key for key in self.objects if key.startswith(prefix)]:
-            del self.objects[key]
-
-    def _read(self, key: str) -> bytes:
-        if key not in self.objects:
-            raise ObjectMissingError(key)
-        return self.objects[key]
 
 
 class Probe:
@@ -86,7 +48,7 @@ def rejected(event: Event) -> FailureCode:
 
 
 async def test_a_good_recording_is_kept_as_it_was_sent() -> None:
-    storage, probe = Storage({INBOX: CONTENT}), Probe()
+    storage, probe = Bucket({INBOX: CONTENT}), Probe()
     event = stored(await Uploads(storage, probe).store(uploaded()))
     assert storage.objects[AUDIO] == CONTENT
     assert probe.heard == [CONTENT]
@@ -100,14 +62,14 @@ async def test_a_good_recording_is_kept_as_it_was_sent() -> None:
 
 
 async def test_the_inbox_object_stays_until_the_event_is_published() -> None:
-    storage = Storage({INBOX: CONTENT})
+    storage = Bucket({INBOX: CONTENT})
     await Uploads(storage, Probe()).store(uploaded())
     assert INBOX in storage.objects
 
 
 @pytest.mark.parametrize("lost", [True, False], ids=["inbox deleted", "inbox still there"])
 async def test_a_redelivery_says_the_same_again(lost: bool) -> None:
-    storage, event = Storage({INBOX: CONTENT}), uploaded()
+    storage, event = Bucket({INBOX: CONTENT}), uploaded()
     first = stored(await Uploads(storage, Probe()).store(event))
     if lost:
         del storage.objects[INBOX]
@@ -120,7 +82,7 @@ async def test_a_redelivery_says_the_same_again(lost: bool) -> None:
 async def test_what_a_recording_is_compared_with_is_passed_on_as_it_came(
     reference: Reference | None, lost: bool
 ) -> None:
-    storage, event = Storage({INBOX: CONTENT}), stories.received(digest=DIGEST, reference=reference)
+    storage, event = Bucket({INBOX: CONTENT}), stories.received(digest=DIGEST, reference=reference)
     assert stored(await Uploads(storage, Probe()).store(event)).data.reference == reference
     if lost:
         del storage.objects[INBOX]
@@ -128,7 +90,7 @@ async def test_what_a_recording_is_compared_with_is_passed_on_as_it_came(
 
 
 async def test_an_inbox_object_that_vanishes_before_the_copy_is_found_where_another_replica_kept_it() -> None:
-    storage = Storage({INBOX: CONTENT})
+    storage = Bucket({INBOX: CONTENT})
     first = stored(await Uploads(storage, Probe()).store(uploaded()))
 
     def vanish() -> None:
@@ -140,7 +102,7 @@ async def test_an_inbox_object_that_vanishes_before_the_copy_is_found_where_anot
 
 async def test_a_store_that_lost_its_description_of_a_recording_is_answered_from_the_recording_itself() -> None:
     """rclone's server keeps metadata in memory alone."""
-    storage, probe, event = Storage({INBOX: CONTENT}), Probe(), uploaded()
+    storage, probe, event = Bucket({INBOX: CONTENT}), Probe(), uploaded()
     first = stored(await Uploads(storage, probe).store(event))
     del storage.objects[INBOX]
     storage.descriptions.clear()
@@ -150,14 +112,14 @@ async def test_a_store_that_lost_its_description_of_a_recording_is_answered_from
 
 
 async def test_a_kept_recording_that_is_not_what_was_sent_is_not_passed_on() -> None:
-    storage = Storage({AUDIO: CONTENT[:-1]})
+    storage = Bucket({AUDIO: CONTENT[:-1]})
     assert rejected(await Uploads(storage, Probe()).store(uploaded())) == FailureCode.CHECKSUM_MISMATCH
 
 
 async def test_a_purge_removes_all_of_the_job_and_nothing_else() -> None:
     other = stories.JOB_ID.replace("7", "8")
     others = {f"inbox/{other}": b"1", f"audio/{other}.wav": b"2"}
-    storage = Storage({INBOX: b"3", f"{INBOX}.0af3": b"4", AUDIO: CONTENT, **others})
+    storage = Bucket({INBOX: b"3", f"{INBOX}.0af3": b"4", AUDIO: CONTENT, **others})
     await Uploads(storage, Probe()).purge(stories.purged())
     assert storage.objects == others
     await Uploads(storage, Probe()).purge(stories.purged())
@@ -166,19 +128,19 @@ async def test_a_purge_removes_all_of_the_job_and_nothing_else() -> None:
 
 async def test_a_purge_empties_the_inbox_first() -> None:
     """The other way round, an upload under way could copy from there what was just removed."""
-    storage = Storage({})
+    storage = Bucket({})
     await Uploads(storage, Probe()).purge(stories.purged())
     assert storage.removed == [INBOX, f"audio/{stories.JOB_ID}."]
 
 
 async def test_an_upload_that_comes_after_its_purge_finds_nothing() -> None:
-    storage = Storage({INBOX: CONTENT})
+    storage = Bucket({INBOX: CONTENT})
     await Uploads(storage, Probe()).purge(stories.purged())
     assert rejected(await Uploads(storage, Probe()).store(uploaded())) == FailureCode.AUDIO_MISSING
 
 
 async def test_an_upload_that_is_purged_while_it_is_verified_keeps_nothing() -> None:
-    storage = Storage({INBOX: CONTENT})
+    storage = Bucket({INBOX: CONTENT})
 
     def purge() -> None:
         storage.objects.clear()
@@ -192,13 +154,13 @@ async def test_an_upload_with_a_part_of_its_own_in_its_key_is_kept_like_any_othe
     key = f"{INBOX}.0af3"
     event = uploaded()
     event = event.model_copy(update={"data": event.data.model_copy(update={"inbox_key": key})})
-    kept = stored(await Uploads(Storage({key: CONTENT}), Probe()).store(event))
+    kept = stored(await Uploads(Bucket({key: CONTENT}), Probe()).store(event))
     assert kept.data.s3_url == f"s3://sori/{AUDIO}"
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ConnectionError("S3")])
 async def test_what_is_wrong_here_is_never_held_against_the_recording(error: Exception) -> None:
-    storage = Storage({INBOX: CONTENT})
+    storage = Bucket({INBOX: CONTENT})
 
     def fail() -> None:
         raise error
@@ -207,15 +169,15 @@ async def test_what_is_wrong_here_is_never_held_against_the_recording(error: Exc
     with pytest.raises(type(error)):
         await Uploads(storage, Probe()).store(uploaded())
     with pytest.raises(type(error)):
-        await Uploads(Storage({INBOX: CONTENT}), Probe(error)).store(uploaded())
+        await Uploads(Bucket({INBOX: CONTENT}), Probe(error)).store(uploaded())
 
 
 async def test_a_recording_that_is_nowhere_fails_the_job() -> None:
-    assert rejected(await Uploads(Storage({}), Probe()).store(uploaded())) == FailureCode.AUDIO_MISSING
+    assert rejected(await Uploads(Bucket({}), Probe()).store(uploaded())) == FailureCode.AUDIO_MISSING
 
 
 async def test_another_jobs_recording_is_not_taken_for_this_ones() -> None:
-    storage = Storage({"inbox/other": CONTENT})
+    storage = Bucket({"inbox/other": CONTENT})
     await Uploads(storage, Probe()).store(
         uploaded().model_copy(
             update={
@@ -228,32 +190,32 @@ async def test_another_jobs_recording_is_not_taken_for_this_ones() -> None:
 
 
 async def test_bytes_that_are_not_those_that_were_sent_fail_the_job_before_they_are_decoded() -> None:
-    storage, probe = Storage({INBOX: CONTENT + b"!"}), Probe()
+    storage, probe = Bucket({INBOX: CONTENT + b"!"}), Probe()
     assert rejected(await Uploads(storage, probe).store(uploaded())) == FailureCode.CHECKSUM_MISMATCH
     assert (probe.heard, set(storage.objects)) == ([], {INBOX})
 
 
 async def test_a_way_in_that_computes_no_hash_is_welcome() -> None:
-    event = stored(await Uploads(Storage({INBOX: CONTENT}), Probe()).store(uploaded(None)))
+    event = stored(await Uploads(Bucket({INBOX: CONTENT}), Probe()).store(uploaded(None)))
     assert event.data.sha256 == DIGEST
 
 
 @pytest.mark.parametrize("reason", [FailureCode.NOT_AUDIO, FailureCode.AUDIO_TRUNCATED, FailureCode.AUDIO_TOO_LONG])
 async def test_what_cannot_be_used_is_rejected_with_its_reason_and_not_kept(reason: FailureCode) -> None:
-    storage = Storage({INBOX: CONTENT})
+    storage = Bucket({INBOX: CONTENT})
     uploads = Uploads(storage, Probe(RejectedError(reason)))
     assert rejected(await uploads.store(uploaded())) == reason
     assert set(storage.objects) == {INBOX}
 
 
 async def test_a_rejection_repeated_has_the_same_id() -> None:
-    uploads = Uploads(Storage({INBOX: CONTENT}), Probe(RejectedError(FailureCode.NOT_AUDIO)))
+    uploads = Uploads(Bucket({INBOX: CONTENT}), Probe(RejectedError(FailureCode.NOT_AUDIO)))
     assert (await uploads.store(uploaded())).id == (await uploads.store(uploaded())).id
 
 
 @pytest.mark.parametrize("error", [ConnectionError("S3"), MemoryError(), RejectedError(FailureCode.NOT_AUDIO)])
 async def test_the_bytes_are_let_go_of_whatever_happens(error: Exception) -> None:
-    storage = Storage({INBOX: CONTENT})
+    storage = Bucket({INBOX: CONTENT})
     uploads = Uploads(storage, Probe(error))
     if isinstance(error, RejectedError):
         await uploads.store(uploaded())
@@ -277,7 +239,7 @@ async def test_the_bytes_are_let_go_of_whatever_happens(error: Exception) -> Non
     ],
 )
 async def test_the_key_ends_as_analysis_servers_expect(container: str, extension: str, content_type: str) -> None:
-    storage = Storage({INBOX: CONTENT})
+    storage = Bucket({INBOX: CONTENT})
     probe = Probe(stories.AUDIO.model_copy(update={"container": container}))
     event = stored(await Uploads(storage, probe).store(uploaded()))
     key = f"audio/{stories.JOB_ID}.{extension}"

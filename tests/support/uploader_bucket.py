@@ -1,0 +1,49 @@
+"""The uploader's bucket in memory, for unit tests; it keeps the real one's promises."""
+
+import hashlib
+import io
+from collections.abc import Callable
+from typing import IO
+
+from chassis.errors import ObjectMissingError
+from uploader.uploads import Fetched, KeptRecording, StoredRecording
+
+
+class Bucket:
+    """The bucket; `descriptions` is what was kept with an object, `removed` which prefixes were emptied."""
+
+    def __init__(self, objects: dict[str, bytes]) -> None:
+        self.objects = dict(objects)
+        self.descriptions: dict[str, StoredRecording] = {}
+        self.opened: list[IO[bytes]] = []
+        self.before_keep: Callable[[], None] = lambda: None
+        self.removed: list[str] = []
+
+    async def fetch(self, key: str) -> Fetched:
+        """Read an object."""
+        content = io.BytesIO(self._read(key))
+        self.opened.append(content)
+        return Fetched(content, len(content.getvalue()), hashlib.sha256(content.getvalue()).hexdigest())
+
+    async def keep(self, inbox_key: str, audio_key: str, recording: StoredRecording) -> str:
+        """Copy an object to where it stays."""
+        self.before_keep()
+        self.objects[audio_key] = self._read(inbox_key)
+        self.descriptions[audio_key] = recording
+        return f"s3://sori/{audio_key}"
+
+    async def find(self, prefix: str) -> KeptRecording | None:
+        """Return what is kept under a key that starts with `prefix`."""
+        found = next((key for key in self.objects if key.startswith(prefix)), None)
+        return None if found is None else KeptRecording(found, f"s3://sori/{found}", self.descriptions.get(found))
+
+    async def remove_all(self, prefix: str) -> None:
+        """Delete every object whose key starts with `prefix`."""
+        self.removed.append(prefix)
+        for key in [key for key in self.objects if key.startswith(prefix)]:
+            del self.objects[key]
+
+    def _read(self, key: str) -> bytes:
+        if key not in self.objects:
+            raise ObjectMissingError(key)
+        return self.objects[key]

@@ -2,12 +2,20 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import structlog
 
 from chassis.errors import reason_of
 
 log = structlog.get_logger()
+
+LOOKS_PER_AGE = 10
+
+
+def pace(age: timedelta, longest_seconds: float) -> float:
+    """Return the seconds between two looks for what is older than `age`: a tenth of that, `longest_seconds` at most."""
+    return min(age.total_seconds() / LOOKS_PER_AGE, longest_seconds)
 
 
 class Periodic:

@@ -43,6 +43,7 @@ from gateway.uploads.outbox import Outbox
 from gateway.uploads.routes import UploadParts
 from gateway.uploads.submissions import Submissions
 from gateway.web import problems
+from gateway.web.parts import give
 from gateway.web.slots import MAX_READERS, MAX_UPLOADS, Slots
 from gateway.webhook import routes as webhook
 from gateway.webhook.routes import WebhookParts
@@ -101,15 +102,14 @@ def create_api(settings: Settings) -> FastAPI:
     upload_slots, reader_slots = Slots(MAX_UPLOADS), Slots(MAX_READERS)
 
     app = _api(_lifespan(bucket, mongodb, rabbitmq, outbox=outbox, background=background, stopping=stopping))
-    app.state.uploads = UploadParts(
-        submissions, idempotency, outbox, job_store, bucket, availability, upload_slots, max_bytes
+    give(
+        app,
+        UploadParts(submissions, idempotency, outbox, job_store, bucket, availability, upload_slots, max_bytes),
+        JobParts(job_store, bucket, rabbitmq, availability, reader_slots),
+        WebhookParts(job_store, rabbitmq, availability, settings.webhook_secret.get_secret_value(), max_result),
+        CatalogueParts(token_store, script_store, actor_store, availability),
+        ReferenceParts(references, bucket, availability, upload_slots, reader_slots, max_bytes),
     )
-    app.state.jobs = JobParts(job_store, bucket, rabbitmq, availability, reader_slots)
-    app.state.webhook = WebhookParts(
-        job_store, rabbitmq, availability, settings.webhook_secret.get_secret_value(), max_result
-    )
-    app.state.catalogue = CatalogueParts(token_store, script_store, actor_store, availability)
-    app.state.references = ReferenceParts(references, bucket, availability, upload_slots, reader_slots, max_bytes)
     checks = {
         "accepting": stopping.is_accepting,
         "rabbitmq": rabbitmq.is_up,
@@ -122,7 +122,7 @@ def create_api(settings: Settings) -> FastAPI:
 
 
 def _api(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
-    """Return the routes, which find what they work with in `app.state`."""
+    """Return the routes; what they work with is given to the application later."""
     app = FastAPIOffline(
         title="Sori",
         version="1",

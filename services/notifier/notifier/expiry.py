@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from chassis.periodic import Periodic
+from chassis.periodic import Periodic, pace
 from chassis.publishing import Broker
 from contracts.events import JobExpired, JobExpiredData
 from contracts.failures import FailureCode
@@ -17,7 +17,6 @@ MARKED_AGES = 2
 """A job whose upload.received is still to be published is given up after this many maximum ages: by then nothing will
 publish it any more.
 """
-LOOKS_PER_AGE = 10
 MAX_LOOK_SECONDS = 300.0
 
 
@@ -35,7 +34,7 @@ class Expiry:
         self._seen: set[tuple[str, int]] = set()
         self._looks = Periodic(
             lambda: self.look(datetime.now(UTC)),
-            seconds=min(max_age.total_seconds() / LOOKS_PER_AGE, MAX_LOOK_SECONDS),
+            seconds=pace(max_age, MAX_LOOK_SECONDS),
             waiting="expiry waits",
         )
 

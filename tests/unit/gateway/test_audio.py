@@ -17,6 +17,7 @@ from gateway.audio import AudioGoneError, StoredAudio
 from gateway.availability import Availability
 from gateway.jobs import audio
 from gateway.jobs.routes import JobParts
+from gateway.web.parts import give
 from gateway.web.problems import handle_errors
 from gateway.web.slots import MAX_READERS, Slots
 from tests.support.gateway_stores import Broker, Jobs
@@ -67,7 +68,8 @@ def bucket() -> Bucket:
 def app(bucket: Bucket) -> FastAPI:
     made = FastAPI()
     back_ends = Availability({"S3": up, "MongoDB": up})
-    made.state.jobs = JobParts(Jobs(new_job()), cast("storage.Bucket", bucket), Broker(), back_ends, Slots(MAX_READERS))
+    parts = JobParts(Jobs(new_job()), cast("storage.Bucket", bucket), Broker(), back_ends, Slots(MAX_READERS))
+    give(made, parts)
     made.include_router(audio.router)
     handle_errors(made)
     return made

@@ -18,6 +18,7 @@ from gateway.references.references import References, UploadTooLateError
 from gateway.references.routes import ReferenceParts
 from gateway.storage import Bucket
 from gateway.web.forms import FileForm
+from gateway.web.parts import give
 from gateway.web.problems import handle_errors
 from gateway.web.slots import Slots
 from tests.support.waiting import until_true
@@ -55,9 +56,8 @@ async def calling(core: Core, *, up: bool = True) -> AsyncIterator[httpx.AsyncCl
 
     app = FastAPI()
     back_ends = Availability({"S3": is_up, "MongoDB": is_up})
-    app.state.references = ReferenceParts(
-        cast("References", core), cast("Bucket", None), back_ends, Slots(SLOTS), Slots(SLOTS), MAX_BYTES
-    )
+    references = cast("References", core)
+    give(app, ReferenceParts(references, cast("Bucket", None), back_ends, Slots(SLOTS), Slots(SLOTS), MAX_BYTES))
     app.include_router(routes.router)
     handle_errors(app)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:

@@ -23,6 +23,7 @@ SETTLE_SECONDS = 1.0
 TOLD_SECONDS = 3 * LOOK_SECONDS
 """How long to wait before the witnesses are declared again: by then every process has seen that one is missing."""
 LET_GO_SECONDS = 10.0
+"""How long the work in hand may take to end before the connection is closed."""
 
 
 class Mender:

@@ -28,6 +28,7 @@ from gateway.catalogue.rows import (
     row_id,
 )
 from gateway.catalogue.store import ActorStore, ScriptStore, TokenStore
+from gateway.web.parts import given
 from gateway.web.problems import ProblemError, problem_response
 
 MAX_BODY_BYTES = 64 * 1024
@@ -56,13 +57,7 @@ class CatalogueParts:
     availability: Availability
 
 
-async def catalogue_parts(request: Request) -> CatalogueParts:
-    """Return what create_api connected."""
-    parts: CatalogueParts = request.app.state.catalogue
-    return parts
-
-
-Parts = Annotated[CatalogueParts, Depends(catalogue_parts)]
+Parts = Annotated[CatalogueParts, given(CatalogueParts)]
 
 
 def handle_errors(app: FastAPI) -> None:

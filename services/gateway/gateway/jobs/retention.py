@@ -4,14 +4,13 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from chassis.periodic import Periodic
+from chassis.periodic import Periodic, pace
 from chassis.publishing import Publisher
 from gateway.jobs.documents import Jobs
 from gateway.jobs.removals import purged
 
 log = structlog.get_logger()
 
-LOOKS_PER_AGE = 10
 MAX_LOOK_SECONDS = 60.0
 JOBS_PER_LOOK = 500
 REPEATED_AFTER = timedelta(hours=1)
@@ -29,8 +28,8 @@ class Retention:
         self._age = age
         # The ids of purged jobs, and until when they are not purged again.
         self._purged: dict[str, datetime] = {}
-        longest = MAX_LOOK_SECONDS if age is None else age.total_seconds() / LOOKS_PER_AGE
-        self._looking = Periodic(self.look, seconds=min(longest, MAX_LOOK_SECONDS), waiting="retention waits")
+        seconds = MAX_LOOK_SECONDS if age is None else pace(age, MAX_LOOK_SECONDS)
+        self._looking = Periodic(self.look, seconds=seconds, waiting="retention waits")
 
     def start(self) -> None:
         """Begin to look, if there is an age."""

@@ -5,7 +5,7 @@ from typing import Annotated
 from urllib.parse import urlencode
 
 import structlog
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from chassis.publishing import Publisher
 from contracts import api, problems
@@ -18,6 +18,7 @@ from gateway.jobs.listing import Cursor, JobFilter
 from gateway.jobs.removals import cancelled, purged
 from gateway.storage import Bucket
 from gateway.web.parameters import AcceptLanguage, JobId, canonical
+from gateway.web.parts import given
 from gateway.web.problems import ProblemError
 from gateway.web.slots import Slots
 
@@ -49,13 +50,7 @@ class JobParts:
     readers: Slots
 
 
-async def job_parts(request: Request) -> JobParts:
-    """Return what create_api connected."""
-    parts: JobParts = request.app.state.jobs
-    return parts
-
-
-Parts = Annotated[JobParts, Depends(job_parts)]
+Parts = Annotated[JobParts, given(JobParts)]
 router = APIRouter(tags=["jobs"])
 
 

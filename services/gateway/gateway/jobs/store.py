@@ -38,8 +38,7 @@ class JobStore:
 
     async def insert(self, job: Job) -> bool:
         """Insert a new job; it is on a majority's disks when this returns. False when there is one with this id."""
-        with translating():
-            return await self._inserts.answer(job)
+        return await self._inserts.answer(job)
 
     async def find(self, job_id: str) -> Job | None:
         """Return the job without its history."""
@@ -58,8 +57,7 @@ class JobStore:
 
     async def traceparent(self, job_id: str) -> str | None:
         """Return the trace that the job belongs to, None when there is no such job."""
-        with translating():
-            return await self._traceparents.answer(job_id)
+        return await self._traceparents.answer(job_id)
 
     async def page(self, job_filter: JobFilter, after: Cursor | None, limit: int) -> list[Job]:
         """Return the newest `limit` jobs that match the filter and come after the cursor, without their results."""
@@ -106,8 +104,9 @@ class JobStore:
         return await insert_new(self._jobs, [job.model_dump(by_alias=True) for job in jobs])
 
     async def _find_traceparents(self, job_ids: list[str]) -> list[str | None]:
-        documents = self._jobs.find({"_id": {"$in": job_ids}}, {"traceparent": 1})
-        found = {document["_id"]: str(document["traceparent"]) for document in await documents.to_list(None)}
+        with translating():
+            documents = self._jobs.find({"_id": {"$in": job_ids}}, {"traceparent": 1})
+            found = {document["_id"]: str(document["traceparent"]) for document in await documents.to_list(None)}
         return [found.get(job_id) for job_id in job_ids]
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from contracts import api, problems
 from contracts.catalogue import Token
@@ -16,6 +16,7 @@ from gateway.references.references import References, UploadTooLateError
 from gateway.storage import Bucket
 from gateway.web.audio import IfRange, Range, audio_answers, audio_head, audio_response
 from gateway.web.forms import FileForm, file_body, file_form
+from gateway.web.parts import given
 from gateway.web.problems import ProblemError
 from gateway.web.slots import Slots
 
@@ -38,13 +39,7 @@ class ReferenceParts:
     max_bytes: int
 
 
-async def reference_parts(request: Request) -> ReferenceParts:
-    """Return what create_api connected."""
-    parts: ReferenceParts = request.app.state.references
-    return parts
-
-
-Parts = Annotated[ReferenceParts, Depends(reference_parts)]
+Parts = Annotated[ReferenceParts, given(ReferenceParts)]
 router = APIRouter(tags=["tokens"])
 
 

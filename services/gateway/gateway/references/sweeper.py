@@ -5,13 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from chassis.periodic import Periodic
+from chassis.periodic import Periodic, pace
 from gateway.audio import ObjectStore
 from gateway.references.references import PREFIX, Record, Records, key_in
 
 log = structlog.get_logger()
 
-LOOKS_PER_AGE = 10
 MAX_LOOK_SECONDS = 300.0
 
 
@@ -27,7 +26,7 @@ class ReferenceSweeper:
         self._store = store
         self._sweeping = Periodic(
             lambda: self.look(datetime.now(UTC) - max_age),
-            seconds=min(max_age.total_seconds() / LOOKS_PER_AGE, MAX_LOOK_SECONDS),
+            seconds=pace(max_age, MAX_LOOK_SECONDS),
             waiting="reference sweeper waits",
         )
 

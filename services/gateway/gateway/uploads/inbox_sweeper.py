@@ -4,14 +4,13 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from chassis.periodic import Periodic
+from chassis.periodic import Periodic, pace
 from gateway.audio import ObjectStore
 from gateway.jobs.documents import Jobs
 from gateway.uploads.submissions import PREFIX
 
 log = structlog.get_logger()
 
-LOOKS_PER_AGE = 10
 MAX_LOOK_SECONDS = 300.0
 
 
@@ -24,7 +23,7 @@ class InboxSweeper:
         self._not_needed: set[str] = set()
         self._sweeping = Periodic(
             lambda: self.look(datetime.now(UTC) - max_age),
-            seconds=min(max_age.total_seconds() / LOOKS_PER_AGE, MAX_LOOK_SECONDS),
+            seconds=pace(max_age, MAX_LOOK_SECONDS),
             waiting="sweeper waits",
         )
 

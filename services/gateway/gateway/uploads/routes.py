@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi import APIRouter, Header, Path, Request, Response
 
 from contracts import api, events, problems
 from contracts.api import UploadAccepted
@@ -26,6 +26,7 @@ from gateway.uploads.outbox import Outbox
 from gateway.uploads.submissions import Submissions
 from gateway.web.forms import FileForm, file_body, file_form
 from gateway.web.parameters import Traceparent
+from gateway.web.parts import given
 from gateway.web.problems import ProblemError
 from gateway.web.slots import Slots
 
@@ -62,13 +63,7 @@ class UploadParts:
     max_bytes: int
 
 
-async def upload_parts(request: Request) -> UploadParts:
-    """Return what create_api connected."""
-    parts: UploadParts = request.app.state.uploads
-    return parts
-
-
-Parts = Annotated[UploadParts, Depends(upload_parts)]
+Parts = Annotated[UploadParts, given(UploadParts)]
 router = APIRouter(tags=["jobs"])
 
 

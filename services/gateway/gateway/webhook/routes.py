@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 
 from chassis.publishing import Publisher
 from contracts import api, events, problems, webhook
@@ -11,6 +11,7 @@ from contracts.api import WebhookReceipt
 from gateway.availability import Availability
 from gateway.jobs.documents import Jobs
 from gateway.web.parameters import canonical
+from gateway.web.parts import given
 from gateway.web.problems import ProblemError
 from gateway.webhook.calls import NotJsonError, read_body, webhook_event
 
@@ -52,13 +53,7 @@ class WebhookParts:
     max_result_bytes: int
 
 
-async def webhook_parts(request: Request) -> WebhookParts:
-    """Return what create_api connected."""
-    parts: WebhookParts = request.app.state.webhook
-    return parts
-
-
-Parts = Annotated[WebhookParts, Depends(webhook_parts)]
+Parts = Annotated[WebhookParts, given(WebhookParts)]
 router = APIRouter(tags=["webhook"])
 
 

@@ -147,7 +147,7 @@ class AnalysisFailedData(EventData):
 
 
 class AnalysisDelayedData(EventData):
-    """The analysis server cannot be asked now; the recording waits for it."""
+    """The analysis server is not asked at once; the recording waits until it is its turn."""
 
     token_id: TokenId
     s3_url: S3Url
@@ -184,6 +184,18 @@ class JobCancelledData(EventData):
 
 class JobPurgedData(EventData):
     """All that is kept of the job is to be removed, each part by its owner."""
+
+    token_id: TokenId
+
+
+class AudioRemovedData(EventData):
+    """Nothing of the job's recording is left in S3."""
+
+    token_id: TokenId
+
+
+class AnalysisRemovedData(EventData):
+    """Nothing of the job's analysis is left but a mark that keeps it from coming back."""
 
     token_id: TokenId
 
@@ -324,7 +336,7 @@ class AnalysisFailed(Event):
 
 
 class AnalysisDelayed(Event):
-    """analysis.delayed: the analysis server cannot take the recording on yet; it is asked again."""
+    """analysis.delayed: the recording waits until the analysis server has room, or is back."""
 
     TYPE: ClassVar[str] = "analysis.delayed.v1"
     type: Literal["analysis.delayed.v1"]
@@ -371,6 +383,22 @@ class JobPurged(Event):
     data: JobPurgedData
 
 
+class AudioRemoved(Event):
+    """audio.removed: the uploader has removed a purged job's recording."""
+
+    TYPE: ClassVar[str] = "audio.removed.v1"
+    type: Literal["audio.removed.v1"]
+    data: AudioRemovedData
+
+
+class AnalysisRemoved(Event):
+    """analysis.removed: the analyzer-bridge has removed a purged job's analysis."""
+
+    TYPE: ClassVar[str] = "analysis.removed.v1"
+    type: Literal["analysis.removed.v1"]
+    data: AnalysisRemovedData
+
+
 class JobExpired(Event):
     """job.expired: the job stood still for too long and was given up."""
 
@@ -401,6 +429,8 @@ AnyEvent = Annotated[
     | JobResumed
     | JobCancelled
     | JobPurged
+    | AudioRemoved
+    | AnalysisRemoved
     | JobExpired
     | JobProgressed,
     Field(discriminator="type"),
@@ -419,6 +449,8 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     JobResumed,
     JobCancelled,
     JobPurged,
+    AudioRemoved,
+    AnalysisRemoved,
     JobExpired,
     JobProgressed,
 )

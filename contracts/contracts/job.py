@@ -1,5 +1,6 @@
 """The job document and the pure rule that events change it by: order-proof, repeat-proof, progress never falls."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -94,7 +95,11 @@ class HistoryEntry(BaseModel):
 
 
 class Job(BaseModel):
-    """The document in the `jobs` collection. The gateway inserts it, every later change is the notifier's."""
+    """The document in the `jobs` collection. The gateway inserts it; later each writes only the fields that it owns.
+
+    The gateway's are those about what is to be told again, and about what users have asked for; all others are the
+    notifier's.
+    """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
@@ -117,12 +122,38 @@ class Job(BaseModel):
     )
     resumed: list[str] = Field(default_factory=list, description="The ids of job.held events that are no longer true")
     delayed: bool = Field(default=False, description="The analysis server could not be asked at once")
-    outbox: str | None = Field(default=None, description="upload.received, until it is known to be published")
+    analysis_deadline: AwareDatetime | None = Field(
+        default=None, description="The latest of analysis.requested: until then, the analysis is under way"
+    )
+    removed: list[str] = Field(
+        default_factory=list, description="Of a purged job: the types of the events that say what has been removed"
+    )
+    upload_received: str | None = Field(
+        default=None, description="The gateway's: upload.received as JSON text, to be told again while nothing moves"
+    )
+    publish_at: AwareDatetime | None = Field(
+        default=None, description="The gateway's: when it looks whether something about the job must be told again"
+    )
+    redrives: int = Field(default=0, ge=0, description="The gateway's: how often in a row it was told in vain")
+    redriven_at: AwareDatetime | None = Field(default=None, description="The gateway's: when it was last told again")
+    cancel_asked_at: AwareDatetime | None = Field(default=None, description="The gateway's")
+    purge_asked_at: AwareDatetime | None = Field(
+        default=None, description="The gateway's: from then on, the job is not found any more"
+    )
     history: list[HistoryEntry]
 
     @classmethod
-    def received(cls, event: events.UploadReceived, filename: str | None, retry_of: str | None = None) -> "Job":
-        """Return the document of a recording that is completely stored, with `event` in its outbox."""
+    def received(
+        cls,
+        event: events.UploadReceived,
+        filename: str | None,
+        retry_of: str | None = None,
+        publish_at: datetime | None = None,
+    ) -> "Job":
+        """Return the document of a recording that is completely stored.
+
+        `event` is in it, to be told again from `publish_at` on.
+        """
         view = View(updated_at=event.time)
         created = HistoryEntry(event_id=event.subject, type="job.created", time=event.time, revision=1, view=view)
         return cls(
@@ -134,7 +165,8 @@ class Job(BaseModel):
             traceparent=event.traceparent,
             created_at=event.time,
             view=view,
-            outbox=event.encode().decode(),
+            upload_received=event.encode().decode(),
+            publish_at=publish_at,
             history=[created],
         )
 
@@ -145,7 +177,6 @@ class Change(BaseModel):
     revision: int = Field(description="The job's revision after the change")
     view: View | None = Field(description="What a listener sees after the change; None when that is as it was")
     fields: dict[str, Any]
-    published: bool = Field(description="True when the event proves that the outbox is empty")
     entry: HistoryEntry
 
 
@@ -153,7 +184,8 @@ def apply(job: Job, event: Event) -> Change | None:
     """Return what `event` changes, or None when it was applied before.
 
     The same events in any order lead to the same end, except those that end a job from outside (cancelled, purged,
-    expired): of such an end and the job's own, the one that comes first stands.
+    expired): of such an end and the job's own, the one that comes first stands. What is removed of a job proves that
+    it was purged.
     """
     if any(entry.event_id == event.id for entry in job.history):
         return None
@@ -169,7 +201,6 @@ def apply(job: Job, event: Event) -> Change | None:
         revision=revision,
         view=view if visible else None,
         fields=facts,
-        published=isinstance(event, events.UploadReceived),
         entry=entry,
     )
 
@@ -177,8 +208,6 @@ def apply(job: Job, event: Event) -> Change | None:
 def changed(job: Job, change: Change) -> Job:
     """Return the job after `change`, as the document will read."""
     update: dict[str, Any] = {**change.fields, "revision": change.revision}
-    if change.published:
-        update["outbox"] = None
     return job.model_copy(update={**update, "history": [*job.history, change.entry]})
 
 
@@ -202,6 +231,10 @@ def _facts(job: Job, event: Event) -> dict[str, Any]:
         return {"audio": event.data.audio}
     if isinstance(event, events.AnalysisDelayed):
         return {"delayed": True}
+    if isinstance(event, events.AnalysisRequested):
+        return {"analysis_deadline": max(job.analysis_deadline or event.data.deadline, event.data.deadline)}
+    if isinstance(event, events.AudioRemoved | events.AnalysisRemoved):
+        return {"removed": [*job.removed, event.type]}
     if isinstance(event, events.JobHeld):
         # A message that is set aside at the very end (a completion) holds the job wherever it stands.
         return {"held": {**job.held, event.id: _PROGRESS_WHEN_HELD.get(event.data.event_type, COMPLETED_PROGRESS)}}
@@ -241,7 +274,7 @@ def _view(job: Job, event: Event) -> View:
             "message": FAILED_MESSAGE,
             "error": event.data.code,
         }
-    elif isinstance(event, events.JobCancelled | events.JobPurged):
+    elif isinstance(event, events.JobCancelled | events.JobPurged | events.AudioRemoved | events.AnalysisRemoved):
         update |= {"status": Status.CANCELLED, "stage": Stage.DONE, "message": CANCELLED_MESSAGE}
     else:
         update |= _underway(job, max(before.progress, _PROGRESS_AFTER.get(event.type, 0)))

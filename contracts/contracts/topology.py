@@ -22,8 +22,8 @@ FIRST_FAILURE_HEADER = "x-sori-first-failure"
 LAST_FAILURE_HEADER = "x-sori-last-failure"
 REASON_HEADER = "x-sori-reason"
 SERVICE_VERSION_HEADER = "x-sori-service-version"
-DELAYED_HEADER = "x-sori-delayed"
-"""Set once listeners have been told that the message waits."""
+REDRIVE_HEADER = "x-sori-redrive"
+"""Set on a message that repeats what was told before; it is tried once, because it is told again if it fails."""
 REPLAYS_HEADER = "x-sori-replays"
 """How often an operator has put the message back into its queue."""
 
@@ -89,14 +89,6 @@ class Queue:
         return f"{self.name}.dead"
 
     @property
-    def witness_name(self) -> str:
-        """Name of an exchange that is bound to this queue only, so that the broker deletes it together with the queue.
-
-        A new queue in the place of a deleted one looks the same, but its witness is missing.
-        """
-        return f"{self.name}.witness"
-
-    @property
     def routing_key(self) -> str:
         """The event's type, by which the queue is bound to the exchange."""
         return self.event.TYPE
@@ -138,6 +130,8 @@ NOTIFIER_QUEUES = tuple(
         events.JobResumed,
         events.JobCancelled,
         events.JobPurged,
+        events.AudioRemoved,
+        events.AnalysisRemoved,
         events.JobExpired,
     )
 )
@@ -152,13 +146,26 @@ QUEUES: tuple[Queue, ...] = (
     *NOTIFIER_QUEUES,
 )
 
+_ENDS_FROM_OUTSIDE = (events.JobCancelled, events.JobPurged, events.AudioRemoved, events.AnalysisRemoved)
+QUEUES_ON_THE_WAY: tuple[str, ...] = (
+    *(queue.name for queue in QUEUES if queue.event not in _ENDS_FROM_OUTSIDE),
+    *(delay.name for delay in RETRY_DELAYS),
+)
+"""Names of the queues in which a message that is to move a job may wait, those of its retries among them."""
+
+RETIRED_EXCHANGES: tuple[str, ...] = tuple(f"{queue.name}.witness" for queue in QUEUES)
+"""Exchanges of earlier versions, which `sorictl setup` removes."""
+RETIRED_QUEUES: dict[str, str] = {}
+"""Queues of earlier versions, and for each the queue that takes over what lies in it. `sorictl setup` moves the messages
+and removes the queue. A queue whose arguments change gets a new name, and its old name stands here."""
+
 _QUEUES_FOR = {
     routed.routing_key: tuple(queue for queue in QUEUES if queue.routing_key == routed.routing_key) for routed in QUEUES
 }
 
 PUBLISHES: dict[Service, tuple[type[Event], ...]] = {
     "gateway": (events.UploadReceived, events.AnalysisWebhookReceived, events.JobCancelled, events.JobPurged),
-    "uploader": (events.AudioStored, events.UploadRejected, events.JobHeld),
+    "uploader": (events.AudioStored, events.UploadRejected, events.AudioRemoved, events.JobHeld),
     "analyzer-bridge": (
         events.AnalysisDelayed,
         events.AnalysisRequested,
@@ -166,6 +173,7 @@ PUBLISHES: dict[Service, tuple[type[Event], ...]] = {
         events.AnalysisCompleted,
         events.AnalysisFailed,
         events.JobPurged,
+        events.AnalysisRemoved,
         events.JobHeld,
     ),
     "notifier": (events.JobProgressed, events.JobExpired, events.JobHeld),

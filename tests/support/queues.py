@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from contracts import topology
@@ -69,12 +70,17 @@ class Queues:
         """Hand every message of `queue` to `deliver`."""
         self._deliver[queue.name] = deliver
 
-    async def publish(self, event: Event) -> None:
+    async def publish(self, event: Event, *, redriven: bool = False) -> None:
         """Keep the event, in every queue for its type that is subscribed to."""
         self.published.append(event)
+        headers = {topology.REDRIVE_HEADER: 1} if redriven else {}
         for queue in topology.queues_for(event.type) if self._routes else ():
             if queue.name in self._deliver:
-                self.put(queue, event)
+                self.put(queue, event, **headers)
+
+    async def redrive(self, event: Event, queue: topology.Queue) -> None:
+        """Put a repeat of the event into one queue."""
+        self.put(queue, event, **{topology.REDRIVE_HEADER: 1})
 
     async def pass_on(self, message: Message, exchange: str, routing_key: str, headers: dict[str, Any]) -> None:
         """Publish a message again: through a delay queue to the queue that the routing key names, or straight there."""
@@ -84,6 +90,10 @@ class Queues:
         again = Message(routing_key, message.body, message.message_id, message.content_type, added)
         again.waits = [*message.waits, (exchange, seconds)]
         (self.queued if routing_key in self._deliver else self.dead).append(again)
+
+    def consuming_since(self) -> datetime | None:
+        """Return since when messages are taken from the queues: always."""
+        return datetime(2026, 1, 1, tzinfo=UTC)
 
     async def consumes(self) -> bool:
         """Tell whether messages are taken from the queues: always."""

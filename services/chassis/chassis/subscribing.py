@@ -1,11 +1,14 @@
 """What happens to a message that was received: it is done, tried again later, or set aside as a dead letter."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Protocol
 
 import structlog
+from prometheus_client import Counter
 from structlog.contextvars import bound_contextvars
 
 from chassis.errors import AwayError, reason_of
@@ -14,6 +17,24 @@ from contracts import events, topology
 from contracts.events import Envelope, Event, InvalidEventError
 
 log = structlog.get_logger()
+
+
+REDRIVES_DROPPED = Counter(
+    "sori_redriven_messages_dropped", "Repeats that failed; what is not done is told again.", ["queue"]
+)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """How a message came."""
+
+    redriven: bool = False
+    """It repeats what was told before, because nothing has come of that yet."""
+    repeated: bool = False
+    """This very message has been here before: an earlier try may have had its effect, in part or whole."""
+
+
+Handle = Callable[[Any, Delivery], Awaitable[None]]
 
 
 class Message(Protocol):
@@ -41,18 +62,15 @@ def subscribe(
     rabbitmq: Subscribing,
     service: str,
     queue: topology.Queue,
-    handle: Callable[[Any], Awaitable[None]],
-    *,
-    on_delay: Callable[[Any, Exception], Event | None] | None = None,
+    handle: Handle,
 ) -> None:
-    """Call `handle` with every event of `queue`; what it raises decides how the event is tried again.
+    """Call `handle` with every event of `queue`, and how it came; what it raises decides how it is tried again.
 
     After an AwayError the event waits, for about a day in all (topology.patient_delay), and uses up no try. After any
     other error it is tried MAX_ATTEMPTS times in all. It waits at least the error's `retry_after` seconds, if there is
-    one, but never longer than the longest delay. `on_delay` may return an event to publish when `handle` fails; it is
-    asked at each failure until it returns one.
+    one, but never longer than the longest delay. A redriven event is tried once, and is dropped when that fails.
     """
-    rabbitmq.subscribe(queue, _Subscriber(rabbitmq, service, queue, handle, on_delay).deliver)
+    rabbitmq.subscribe(queue, _Subscriber(rabbitmq, service, queue, handle).deliver)
 
 
 class _Subscriber:
@@ -61,16 +79,31 @@ class _Subscriber:
         rabbitmq: Subscribing,
         service: str,
         queue: topology.Queue,
-        handle: Callable[[Any], Awaitable[None]],
-        on_delay: Callable[[Any, Exception], Event | None] | None,
+        handle: Handle,
     ) -> None:
         self._rabbitmq = rabbitmq
         self._service = service
         self._queue = queue
         self._handle = handle
-        self._on_delay = on_delay
 
     async def deliver(self, message: Message) -> None:
+        if topology.REDRIVE_HEADER in message.headers:
+            await self._deliver_once(message)
+        else:
+            await self._deliver_until_done(message)
+
+    async def _deliver_once(self, message: Message) -> None:
+        """Drop the message if it fails: whoever told it again looks at its job again."""
+        try:
+            event = self._decoded(message)
+            with self._bound(event):
+                await self._handle(event, Delivery(redriven=True, repeated=_is_repeated(message)))
+                log.info("redriven event handled", type=event.type)
+        except Exception as error:  # noqa: BLE001 - whatever failed, the next redrive tries again
+            REDRIVES_DROPPED.labels(self._queue.name).inc()
+            log.warning("redriven event dropped", reason=reason_of(error), queue=self._queue.name)
+
+    async def _deliver_until_done(self, message: Message) -> None:
         deliveries = _count(message, topology.DELIVERIES_HEADER, 0)
         if deliveries >= topology.CRASHES_BEFORE_DEAD_LETTER - 1:
             # Next, the broker itself would dead-letter the message, and nobody would be told.
@@ -82,16 +115,19 @@ class _Subscriber:
         except InvalidEventError as error:
             await self._set_aside(message, events.envelope(message.body), str(error))
             return
-        with bound_contextvars(
-            job_id=event.subject, event_id=event.id, trace_id=event.trace_id, queue=self._queue.name
-        ):
+        with self._bound(event):
             try:
-                await self._handle(event)
+                await self._handle(event, Delivery(repeated=_is_repeated(message)))
             except Exception as error:  # noqa: BLE001 - any failure has one of the outcomes below
                 await self._try_later(message, event, error)
             else:
                 again = {"redelivered": True} if message.redelivered else {}
                 log.info("event handled", type=event.type, **again)
+
+    def _bound(self, event: Event) -> AbstractContextManager[None]:
+        """Name the event in every log line of its handling."""
+        ids = {"job_id": event.subject, "event_id": event.id, "trace_id": event.trace_id}
+        return bound_contextvars(**ids, queue=self._queue.name)
 
     def _decoded(self, message: Message) -> Event:
         event = events.decode(message.body)
@@ -115,21 +151,10 @@ class _Subscriber:
             topology.FIRST_FAILURE_HEADER: _first_failure(message),
             topology.REASON_HEADER: reason,
         }
-        if await self._told_of_delay(message, event, error):
-            headers[topology.DELAYED_HEADER] = 1
         log.warning(
             "event will be tried again", reason=reason, attempt=attempt, waits=waits, delay_seconds=delay.seconds
         )
         await self._rabbitmq.pass_on(message, delay.name, self._queue.name, headers)
-
-    async def _told_of_delay(self, message: Message, event: Event, error: Exception) -> bool:
-        """Publish the event that `on_delay` returns, unless an earlier try did so; tell whether it was published."""
-        if self._on_delay is None or topology.DELAYED_HEADER in message.headers:
-            return False
-        told = self._on_delay(event, error)
-        if told is not None:
-            await self._rabbitmq.publish(told)
-        return told is not None
 
     async def _set_aside(self, message: Message, event: Event | Envelope | None, reason: str) -> None:
         headers = {
@@ -148,6 +173,12 @@ class _Subscriber:
             await self._rabbitmq.publish(
                 events.JobHeld.new(event.subject, held, source=self._service, traceparent=event.traceparent, step=step)
             )
+
+
+def _is_repeated(message: Message) -> bool:
+    """Tell whether the broker has delivered it before, or it is back from a retry queue or the dead letters."""
+    tried = (topology.ATTEMPT_HEADER, topology.WAITS_HEADER, topology.REPLAYS_HEADER)
+    return bool(message.redelivered) or any(header in message.headers for header in tried)
 
 
 def _now() -> str:

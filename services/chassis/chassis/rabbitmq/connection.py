@@ -99,9 +99,16 @@ class RabbitMQ:
             async with bounded(CLOSE_SECONDS):
                 await self._broker.stop()
 
-    async def publish(self, event: Event) -> None:
-        """Return once `event` is stored in every queue for its type; BackEndError when it is not."""
-        await self._send(topology.EVENTS_EXCHANGE, event.type, messages.event_message(event))
+    async def publish(self, event: Event, *, redriven: bool = False) -> None:
+        """Return once the broker has stored `event`; BackEndError when it may not have, or when no queue takes it.
+
+        `redriven` marks a repeat, which subscribers try once.
+        """
+        await self._send(topology.EVENTS_EXCHANGE, event.type, messages.event_message(event, redriven=redriven))
+
+    async def redrive(self, event: Event, queue: topology.Queue) -> None:
+        """Put a repeat of an event into one queue alone, where it is tried once; BackEndError as for `publish`."""
+        await self._send("", queue.name, messages.event_message(event, redriven=True))
 
     async def pass_on(
         self, message: AbstractIncomingMessage, exchange: str, routing_key: str, headers: dict[str, Any]

@@ -6,12 +6,14 @@ from typing import Any
 
 from aio_pika import DeliveryMode, Message
 
+from contracts import topology
 from contracts.events import CONTENT_TYPE, Event
 
 
-def event_message(event: Event) -> Message:
-    """Return the message that carries an event."""
-    return message(event.encode(), message_id=event.id)
+def event_message(event: Event, *, redriven: bool = False) -> Message:
+    """Return the message that carries an event; `redriven` marks a repeat, which subscribers try once."""
+    headers = {topology.REDRIVE_HEADER: 1} if redriven else None
+    return message(event.encode(), message_id=event.id, headers=headers)
 
 
 def message(

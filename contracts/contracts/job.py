@@ -61,7 +61,8 @@ _PROGRESS_WHEN_HELD: dict[str, int] = {
     **_PROGRESS_AFTER,
     events.AnalysisWebhookReceived.TYPE: 90,
 }
-_PROGRESS_WHEN_DELAYED = 70
+DELAYED_PROGRESS = 70
+"""Where a job stands whose recording waits to be taken on by the analysis server."""
 COMPLETED_PROGRESS = 100
 _PROGRESS_WHEN_FAILED: dict[str, int] = {
     # The highest progress possible before the failure: a failed job's last progress must not depend on event order.
@@ -227,22 +228,26 @@ def is_terminal(status: Status | str) -> bool:
 
 def _facts(job: Job, event: Event) -> dict[str, Any]:
     """Return the fields that `event` sets whatever else has happened, so that the order of arrival does not matter."""
-    if isinstance(event, events.AudioStored):
-        return {"audio": event.data.audio}
-    if isinstance(event, events.AnalysisDelayed):
-        return {"delayed": True}
-    if isinstance(event, events.AnalysisRequested):
-        return {"analysis_deadline": max(job.analysis_deadline or event.data.deadline, event.data.deadline)}
-    if isinstance(event, events.AudioRemoved | events.AnalysisRemoved):
-        return {"removed": [*job.removed, event.type]}
-    if isinstance(event, events.JobHeld):
-        # A message that is set aside at the very end (a completion) holds the job wherever it stands.
-        return {"held": {**job.held, event.id: _PROGRESS_WHEN_HELD.get(event.data.event_type, COMPLETED_PROGRESS)}}
-    if isinstance(event, events.JobResumed):
-        return {"resumed": [*job.resumed, event.data.held_id]}
-    if isinstance(event, events.AnalysisCompleted) and not is_terminal(job.view.status):
-        return {"result_json": events.to_json(event.data.result)}
-    return {}
+    facts: dict[str, Any] = {}
+    match event:
+        case events.AudioStored():
+            facts = {"audio": event.data.audio}
+        case events.AnalysisDelayed():
+            facts = {"delayed": True}
+        case events.AnalysisRequested():
+            deadline = event.data.deadline
+            facts = {"analysis_deadline": max(job.analysis_deadline or deadline, deadline)}
+        case events.AnalysisCompleted() if not is_terminal(job.view.status):
+            facts = {"result_json": events.to_json(event.data.result)}
+        case events.AudioRemoved() | events.AnalysisRemoved():
+            facts = {"removed": [*job.removed, event.type]}
+        case events.JobHeld():
+            # A message that is set aside at the very end (a completion) holds the job wherever it stands.
+            held_at = _PROGRESS_WHEN_HELD.get(event.data.event_type, COMPLETED_PROGRESS)
+            facts = {"held": {**job.held, event.id: held_at}}
+        case events.JobResumed():
+            facts = {"resumed": [*job.resumed, event.data.held_id]}
+    return facts
 
 
 def _view(job: Job, event: Event) -> View:
@@ -287,7 +292,7 @@ def _underway(job: Job, progress: int) -> dict[str, Any]:
     message = MESSAGES[stage]
     if any(at >= progress for held_id, at in job.held.items() if held_id not in job.resumed):
         stage, message = Stage.HELD, MESSAGES[Stage.HELD]
-    elif job.delayed and progress == _PROGRESS_WHEN_DELAYED:
+    elif job.delayed and progress == DELAYED_PROGRESS:
         stage, message = Stage.WAITING, DELAYED_MESSAGE
     return {"progress": progress, "stage": stage, "message": message}
 

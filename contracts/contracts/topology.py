@@ -156,8 +156,11 @@ QUEUES_ON_THE_WAY: tuple[str, ...] = (
 RETIRED_EXCHANGES: tuple[str, ...] = tuple(f"{queue.name}.witness" for queue in QUEUES)
 """Exchanges of earlier versions, which `sorictl setup` removes."""
 RETIRED_QUEUES: dict[str, str] = {}
-"""Queues of earlier versions, and for each the queue that takes over what lies in it. `sorictl setup` moves the messages
-and removes the queue. A queue whose arguments change gets a new name, and its old name stands here."""
+"""Queues of earlier versions, and for each the queue that takes over what lies in it.
+
+`sorictl setup` moves the messages and removes the queue. A queue whose arguments change gets a new name, and its old
+name stands here.
+"""
 
 _QUEUES_FOR = {
     routed.routing_key: tuple(queue for queue in QUEUES if queue.routing_key == routed.routing_key) for routed in QUEUES

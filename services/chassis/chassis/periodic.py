@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import structlog
@@ -33,11 +34,16 @@ class Periodic:
         self._seconds = seconds
         self._waiting = waiting
         self._at_once = at_once
+        self._woken = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin with a look when `at_once` is set, else with a wait."""
         self._running = asyncio.create_task(self._run())
+
+    def wake(self) -> None:
+        """End the wait at hand, or the next one when a look is under way."""
+        self._woken.set()
 
     async def stop(self) -> None:
         """Cancel the look that is under way, if any, and return once it has ended."""
@@ -49,6 +55,7 @@ class Periodic:
         if not self._at_once:
             await self._wait()
         while True:
+            self._woken.clear()
             try:
                 await self._look()
             except Exception as error:  # noqa: BLE001 - most likely an outage: the next look tries again
@@ -56,4 +63,6 @@ class Periodic:
             await self._wait()
 
     async def _wait(self) -> None:
-        await asyncio.sleep(self._seconds() if callable(self._seconds) else self._seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._seconds() if callable(self._seconds) else self._seconds):
+                await self._woken.wait()

@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis.health import health_routes
+from chassis.metrics import metrics_routes
 from chassis.mongodb import REQUEST_LIMITS, MongoDB
 from chassis.rabbitmq.connection import RabbitMQ
 from chassis.stopping import Stopping
@@ -27,6 +28,9 @@ from gateway.jobs import routes as jobs
 from gateway.jobs.retention import Retention
 from gateway.jobs.routes import JobParts
 from gateway.jobs.store import JobStore
+from gateway.redrive.loop import Redrive
+from gateway.redrive.metrics import longest_due
+from gateway.redrive.store import RedriveStore
 from gateway.references import routes as reference_audio
 from gateway.references.references import References
 from gateway.references.routes import ReferenceParts
@@ -39,20 +43,22 @@ from gateway.uploads import routes as uploads
 from gateway.uploads.claims import ClaimStore
 from gateway.uploads.idempotency import Idempotency
 from gateway.uploads.inbox_sweeper import InboxSweeper
-from gateway.uploads.outbox import Outbox
+from gateway.uploads.publishing import Publishing
 from gateway.uploads.routes import UploadParts
 from gateway.uploads.submissions import Submissions
 from gateway.web import problems
 from gateway.web.parts import give
 from gateway.web.slots import MAX_READERS, MAX_UPLOADS, Slots
 from gateway.webhook import routes as webhook
+from gateway.webhook.kept import Webhooks
 from gateway.webhook.routes import WebhookParts
+from gateway.webhook.store import KeptWebhookStore
 
 FIRST_CONNECTION_SECONDS = 3.0
 LAST_ANSWERS_SECONDS = 1.0
 """How long a gateway that was told to stop goes on answering, so that the edge learns of it on each connection."""
 
-Background = InboxSweeper | ReferenceSweeper | Retention
+Background = InboxSweeper | ReferenceSweeper | Retention | Redrive
 ROUTERS = (
     uploads.router,
     jobs.router,
@@ -88,25 +94,30 @@ def create_api(settings: Settings) -> FastAPI:
     catalogue = CatalogueStore(mongodb)
     token_store, script_store, actor_store = TokenStore(catalogue), ScriptStore(catalogue), ActorStore(catalogue)
     references = References(token_store, records, bucket, settings.s3_bucket_name)
-    submissions = Submissions(bucket, job_store, references)
+    after = timedelta(seconds=settings.redrive_after)
+    submissions = Submissions(bucket, job_store, references, after)
     idempotency = Idempotency(ClaimStore(mongodb), job_store, submissions)
-    outbox = Outbox(job_store, rabbitmq)
+    redrives, kept_webhooks = RedriveStore(mongodb), KeptWebhookStore(mongodb)
+    redrive = Redrive(redrives, kept_webhooks, rabbitmq, after)
+    publishing = Publishing(redrives, rabbitmq, after)
+    webhooks = Webhooks(kept_webhooks, rabbitmq, availability)
     max_age = timedelta(seconds=settings.inbox_max_age)
     background = (
         InboxSweeper(bucket, job_store, max_age),
         ReferenceSweeper(records, bucket, max_age),
-        Retention(job_store, rabbitmq, settings.retention),
+        Retention(job_store, settings.retention),
+        redrive,
     )
     stopping = _stopping(background, settings.shutdown_grace)
     max_bytes, max_result = settings.max_upload_bytes, settings.max_result_bytes
     upload_slots, reader_slots = Slots(MAX_UPLOADS), Slots(MAX_READERS)
 
-    app = _api(_lifespan(bucket, mongodb, rabbitmq, outbox=outbox, background=background, stopping=stopping))
+    app = _api(_lifespan(bucket, mongodb, rabbitmq, publishing=publishing, background=background, stopping=stopping))
     give(
         app,
-        UploadParts(submissions, idempotency, outbox, job_store, bucket, availability, upload_slots, max_bytes),
-        JobParts(job_store, bucket, rabbitmq, availability, reader_slots),
-        WebhookParts(job_store, rabbitmq, availability, settings.webhook_secret.get_secret_value(), max_result),
+        UploadParts(submissions, idempotency, publishing, job_store, bucket, availability, upload_slots, max_bytes),
+        JobParts(job_store, bucket, redrive.look_soon, availability, reader_slots),
+        WebhookParts(job_store, webhooks, availability, settings.webhook_secret.get_secret_value(), max_result),
         CatalogueParts(token_store, script_store, actor_store, availability),
         ReferenceParts(references, bucket, availability, upload_slots, reader_slots, max_bytes),
     )
@@ -117,6 +128,7 @@ def create_api(settings: Settings) -> FastAPI:
         "s3": bucket.is_up,
     }
     app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters))
+    app.include_router(metrics_routes(rabbitmq.dead_letters, longest_due(redrives)))
     app.add_middleware(_LastAnswers, stopping=stopping)
     return app
 
@@ -153,7 +165,7 @@ def _lifespan(
     mongodb: MongoDB,
     rabbitmq: RabbitMQ,
     *,
-    outbox: Outbox,
+    publishing: Publishing,
     background: Sequence[Background],
     stopping: Stopping,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -161,15 +173,14 @@ def _lifespan(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with bucket:
             rabbitmq.start()
-            # An analysis server calls its webhook once: better not to accept calls before they can be published.
+            # What comes before the broker was reached can only be told later.
             await rabbitmq.first_connected(FIRST_CONNECTION_SECONDS)
-            outbox.start()
             for part in background:
                 part.start()
             stopping.watch()
             yield
             await stopping.finish()
-            await outbox.stop()
+            await publishing.stop()
             await rabbitmq.stop()
             mongodb.close()
 

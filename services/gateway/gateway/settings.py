@@ -14,6 +14,9 @@ class Settings(ServiceSettings, RabbitMQSettings, MongoDBSettings, S3Settings, O
     webhook_secret: SecretStr = Field(min_length=16)
     max_upload_bytes: int = Field(default=500 * 1024 * 1024, gt=0)
     max_result_bytes: int = Field(default=1024 * 1024, gt=0)
+    redrive_after: float = Field(
+        default=60, gt=0, le=86_400, description="Seconds without progress after which a job is told again"
+    )
     inbox_max_age: float = Field(
         default=24 * 3600,
         gt=0,

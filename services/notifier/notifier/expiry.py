@@ -13,10 +13,6 @@ from notifier.jobs import Jobs, StandingJob
 
 log = structlog.get_logger()
 
-MARKED_AGES = 2
-"""A job whose upload.received is still to be published is given up after this many maximum ages: by then nothing will
-publish it any more.
-"""
 MAX_LOOK_SECONDS = 300.0
 
 
@@ -24,7 +20,8 @@ class Expiry:
     """Looks at intervals for jobs that stand still; every replica may do so, because a job expires only once.
 
     A job is given up when two looks in a row find it unchanged. A look that fails discards what the one before found,
-    so that messages that waited during an outage can move their jobs first.
+    so that messages that waited during an outage can move their jobs first. A job that is not held must also have been
+    told again since this process began to consume: what came of that would have been seen here.
     """
 
     def __init__(self, jobs: Jobs, broker: Broker, max_age: timedelta) -> None:
@@ -52,9 +49,10 @@ class Expiry:
         Raises what a back end raises, and ConnectionError while this process does not consume.
         """
         before, self._seen = self._seen, set()
-        if not await self._broker.consumes():
+        began = self._broker.consuming_since()
+        if began is None or not await self._broker.consumes():
             raise ConnectionError("nothing moves jobs now")
-        standing = await self._jobs.standing_since(now - self._max_age, now - MARKED_AGES * self._max_age)
+        standing = await self._jobs.standing_since(now - self._max_age, began)
         for job in standing:
             if (job.job_id, job.revision) in before:
                 await self._broker.publish(_expired(job))

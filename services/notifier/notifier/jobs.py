@@ -28,12 +28,11 @@ class Jobs(Protocol):
     async def update(self, job: Job, change: Change) -> bool:
         """Make the change; False when the job has changed since it was read, in its revision or its history."""
 
-    async def remove(self, job_id: str) -> None:
-        """Delete the job's document; without one there is nothing to do."""
+    async def remove_if_removed(self, job_id: str, removed: Sequence[str]) -> None:
+        """Delete the job's document if all events of these types say what of it was removed."""
 
-    async def standing_since(self, moment: datetime, marked_since: datetime) -> Sequence[StandingJob]:
+    async def standing_since(self, moment: datetime, redriven_since: datetime) -> Sequence[StandingJob]:
         """Return some of the unfinished jobs that have not changed since `moment`, the oldest first.
 
-        A job whose upload.received is still to be published is left out, because that event will move it. It is
-        returned all the same if it was created before `marked_since`.
+        Of those that are not held, only those that the gateway has told again since `redriven_since`, in vain.
         """

@@ -2,7 +2,7 @@
 
 import structlog
 
-from contracts.events import Event, JobProgressed
+from contracts.events import AnalysisRemoved, AudioRemoved, Event, JobProgressed
 from contracts.job import Job, View, apply, changed, progressed
 from notifier import SERVICE
 from notifier.errors import ContendedError
@@ -10,12 +10,14 @@ from notifier.jobs import Jobs
 
 log = structlog.get_logger()
 
+REMOVED = (AudioRemoved.TYPE, AnalysisRemoved.TYPE)
+"""The events after which nothing is left of a purged job but its document."""
 ATTEMPTS = 10
 """How many tries there are to apply an event to a job that keeps changing meanwhile."""
 
 
 class Progress:
-    """The only writer of job documents after the gateway has inserted them."""
+    """Writes what events do to job documents."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
@@ -38,9 +40,12 @@ class Progress:
                 return _told(changed(job, change), change.revision, change.view)
         raise ContendedError(event.subject)
 
-    async def forget(self, job_id: str) -> None:
-        """Remove the job's document; events about the job that are still in flight find nothing to change."""
-        await self._jobs.remove(job_id)
+    async def forget_if_removed(self, job_id: str) -> None:
+        """Remove a purged job's document once all else that was kept of the job is removed.
+
+        Events about the job that are still in flight find nothing to change.
+        """
+        await self._jobs.remove_if_removed(job_id, REMOVED)
 
 
 def _told_again(job: Job, event: Event) -> JobProgressed | None:

@@ -9,9 +9,11 @@ from pymongo import ASCENDING, UpdateOne
 
 from chassis.batches import Batches
 from chassis.mongodb import MongoDB, translating
-from contracts.job import Change, Job, Stage, Status
+from contracts.job import Change, Job, Stage, Status, is_terminal
 from notifier.jobs import StandingJob
 
+_WITHOUT_EVENT = {"upload_received": 0}
+"""The gateway's copy of upload.received is not read; it goes when the job ends, since nothing is told again then."""
 STANDING_JOBS = 1000
 """The most jobs that one search for standing jobs returns."""
 
@@ -33,22 +35,22 @@ class JobStore:
         """Make the change; False when the job has changed since it was read, in its revision or its history."""
         return await self._updates.answer((job, change))
 
-    async def remove(self, job_id: str) -> None:
-        """Delete the job's document; without one there is nothing to do."""
+    async def remove_if_removed(self, job_id: str, removed: Sequence[str]) -> None:
+        """Delete the job's document if all events of these types say what of it was removed."""
         with translating():
-            await self._jobs.delete_one({"_id": job_id})
+            await self._jobs.delete_one({"_id": job_id, "removed": {"$all": list(removed)}})
 
-    async def standing_since(self, moment: datetime, marked_since: datetime) -> Sequence[StandingJob]:
+    async def standing_since(self, moment: datetime, redriven_since: datetime) -> Sequence[StandingJob]:
         """Return the oldest of the unfinished jobs that have not changed since `moment`.
 
-        Jobs whose outbox is not empty are returned only if they were created before `marked_since`.
+        Of those that are not held, only those that the gateway has told again since `redriven_since`, in vain.
         """
         # created_at is never later than updated_at, so this query can use the index on status and created_at that the
         # gateway's lists have. An index of its own would have to be written with every change of every job.
         older = {"created_at": {"$lt": moment}, "view.updated_at": {"$lt": moment}}
-        unmarked = {"$or": [{"outbox": None}, {"created_at": {"$lt": marked_since}}]}
+        told_in_vain = {"$or": [{"view.stage": Stage.HELD.value}, {"redriven_at": {"$gt": redriven_since}}]}
         fields = {"token_id": 1, "traceparent": 1, "revision": 1, "view.stage": 1}
-        query = {"view.status": Status.PROCESSING.value, **older, **unmarked}
+        query = {"view.status": Status.PROCESSING.value, **older, **told_in_vain}
         with translating():
             cursor = self._jobs.find(query, fields).sort("created_at", ASCENDING).limit(STANDING_JOBS)
             standing = await cursor.to_list(STANDING_JOBS)
@@ -65,7 +67,7 @@ class JobStore:
 
     async def _find_all(self, job_ids: list[str]) -> list[dict[str, Any] | None]:
         with translating():
-            cursor = self._jobs.find({"_id": {"$in": job_ids}})
+            cursor = self._jobs.find({"_id": {"$in": job_ids}}, _WITHOUT_EVENT)
             found = {document["_id"]: document for document in await cursor.to_list(None)}
         return [found.get(job_id) for job_id in job_ids]
 
@@ -101,8 +103,8 @@ def _conditional_update(job: Job, change: Change) -> tuple[dict[str, Any], dict[
         "$set": {**{name: _plain(value) for name, value in change.fields.items()}, "revision": change.revision},
         "$push": {"history": change.entry.model_dump()},
     }
-    if change.published:
-        update["$unset"] = {"outbox": ""}
+    if change.view is not None and is_terminal(change.view.status):
+        update["$unset"] = {"upload_received": ""}
     return unchanged, update
 
 

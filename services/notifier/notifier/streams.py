@@ -63,7 +63,7 @@ class ProgressStreams:
             log.warning("stream refused", job_id=stream.job_id, reason=type(error).__name__)
             await _passing_trouble(request, problems.UNAVAILABLE)(request.scope, receive, send)
             return
-        if job is None:
+        if job is None or job.purge_asked_at is not None:
             await problem_response(request, problems.JOB_NOT_FOUND)(request.scope, receive, send)
             return
         seen = _last_event_id(request)

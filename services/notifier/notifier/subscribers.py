@@ -2,8 +2,9 @@
 
 from chassis import subscribing
 from chassis.rabbitmq.connection import RabbitMQ
+from chassis.subscribing import Delivery
 from contracts import events, topology
-from contracts.events import Event, JobProgressed, JobPurged
+from contracts.events import AnalysisRemoved, AudioRemoved, Event, JobProgressed
 from notifier import SERVICE
 from notifier.hub import Hub
 from notifier.progress import Progress
@@ -23,15 +24,16 @@ def subscribe(rabbitmq: RabbitMQ, progress: Progress, hub: Hub) -> None:
 
     fan_out = rabbitmq.fan_out(topology.PROGRESS_EXCHANGE, FAN_OUT_QUEUE, on_job_progressed, hub.refresh)
 
-    async def on_event(event: Event) -> None:
+    async def on_event(event: Event, _: Delivery) -> None:
         progressed = await progress.record(event)
         if progressed is not None:
             await fan_out.tell(progressed)
 
-    async def on_job_purged(event: JobPurged) -> None:
+    async def on_removed(event: Event, delivery: Delivery) -> None:
         # Tell open streams of the end first: afterwards they cannot read the job any more.
-        await on_event(event)
-        await progress.forget(event.subject)
+        await on_event(event, delivery)
+        await progress.forget_if_removed(event.subject)
 
     for queue in topology.NOTIFIER_QUEUES:
-        subscribing.subscribe(rabbitmq, SERVICE, queue, on_job_purged if queue.event is JobPurged else on_event)
+        removed = queue.event in (AudioRemoved, AnalysisRemoved)
+        subscribing.subscribe(rabbitmq, SERVICE, queue, on_removed if removed else on_event)

@@ -25,7 +25,8 @@ def create_app(settings: Settings) -> FastAPI:
     bucket = Bucket(settings)
     probe = AudioProbe(settings.max_audio_seconds)
     rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH)
-    subscribe(rabbitmq, Uploads(bucket, probe), bucket)
+    uploads = Uploads(bucket, probe)
+    subscribe(rabbitmq, uploads, bucket)
     stopping = Stopping(rabbitmq.drain, settings.shutdown_grace)
 
     @asynccontextmanager
@@ -45,6 +46,6 @@ def create_app(settings: Settings) -> FastAPI:
         "consumers": rabbitmq.consumes,
         "s3": bucket.is_up,
     }
-    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters))
+    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters, uploads.warnings))
     app.include_router(metrics_routes(rabbitmq.dead_letters))
     return app

@@ -1,5 +1,6 @@
 """The errors of the uploader, besides those of its back ends (chassis.errors)."""
 
+from chassis.errors import BackEndError
 from contracts.failures import FailureCode
 
 
@@ -13,7 +14,14 @@ class RejectedError(Exception):
         self.reason = reason
 
 
-class DeletionError(Exception):
-    """S3 answered, but did not delete every object; the message is tried again."""
+class InHandError(Exception):
+    """The recording that is to be removed is being stored right now; the message is tried again."""
 
-    code = "deletion_failed"
+    code = "recording_in_hand"
+
+
+class DeletionError(BackEndError):
+    """S3 answered, but did not delete every object."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("S3", reason)

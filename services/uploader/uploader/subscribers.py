@@ -2,8 +2,9 @@
 
 from chassis import subscribing
 from chassis.rabbitmq.connection import RabbitMQ
+from chassis.subscribing import Delivery
 from contracts import topology
-from contracts.events import UploadReceived
+from contracts.events import AudioStored, JobPurged, UploadReceived
 from uploader import SERVICE
 from uploader.storage import Bucket
 from uploader.uploads import Uploads
@@ -12,11 +13,21 @@ from uploader.uploads import Uploads
 def subscribe(rabbitmq: RabbitMQ, uploads: Uploads, bucket: Bucket) -> None:
     """Register the uploader's subscribers."""
 
-    async def on_upload_received(event: UploadReceived) -> None:
-        await rabbitmq.publish(await uploads.store(event))
-        # The inbox object is deleted later, in a batch. The message may be redelivered before that or after it: the
-        # recording is in audio/ in both cases.
-        bucket.discard(event.data.inbox_key)
+    async def on_upload_received(event: UploadReceived, delivery: Delivery) -> None:
+        told = await uploads.store(event, redriven=delivery.redriven)
+        if told is None:
+            return
+        await rabbitmq.publish(told, redriven=delivery.redriven and isinstance(told, AudioStored))
+        if isinstance(told, AudioStored):
+            # The inbox object is deleted later, in a batch. The message may be redelivered before that or after it: the
+            # recording is in audio/ in both cases. One that was rejected stays, to be rejected again if that is lost;
+            # the gateway's sweeper removes it.
+            bucket.discard(event.data.inbox_key)
+
+    async def on_job_purged(event: JobPurged, _: Delivery) -> None:
+        told = await uploads.purge(event)
+        if told is not None:
+            await rabbitmq.publish(told)
 
     subscribing.subscribe(rabbitmq, SERVICE, topology.UPLOADER_UPLOAD_RECEIVED, on_upload_received)
-    subscribing.subscribe(rabbitmq, SERVICE, topology.UPLOADER_JOB_PURGED, uploads.purge)
+    subscribing.subscribe(rabbitmq, SERVICE, topology.UPLOADER_JOB_PURGED, on_job_purged)

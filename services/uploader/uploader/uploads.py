@@ -1,12 +1,19 @@
 """What happens to a recording in the inbox: it is verified and kept, or rejected with a reason."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Protocol
 
-from chassis.errors import ObjectMissingError
+import structlog
+
+from chassis.errors import AwayError, BackEndError, ObjectMissingError, reason_of
 from contracts.events import (
     AudioInfo,
+    AudioRemoved,
+    AudioRemovedData,
     AudioStored,
     AudioStoredData,
     Event,
@@ -17,8 +24,12 @@ from contracts.events import (
 )
 from contracts.failures import FailureCode
 from uploader import SERVICE
-from uploader.errors import RejectedError
+from uploader.errors import InHandError, RejectedError
 
+log = structlog.get_logger()
+
+MAX_REFUSED = 1000
+"""The most purged jobs that the warning counts."""
 EXTENSIONS: dict[str, tuple[str, str]] = {
     "wav": ("wav", "audio/wav"),
     "flac": ("flac", "audio/flac"),
@@ -72,7 +83,7 @@ class ObjectStore(Protocol):
         """Return the recording kept under a key that starts with `prefix`; None when there is none."""
 
     async def remove_all(self, prefix: str) -> None:
-        """Delete every object whose key starts with `prefix`; without any there is nothing to do."""
+        """Delete every object whose key starts with `prefix`; BackEndError when S3 refuses to delete one of them."""
 
 
 class Probe(Protocol):
@@ -88,21 +99,75 @@ class Uploads:
     def __init__(self, storage: ObjectStore, probe: Probe) -> None:
         self._storage = storage
         self._probe = probe
+        self._in_hand: Counter[str] = Counter()
+        # By job: why S3 does not let the recording be removed.
+        self._refused: dict[str, str] = {}
 
-    async def store(self, event: UploadReceived) -> Event:
-        """Verify and keep the recording, or reject it; return the event to publish."""
+    async def store(self, event: UploadReceived, *, redriven: bool = False) -> Event | None:
+        """Verify and keep the recording, or reject it; return the event to publish.
+
+        When a redrive repeats the event, what is kept is told and not judged again. None when this process is storing
+        that very recording now.
+        """
+        if redriven and self._in_hand[event.subject]:
+            return None
+        with self._holding(event.subject):
+            return await self._store(event, redriven=redriven)
+
+    async def purge(self, event: JobPurged) -> Event | None:
+        """Remove the job's recording, first from the inbox, so that nothing can be copied from there any more.
+
+        Return the event that says that nothing is left; None when S3 refuses, which is tried again at the next repeat
+        of `event`. InHandError when the recording was being stored meanwhile.
+        """
         try:
-            url, recording = await self._keep(event)
+            await self._storage.remove_all(_inbox_prefix(event.subject))
+            await self._storage.remove_all(_audio_prefix(event.subject))
+        except AwayError:
+            raise
+        except BackEndError as error:
+            log.error("S3 refuses to remove a purged recording", reason=reason_of(error))  # noqa: TRY400 - a traceback adds nothing to the reason
+            if len(self._refused) < MAX_REFUSED:
+                self._refused[event.subject] = reason_of(error)
+            return None
+        if self._in_hand[event.subject]:
+            raise InHandError(event.subject)
+        self._refused.pop(event.subject, None)
+        data = AudioRemovedData(token_id=event.data.token_id)
+        return AudioRemoved.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)
+
+    def warnings(self) -> list[str]:
+        """Return a warning for /health while S3 refuses to remove purged recordings."""
+        if not self._refused:
+            return []
+        reasons = ", ".join(sorted(set(self._refused.values())))
+        return [f"S3 refuses to remove the recordings of {len(self._refused)} purged jobs ({reasons}); tried again"]
+
+    @contextmanager
+    def _holding(self, job_id: str) -> Iterator[None]:
+        self._in_hand[job_id] += 1
+        try:
+            yield
+        finally:
+            self._in_hand[job_id] -= 1
+            if not self._in_hand[job_id]:
+                del self._in_hand[job_id]
+
+    async def _store(self, event: UploadReceived, *, redriven: bool) -> Event:
+        try:
+            url, recording = await (self._kept_or_keep(event) if redriven else self._keep(event))
         except ObjectMissingError:
             return _rejected(event, FailureCode.AUDIO_MISSING)
         except RejectedError as error:
             return _rejected(event, error.reason)
         return _stored(event, url, recording)
 
-    async def purge(self, event: JobPurged) -> None:
-        """Remove the job's recording, first from the inbox, so that nothing can be copied from there any more."""
-        await self._storage.remove_all(_inbox_prefix(event.subject))
-        await self._storage.remove_all(_audio_prefix(event.subject))
+    async def _kept_or_keep(self, event: UploadReceived) -> tuple[str, StoredRecording]:
+        return await self._kept(event) or await self._keep(event)
+
+    async def _kept(self, event: UploadReceived) -> tuple[str, StoredRecording] | None:
+        kept = await self._storage.find(_audio_prefix(event.subject))
+        return None if kept is None else (kept.url, kept.recording or await self._verify(kept.key, event))
 
     async def _keep(self, event: UploadReceived) -> tuple[str, StoredRecording]:
         try:
@@ -112,10 +177,10 @@ class Uploads:
             return await self._storage.keep(event.data.inbox_key, key, recording), recording
         except ObjectMissingError:
             # The inbox object is deleted once the recording is kept, so this message was probably handled before.
-            kept = await self._storage.find(_audio_prefix(event.subject))
+            kept = await self._kept(event)
             if kept is None:
                 raise
-            return kept.url, kept.recording or await self._verify(kept.key, event)
+            return kept
 
     async def _verify(self, key: str, event: UploadReceived) -> StoredRecording:
         fetched = await self._storage.fetch(key)

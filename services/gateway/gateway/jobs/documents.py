@@ -1,18 +1,16 @@
 """What the gateway asks of the job documents."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 
 from contracts.job import Job
 from gateway.audio import Recording
 from gateway.jobs.listing import Cursor, JobFilter
+from gateway.jobs.removals import Ending
 
 
 class Jobs(Protocol):
-    """The `jobs` collection. The gateway inserts and reads; every later change is the notifier's."""
-
-    async def prepare(self) -> None:
-        """Create the indexes."""
+    """The `jobs` collection. A job that is to be purged is not there any more for any question but `unfinished`."""
 
     async def insert(self, job: Job) -> bool:
         """Insert a new job; False when there is one with this id. Once it returns, the job cannot be lost."""
@@ -35,14 +33,17 @@ class Jobs(Protocol):
     async def ahead(self, job: Job) -> int:
         """Return how many jobs were created before this one and have not ended."""
 
-    async def ended_before(self, moment: datetime, besides: list[str], limit: int) -> list[Job]:
-        """Return up to `limit` ended jobs that were created before `moment`, oldest first; none of `besides`."""
+    async def ended_before(self, moment: datetime, limit: int) -> list[str]:
+        """Return the ids of up to `limit` ended jobs that were created before `moment`, the oldest first."""
+
+    async def ask_end(self, ending: Ending, job_ids: list[str], now: datetime) -> None:
+        """Note that these jobs are to be cancelled or purged, which is to be told at once.
+
+        A job that has ended cannot be cancelled. Nothing changes for a job for which this was asked before.
+        """
+
+    async def purging(self) -> int:
+        """Return how many jobs are to be purged and are still there."""
 
     async def unfinished(self, job_ids: list[str]) -> set[str]:
         """Return those of the jobs that have not ended."""
-
-    async def unpublished(self, older_than: timedelta, besides: list[str], limit: int) -> list[tuple[str, bytes]]:
-        """Return up to `limit` events that have been in an outbox for so long, each with its job's id, oldest first.
-
-        The jobs in `besides` are left out.
-        """

@@ -1,17 +1,23 @@
-"""The events that cancel a job and purge it."""
+"""How users end a job from outside, and the events that tell it."""
+
+from enum import StrEnum
 
 from contracts.events import JobCancelled, JobCancelledData, JobPurged, JobPurgedData
-from contracts.job import Job
 from gateway import SERVICE
 
 
-def cancelled(job: Job) -> JobCancelled:
-    """Return the event that cancels a job; a second one for the same job has the same id."""
-    data = JobCancelledData(token_id=job.token_id)
-    return JobCancelled.new(job.job_id, data, source=SERVICE, traceparent=job.traceparent)
+class Ending(StrEnum):
+    """What a user may ask for."""
+
+    CANCEL = "cancel"
+    """No result is wanted."""
+    PURGE = "purge"
+    """Nothing of the job is to be kept."""
 
 
-def purged(job: Job) -> JobPurged:
-    """Return the event that removes all that is kept of a job; a second one for the same job has the same id."""
-    data = JobPurgedData(token_id=job.token_id)
-    return JobPurged.new(job.job_id, data, source=SERVICE, traceparent=job.traceparent)
+def event_of(ending: Ending, job_id: str, token_id: str, traceparent: str) -> JobCancelled | JobPurged:
+    """Return the event that tells it; a repeat has the same id."""
+    if ending == Ending.CANCEL:
+        cancelled = JobCancelledData(token_id=token_id)
+        return JobCancelled.new(job_id, cancelled, source=SERVICE, traceparent=traceparent)
+    return JobPurged.new(job_id, JobPurgedData(token_id=token_id), source=SERVICE, traceparent=traceparent)

@@ -1,33 +1,27 @@
-"""Purges ended jobs whose upload is older than RETENTION_DAYS."""
+"""Has ended jobs purged whose upload is older than RETENTION_DAYS."""
 
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from chassis.periodic import Periodic, pace
-from chassis.publishing import Publisher
 from gateway.jobs.documents import Jobs
-from gateway.jobs.removals import purged
+from gateway.jobs.removals import Ending
 
 log = structlog.get_logger()
 
 MAX_LOOK_SECONDS = 60.0
 JOBS_PER_LOOK = 500
-REPEATED_AFTER = timedelta(hours=1)
-"""When a job that was purged and is still there is purged again."""
-MAX_PURGED = 5000
-"""How many purged jobs may still be there. With so many, the services that remove them are away: more would pile up."""
+MAX_PURGING = 5000
+"""How many jobs may be waiting to be purged. With so many, the services that remove them are away."""
 
 
 class Retention:
     """Purges ended jobs that were created more than `age` ago, none when it is None; every replica may do so."""
 
-    def __init__(self, jobs: Jobs, publisher: Publisher, age: timedelta | None) -> None:
+    def __init__(self, jobs: Jobs, age: timedelta | None) -> None:
         self._jobs = jobs
-        self._publisher = publisher
         self._age = age
-        # The ids of purged jobs, and until when they are not purged again.
-        self._purged: dict[str, datetime] = {}
         seconds = MAX_LOOK_SECONDS if age is None else pace(age, MAX_LOOK_SECONDS)
         self._looking = Periodic(self.look, seconds=seconds, waiting="retention waits")
 
@@ -44,14 +38,11 @@ class Retention:
         """Purge the jobs that are old enough now, up to JOBS_PER_LOOK."""
         if self._age is None:
             return
-        now = datetime.now(UTC)
-        self._purged = {job_id: until for job_id, until in self._purged.items() if until > now}
-        limit = min(JOBS_PER_LOOK, MAX_PURGED - len(self._purged))
+        limit = min(JOBS_PER_LOOK, MAX_PURGING - await self._jobs.purging())
         if limit <= 0:
             return
-        jobs = await self._jobs.ended_before(now - self._age, list(self._purged), limit)
-        for job in jobs:
-            await self._publisher.publish(purged(job))
-            self._purged[job.job_id] = now + REPEATED_AFTER
-        if jobs:
-            log.info("old jobs purged", count=len(jobs))
+        now = datetime.now(UTC)
+        old = await self._jobs.ended_before(now - self._age, limit)
+        if old:
+            await self._jobs.ask_end(Ending.PURGE, old, now)
+            log.info("old jobs are to be purged", count=len(old))

@@ -1,13 +1,14 @@
 """The routes that list, read, cancel and purge jobs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import urlencode
 
 import structlog
 from fastapi import APIRouter, Depends, Query, Response
 
-from chassis.publishing import Publisher
 from contracts import api, problems
 from contracts.api import JobDetails, JobList, JobState, RemovalAccepted
 from contracts.failures import preferred_language
@@ -15,7 +16,7 @@ from contracts.job import Job, is_terminal, progressed
 from gateway.availability import Availability
 from gateway.jobs.documents import Jobs
 from gateway.jobs.listing import Cursor, JobFilter
-from gateway.jobs.removals import cancelled, purged
+from gateway.jobs.removals import Ending
 from gateway.storage import Bucket
 from gateway.web.parameters import AcceptLanguage, JobId, canonical
 from gateway.web.parts import given
@@ -45,7 +46,8 @@ class JobParts:
 
     jobs: Jobs
     bucket: Bucket
-    publisher: Publisher
+    look_soon: Callable[[], None]
+    """Has what was just asked for told at once."""
     availability: Availability
     readers: Slots
 
@@ -122,14 +124,17 @@ async def remove_job(
 ) -> RemovalAccepted:
     """Cancel the job: it ends as `cancelled`, unless its own end is faster; a job that has ended stays as it is.
 
-    With `purge`, its recording, its result and its history are removed too, whether it has ended or not.
+    With `purge`, its recording, its result and its history are removed too, whether it has ended or not. The job is
+    not found any more from now on.
     """
     job_id = canonical(job_id)
-    await parts.availability.require("RabbitMQ", "MongoDB")
+    # RabbitMQ is not required: what was asked for stands in the job's document until it is done.
+    await parts.availability.require("MongoDB")
     job = await known_job(parts.jobs, job_id)
-    event = purged(job) if purge else cancelled(job)
-    await parts.publisher.publish(event)
-    log.info("removal accepted", job_id=job_id, trace_id=event.trace_id, type=event.type)
+    ending = Ending.PURGE if purge else Ending.CANCEL
+    await parts.jobs.ask_end(ending, [job_id], datetime.now(UTC))
+    parts.look_soon()
+    log.info("removal accepted", job_id=job_id, trace_id=job.traceparent[3:35], ending=ending)
     message = api.PURGE_MESSAGE if purge else api.CANCEL_MESSAGE
     return RemovalAccepted(job_id=job_id, status=job.view.status, message=message)
 

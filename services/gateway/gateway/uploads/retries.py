@@ -29,7 +29,7 @@ router = APIRouter(tags=["jobs"])
 async def retry_job(parts: Parts, response: Response, job_id: JobId, traceparent: Traceparent = None) -> RetryAccepted:
     """Begin a new job with the recording that is kept of one that has ended."""
     job_id = canonical(job_id)
-    # RabbitMQ is not required: as with an upload, the event waits in the job's outbox.
+    # RabbitMQ is not required: as with an upload, the event waits in the job's document.
     await parts.availability.require("S3", "MongoDB")
     job = await known_job(parts.jobs, job_id)
     if not is_terminal(job.view.status):
@@ -41,7 +41,7 @@ async def retry_job(parts: Parts, response: Response, job_id: JobId, traceparent
         event = await parts.submissions.accept_again(job, audio, events.continued_trace(traceparent))
     except AudioGoneError:
         raise ProblemError(problems.RECORDING_GONE) from None
-    parts.outbox.publish_soon(event)
+    parts.publishing.publish_soon(event)
     log.info("retry accepted", job_id=event.subject, trace_id=event.trace_id, retry_of=job_id)
     links = job_links(event.subject)
     response.headers["Location"] = links["result_url"]

@@ -22,7 +22,7 @@ from gateway.uploads.idempotency import (
     KeyReusedError,
     parsed_key,
 )
-from gateway.uploads.outbox import Outbox
+from gateway.uploads.publishing import Publishing
 from gateway.uploads.submissions import Submissions
 from gateway.web.forms import FileForm, file_body, file_form
 from gateway.web.parameters import Traceparent
@@ -55,7 +55,7 @@ class UploadParts:
 
     submissions: Submissions
     idempotency: Idempotency
-    outbox: Outbox
+    publishing: Publishing
     jobs: Jobs
     bucket: Bucket
     availability: Availability
@@ -108,7 +108,7 @@ async def upload_audio(
         log.info("upload repeated", job_id=accepted.job_id)
     else:
         parts.availability.seen("S3", "MongoDB")
-        parts.outbox.publish_soon(accepted.event)
+        parts.publishing.publish_soon(accepted.event)
         size, trace_id = accepted.event.data.size_bytes, accepted.event.trace_id
         log.info("upload accepted", job_id=accepted.job_id, trace_id=trace_id, size_bytes=size)
     links = job_links(accepted.job_id)

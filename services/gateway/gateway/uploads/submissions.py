@@ -4,6 +4,7 @@ import hashlib
 import secrets
 import unicodedata
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Self
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from contracts.job import Job
 from gateway import SERVICE
 from gateway.audio import ArrivingFile, ObjectStore, Recording, StoredAudio
 from gateway.jobs.documents import Jobs
+from gateway.redrive import timing
 from gateway.references.references import References
 
 log = structlog.get_logger()
@@ -36,15 +38,16 @@ class JobExistsError(Exception):
 class Submissions:
     """Makes jobs of recordings. Once a method has returned, the job reaches its end even if this process dies."""
 
-    def __init__(self, store: ObjectStore, jobs: Jobs, references: References) -> None:
+    def __init__(self, store: ObjectStore, jobs: Jobs, references: References, redrive_after: timedelta) -> None:
         self._store = store
         self._jobs = jobs
         self._references = references
+        self._redrive_after = redrive_after
 
     async def accept(
         self, token_id: str, file: ArrivingFile, traceparent: str, job_id: str | None = None
     ) -> UploadReceived:
-        """Store the file and its job; return the event that is in the job's outbox and is to be published now.
+        """Store the file and its job; return the event that is to be published now. The job has it too.
 
         Give a job id when several requests may make the same job. Each of them writes an object of its own, so that
         none overwrites what another's event describes. JobExistsError when another request was faster.
@@ -66,7 +69,7 @@ class Submissions:
             reference=reference,
         )
         event = UploadReceived.new(job_id, data, source=SERVICE, traceparent=traceparent)
-        await self._insert(Job.received(event, _shown(file.filename)), event)
+        await self._insert(self._job(event, _shown(file.filename)), event)
         return event
 
     async def accept_again(self, job: Job, audio: StoredAudio, traceparent: str) -> UploadReceived:
@@ -84,8 +87,11 @@ class Submissions:
         )
         await self._store.take_back(audio, data.inbox_key)
         event = UploadReceived.new(job_id, data, source=SERVICE, traceparent=traceparent)
-        await self._insert(Job.received(event, job.filename, retry_of=job.job_id), event)
+        await self._insert(self._job(event, job.filename, retry_of=job.job_id), event)
         return event
+
+    def _job(self, event: UploadReceived, filename: str | None, retry_of: str | None = None) -> Job:
+        return Job.received(event, filename, retry_of, timing.first_look(event.time, self._redrive_after))
 
     async def _insert(self, job: Job, event: UploadReceived) -> None:
         # When this fails, the job may have been inserted all the same, so the object stays. The sweeper decides later.

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 
-from chassis.publishing import Publisher
 from contracts import api, events, problems, webhook
 from contracts.api import WebhookReceipt
 from gateway.availability import Availability
@@ -14,6 +13,7 @@ from gateway.web.parameters import canonical
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
 from gateway.webhook.calls import NotJsonError, read_body, webhook_event
+from gateway.webhook.kept import Webhooks
 
 PATHS = ("/tokens/webhook/analysis-complete", "/webhook/analysis-complete")
 _BODY: dict[str, Any] = {
@@ -47,7 +47,7 @@ class WebhookParts:
     """What these routes work with."""
 
     jobs: Jobs
-    publisher: Publisher
+    webhooks: Webhooks
     availability: Availability
     secret: str
     max_result_bytes: int
@@ -68,13 +68,13 @@ async def analysis_complete(
     if not webhook.signature_is_valid(parts.secret, job_id, attempt, signature):
         raise ProblemError(problems.SIGNATURE_INVALID, close=True)
     job_id = canonical(job_id)
-    await parts.availability.require("RabbitMQ", "MongoDB")
+    await parts.availability.require("MongoDB")
     traceparent = await parts.jobs.traceparent(job_id)
     if traceparent is None:
         raise ProblemError(problems.JOB_NOT_FOUND, close=True)
     body = await _body(request, parts.max_result_bytes)
-    await parts.publisher.publish(webhook_event(job_id, int(attempt), body, traceparent))
-    parts.availability.seen("RabbitMQ", "MongoDB")
+    await parts.webhooks.take(webhook_event(job_id, int(attempt), body, traceparent))
+    parts.availability.seen("MongoDB")
     if body is None:
         raise ProblemError(problems.RESULT_TOO_LARGE, close=True)
     return WebhookReceipt(job_id=job_id)

@@ -1,0 +1,30 @@
+"""MongoDB: the indexes of the `jobs` collection, which the jobs' and the redrive's stores share."""
+
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING
+
+from chassis.mongodb import translating
+from contracts.job import Status
+
+NEWEST = [("created_at", DESCENDING), ("_id", DESCENDING)]
+DUE = "publish_at"
+CANCELS = "cancels"
+PURGES = "purges"
+_ASKED = {"$type": "date"}
+WHICH: dict[str, dict[str, Any]] = {
+    DUE: {"view.status": Status.PROCESSING.value},
+    # A cancel is done when the job has ended; a purge when its document is gone.
+    CANCELS: {"view.status": Status.PROCESSING.value, "cancel_asked_at": _ASKED},
+    PURGES: {"purge_asked_at": _ASKED},
+}
+"""The indexes of `publish_at`, and which documents each has. An ended job is in none but the purges'."""
+
+
+async def create(jobs: Any) -> None:
+    """Create the indexes: one for lists of every kind, one for lists of a token, three for what is to be told again."""
+    with translating():
+        await jobs.create_index([("view.status", ASCENDING), *NEWEST], name="status")
+        await jobs.create_index([("token_id", ASCENDING), *NEWEST], name="token")
+        for name, which in WHICH.items():
+            await jobs.create_index([("publish_at", ASCENDING)], name=name, partialFilterExpression=which)

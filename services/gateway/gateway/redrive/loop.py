@@ -1,0 +1,200 @@
+"""The loop that looks at what stands still: kept webhooks first, then cancels and purges, then jobs."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import structlog
+from prometheus_client import Counter
+
+from chassis.errors import BackEndError, reason_of
+from chassis.periodic import Periodic
+from chassis.publishing import Publisher
+from contracts import events, topology
+from contracts.events import Event, InvalidEventError
+from gateway.jobs import removals
+from gateway.jobs.removals import Ending
+from gateway.redrive import timing
+from gateway.redrive.documents import Redrives, Removal
+from gateway.redrive.timing import StandingJob, Tell, Wait
+from gateway.webhook.kept import KeptWebhooks
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 1.0
+JOBS_PER_LOOK = 500
+WEBHOOKS_AT_ONCE = 20
+"""How many kept webhooks are read at once; each may be as large as a result."""
+AT_ONCE = 16
+"""How many jobs one gateway claims and tells at the same time."""
+MAX_WAITING = 1000
+"""With more messages than this in a queue on the way, nothing is added: a message that waits there is not lost."""
+HANDLED_PER_SECOND = 16
+"""How many messages a slow service handles. With more waiting than it can handle within REDRIVE_AFTER, a job that only
+waits for its turn would be taken for one that stands still."""
+REDRIVES_PER_SECOND = 50
+
+TOLD_AGAIN = Counter("sori_redrives", "What was told again because nothing had come of it.", ["what"])
+
+
+class Broker(Publisher, Protocol):
+    """The broker as the redrive sees it."""
+
+    async def depths(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the number of messages that wait in each of these queues; raises when the broker is away."""
+
+
+class Redrive:
+    """Tells again what stands still; every gateway may do so, because each job is claimed first."""
+
+    def __init__(self, redrives: Redrives, webhooks: KeptWebhooks, broker: Broker, after: timedelta) -> None:
+        self._redrives = redrives
+        self._webhooks = webhooks
+        self._broker = broker
+        self._after = after
+        self._prepared = False
+        self._most_waiting = min(MAX_WAITING, int(after.total_seconds() * HANDLED_PER_SECOND))
+        self._allowed = float(REDRIVES_PER_SECOND)
+        self._allowed_at = time.monotonic()
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._looking = Periodic(self.look, seconds=LOOK_SECONDS, waiting="redrive waits", at_once=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._looking.start()
+
+    def look_soon(self) -> None:
+        """Look at once: something is due."""
+        self._looking.wake()
+
+    async def stop(self) -> None:
+        """Stop looking; what is claimed and not told is due again when the claim ends."""
+        await self._looking.stop()
+
+    async def look(self) -> None:
+        """Tell what is due now. What the broker does not take is due again soon."""
+        if not self._prepared:
+            await self._redrives.prepare()
+            await self._webhooks.prepare()
+            self._prepared = True
+        for part in (self._publish_kept, self._tell_removals, self._tell_jobs):
+            try:
+                await part()
+            except Exception as error:  # noqa: BLE001 - most likely an outage; one part must not hold up the others
+                log.warning("redrive waits", reason=reason_of(error))
+
+    async def _publish_kept(self) -> None:
+        """Publish the kept webhooks in order: the analysis server calls once."""
+        while kept := await self._webhooks.oldest(WEBHOOKS_AT_ONCE):
+            for webhook in kept:
+                await self._broker.publish(webhook)
+                await self._webhooks.remove(webhook.id)
+                TOLD_AGAIN.labels("webhook").inc()
+                log.info("kept webhook published", job_id=webhook.subject, event_id=webhook.id)
+
+    async def _tell_removals(self) -> None:
+        for ending in Ending:
+            due = await self._redrives.removals(ending, _now(), JOBS_PER_LOOK)
+            await self._each(self._tell_removal(removal) for removal in due)
+
+    async def _tell_removal(self, removal: Removal) -> None:
+        if removal.ending == Ending.PURGE:
+            await self._webhooks.forget(removal.job_id)
+        until = _now() + timing.CLAIM
+        if not await self._redrives.claim_removal(removal, until):
+            return
+        event = removals.event_of(removal.ending, removal.job_id, removal.token_id, removal.traceparent)
+
+        async def publish() -> None:
+            await self._broker.publish(event, redriven=removal.redrives > 0)
+
+        await self._tell(event, removal.redrives, until, publish, removal.ending.value)
+
+    async def _tell_jobs(self) -> None:
+        # First those that nobody may have seen: each of them waits since its upload was accepted.
+        while first := await self._redrives.due(_now(), received=False, limit=JOBS_PER_LOOK):
+            room = MAX_WAITING - await self._longest_queue()
+            await self._each(self._tell_first(job) for job in first[: max(room, 0)])
+            if room < len(first):
+                break
+        standing = await self._redrives.due(_now(), received=True, limit=JOBS_PER_LOOK)
+        decided = [(job, timing.decide(job, _now(), self._after)) for job in standing]
+        waits = [(job, decision) for job, decision in decided if isinstance(decision, Wait)]
+        told = [(job, decision) for job, decision in decided if isinstance(decision, Tell)]
+        if waits:
+            await self._redrives.postpone(waits)
+        if told and await self._longest_queue() <= self._most_waiting:
+            granted = self._granted(len(told))
+            await self._each(self._redrive(job, decision.redrives) for job, decision in told[:granted])
+
+    async def _longest_queue(self) -> int:
+        return max((await self._broker.depths(topology.QUEUES_ON_THE_WAY)).values(), default=0)
+
+    def _granted(self, wanted: int) -> int:
+        """Return how many redrives may be made now, of as many as are wanted."""
+        now = time.monotonic()
+        self._allowed += (now - self._allowed_at) * REDRIVES_PER_SECOND
+        self._allowed = min(self._allowed, REDRIVES_PER_SECOND)
+        self._allowed_at = now
+        granted = min(wanted, int(self._allowed))
+        self._allowed -= granted
+        return granted
+
+    async def _tell_first(self, job: StandingJob) -> None:
+        """Publish upload.received to all its subscribers, as if for the first time."""
+        await self._claim_and_tell(job, job.redrives, self._broker.publish, "upload")
+
+    async def _redrive(self, job: StandingJob, redrives: int) -> None:
+        """Tell the uploader alone: it tells what it has kept, and each service after it what it knows."""
+
+        async def redrive(event: Event) -> None:
+            await self._broker.redrive(event, topology.UPLOADER_UPLOAD_RECEIVED)
+
+        await self._claim_and_tell(job, redrives, redrive, "job")
+
+    async def _claim_and_tell(
+        self, job: StandingJob, redrives: int, publish: Callable[[Event], Awaitable[None]], what: str
+    ) -> None:
+        until = _now() + timing.CLAIM
+        text = await self._redrives.claim(job, until)
+        if text is None:
+            return
+        try:
+            event = events.decode(text.encode())
+        except InvalidEventError as error:
+            # A newer gateway may have written it, and will tell it.
+            log.error("a job holds what is no event", job_id=job.job_id, reason=str(error))  # noqa: TRY400 - a traceback adds nothing to the reason
+            await self._redrives.hurry(job.job_id, until, _now() + timing.LONGEST * self._after)
+            return
+        await self._tell(event, redrives, until, lambda: publish(event), what)
+
+    async def _tell(
+        self, event: Event, redrives: int, claimed: datetime, publish: Callable[[], Awaitable[None]], what: str
+    ) -> None:
+        """Publish, and note when the job is looked at again."""
+        try:
+            await publish()
+        except BackEndError as error:
+            log.warning("event not told yet", job_id=event.subject, type=event.type, reason=reason_of(error))
+            await self._redrives.hurry(event.subject, claimed, _now() + timing.AFTER_FAILURE)
+            return
+        now = _now()
+        then = timing.next_look(now, self._after, redrives + 1)
+        await self._redrives.told(event.subject, claimed, redrives + 1, now, then)
+        TOLD_AGAIN.labels(what).inc()
+        log.info("told again", job_id=event.subject, type=event.type, trace_id=event.trace_id, times=redrives + 1)
+
+    async def _each(self, tellings: Iterable[Awaitable[None]]) -> None:
+        async def one(telling: Awaitable[None]) -> None:
+            async with self._at_once:
+                await telling
+
+        await asyncio.gather(*(one(telling) for telling in tellings))
+
+
+def _now() -> datetime:
+    """The time to the millisecond, which is what MongoDB keeps: claims are compared with what was read."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)

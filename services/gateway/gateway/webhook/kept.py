@@ -1,0 +1,51 @@
+"""Webhooks that could not be published when they came: the analysis server calls once, so they are kept until then."""
+
+from typing import Protocol
+
+import structlog
+
+from chassis.errors import BackEndError, reason_of
+from chassis.publishing import Publisher
+from contracts.events import Event
+from gateway.availability import Availability
+
+log = structlog.get_logger()
+
+
+class KeptWebhooks(Protocol):
+    """The `webhooks` collection."""
+
+    async def prepare(self) -> None:
+        """Create the indexes."""
+
+    async def keep(self, webhook: Event) -> None:
+        """Keep a webhook; the same again changes nothing. Once it returns, the webhook cannot be lost."""
+
+    async def oldest(self, limit: int) -> list[Event]:
+        """Return the `limit` webhooks that have been kept for longest, the oldest first."""
+
+    async def remove(self, event_id: str) -> None:
+        """Remove one that was published."""
+
+    async def forget(self, job_id: str) -> None:
+        """Remove all of a job."""
+
+
+class Webhooks:
+    """Takes the analysis server's calls: each is published at once, or kept until it can be."""
+
+    def __init__(self, kept: KeptWebhooks, publisher: Publisher, availability: Availability) -> None:
+        self._kept = kept
+        self._publisher = publisher
+        self._availability = availability
+
+    async def take(self, webhook: Event) -> None:
+        """Return once the call is safe."""
+        try:
+            await self._availability.require("RabbitMQ")
+            await self._publisher.publish(webhook)
+        except BackEndError as error:
+            await self._kept.keep(webhook)
+            log.warning("webhook kept", job_id=webhook.subject, event_id=webhook.id, reason=reason_of(error))
+        else:
+            self._availability.seen("RabbitMQ")

@@ -27,7 +27,7 @@ async def made(
     for number in range(count):
         at = EPOCH + timedelta(milliseconds=0 if same_moment else number)
         event = Story(str(uuid.uuid4()), token_id).upload_received().model_copy(update={"time": at})
-        document = Job.received(event, "a.wav").model_dump(by_alias=True, exclude={"outbox"})
+        document = Job.received(event, "a.wav").model_dump(by_alias=True, exclude={"upload_received"})
         document["view"]["status"] = status
         documents.append(document)
     await jobs.insert_many(documents)
@@ -153,7 +153,7 @@ async def test_everything_that_is_kept_of_a_job_can_be_read(sori: Sori) -> None:
     assert {name: found[name] for name in state} == state
     assert found["filename"] == "녹음.wav"
     assert found["audio"]["codec"] == "pcm_s16le"
-    assert not {"ahead", "retry_of", "outbox", "held", "traceparent"} & found.keys()
+    assert not {"ahead", "retry_of", "upload_received", "publish_at", "held", "traceparent"} & found.keys()
     history = found["history"]
     assert history[0]["type"] == "job.created"
     assert {line["type"] for line in history} >= {"upload.received.v1", "audio.stored.v1", "analysis.completed.v1"}

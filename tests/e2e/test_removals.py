@@ -76,7 +76,7 @@ async def test_a_cancel_that_overtakes_the_recording_leaves_a_mark_that_stops_th
     token_id = new_token()
     upload = Story(str(uuid.uuid4()), token_id).upload_received()
     job_id = upload.subject
-    await jobs.insert_one(Job.received(upload, None).model_dump(by_alias=True, exclude={"outbox"}))
+    await jobs.insert_one(Job.received(upload, None).model_dump(by_alias=True, exclude={"upload_received"}))
     assert (await cancel(sori, job_id)).status_code == 202
     assert (await sori.ended(job_id))["status"] == "cancelled"
 

@@ -67,7 +67,7 @@ async def test_a_listener_hears_the_copy_of_an_event_that_is_kept(
     listener = FrontEnd(proxied_sori.client, proxied_sori.url)
     stories = [Story(str(uuid.uuid4())) for _ in range(COPIED)]
     received = [Job.received(story.upload_received(), None) for story in stories]
-    await proxied_jobs.insert_many([job.model_dump(by_alias=True, exclude={"outbox"}) for job in received])
+    await proxied_jobs.insert_many([job.model_dump(by_alias=True, exclude={"upload_received"}) for job in received])
     listening = [asyncio.create_task(listener.follow(story.job_id)) for story in stories]
     for story in stories:
         completed = story.analysis_completed()
@@ -148,8 +148,8 @@ async def relive(
     new = str(uuid.uuid4())
     cloned = [clone_of(event, new) for event in story]
     received = next(event for event in cloned if isinstance(event, UploadReceived))
-    # Without its outbox: only this test publishes its events.
-    await jobs.insert_one(Job.received(received, None).model_dump(by_alias=True, exclude={"outbox"}))
+    # Without its event: only this test publishes its events.
+    await jobs.insert_one(Job.received(received, None).model_dump(by_alias=True, exclude={"upload_received"}))
     job = Sent(original["token_id"], new)
     listening = asyncio.create_task(listener.follow(new))
     shuffled = cloned * 2

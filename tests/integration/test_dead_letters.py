@@ -73,7 +73,9 @@ async def test_a_replay_after_the_cause_is_gone_takes_the_held_job_to_its_end(
     operator: Operator, broker: Broker, sori: Sori, jobs: Any, analysis_server: AnalysisServer
 ) -> None:
     story = Story(str(uuid.uuid4()), token := new_token("http-500-once"))
-    await jobs.insert_one(Job.received(story.upload_received(), None).model_dump(by_alias=True, exclude={"outbox"}))
+    await jobs.insert_one(
+        Job.received(story.upload_received(), None).model_dump(by_alias=True, exclude={"upload_received"})
+    )
     stored = story.audio_stored()
     await broker.put("notifier.audio-stored", stored.encode(), stored.id)
     await broker.put(topology.BRIDGE_AUDIO_STORED.name, stored.encode(), stored.id, LAST_TRY)
@@ -140,7 +142,9 @@ async def test_a_message_that_the_broker_set_aside_by_itself_goes_back_and_can_b
     operator: Operator, broker: Broker, channel: AbstractChannel, sori: Sori, jobs: Any
 ) -> None:
     story = Story(str(uuid.uuid4()), new_token("http-500-once"))
-    await jobs.insert_one(Job.received(story.upload_received(), None).model_dump(by_alias=True, exclude={"outbox"}))
+    await jobs.insert_one(
+        Job.received(story.upload_received(), None).model_dump(by_alias=True, exclude={"upload_received"})
+    )
     stored = story.audio_stored()
     arguments = {**topology.BRIDGE_AUDIO_STORED.arguments, "x-delivery-limit": 1}
     name = f"a-killer-{story.job_id}"

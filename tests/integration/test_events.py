@@ -151,7 +151,7 @@ async def test_doubled_and_shuffled_events_end_in_the_right_state(
         else:
             assert state["error"]["code"] == "analysis_timed_out"
         assert document["audio"]["waveform"] == [9, 99]
-        assert "outbox" not in document
+        assert "upload_received" not in document
         messages = await heard(sori.client, sori.progress_url(job_id), last_event_id="0")
         assert [int(message.id or 0) for message in messages] == list(range(1, document["revision"] + 1))
         values = [message.state["progress"] for message in messages]
@@ -195,7 +195,7 @@ async def tell_shuffled(broker: Broker, jobs: Any, ending: str, seed: int) -> tu
     """Make a job and put every event of its life into the notifier's queues twice, in an order of the seed's own."""
     story = Story(str(uuid.uuid4()))
     received = story.upload_received()
-    await jobs.insert_one(Job.received(received, None).model_dump(by_alias=True, exclude={"outbox"}))
+    await jobs.insert_one(Job.received(received, None).model_dump(by_alias=True, exclude={"upload_received"}))
     last: Event = story.analysis_completed() if ending == "completed" else story.analysis_failed()
     requested = [story.analysis_requested(attempt) for attempt in (1, 2)]
     told: list[Event] = [received, story.audio_stored(), *requested, last] * 2

@@ -17,7 +17,9 @@ from contracts.job import Job, Status
 from gateway.audio import Recording
 from gateway.jobs.documents import Jobs
 from gateway.jobs.listing import Cursor, JobFilter
+from gateway.jobs.removals import Ending
 from gateway.jobs.store import JobStore
+from gateway.redrive.store import RedriveStore
 from gateway.uploads import claims as claiming
 from gateway.uploads.claims import ClaimStore
 from gateway.uploads.idempotency import Claims
@@ -48,9 +50,8 @@ async def mongodb(address: str) -> AsyncIterator[MongoDB]:
 @pytest.fixture
 async def real_jobs(mongodb: MongoDB) -> JobStore:
     """The jobs in MongoDB, with their indexes."""
-    jobs = JobStore(mongodb)
-    await jobs.prepare()
-    return jobs
+    await RedriveStore(mongodb).prepare()
+    return JobStore(mongodb)
 
 
 @pytest.fixture
@@ -148,8 +149,8 @@ async def test_the_other_questions_are_read_from_indexes_too(real_jobs: JobStore
     await asyncio.gather(*(real_jobs.insert(job(at=at(n))) for n in range(300)))
     async with profiled(address) as entries:
         await real_jobs.ahead(job(at=at(200)))
-        await real_jobs.ended_before(MOMENT + timedelta(days=9), ["x"], 100)
-        await real_jobs.unpublished(timedelta(0), [], 100)
+        await real_jobs.ended_before(MOMENT + timedelta(days=9), 100)
+        await real_jobs.purging()
     summaries = [entry["planSummary"] for entry in entries if entry["ns"].endswith(".jobs") and "planSummary" in entry]
     assert len(summaries) == 3
     assert all(summary.startswith(("IXSCAN", "COUNT_SCAN")) for summary in summaries), summaries
@@ -164,8 +165,8 @@ async def test_a_job_is_found_with_and_without_its_history(jobs: Jobs) -> None:
     sound = AudioInfo(duration_seconds=1, sample_rate=1, channels=1, codec="c", container="wav", waveform=[0])
     made = job().model_copy(update={"audio": sound, "result_json": "{}"})
     await kept(jobs, made)
-    assert await jobs.find_whole(made.job_id) == made.model_copy(update={"outbox": None})
-    brief = made.model_copy(update={"outbox": None, "audio": None, "history": []})
+    assert await jobs.find_whole(made.job_id) == made.model_copy(update={"upload_received": None})
+    brief = made.model_copy(update={"upload_received": None, "audio": None, "history": []})
     assert await jobs.find(made.job_id) == brief
     assert await jobs.page(JobFilter(), None, 1) == [brief.model_copy(update={"result_json": None})]
     assert await jobs.traceparent(made.job_id) == made.traceparent
@@ -185,22 +186,25 @@ async def test_ended_jobs_are_found_by_age_the_oldest_first(jobs: Jobs) -> None:
         for n in range(6)
     ]
     await kept(jobs, *made)
-    found = await jobs.ended_before(MOMENT + timedelta(seconds=5), [made[0].job_id], 2)
-    assert [one.job_id for one in found] == [made[2].job_id, made[3].job_id]
+    await jobs.ask_end(Ending.PURGE, [made[0].job_id], MOMENT)
+    assert await jobs.ended_before(MOMENT + timedelta(seconds=5), 2) == [made[2].job_id, made[3].job_id]
+
+
+async def test_a_job_that_is_to_be_purged_is_not_there_any_more(jobs: Jobs) -> None:
+    gone, there = await kept(jobs, job(), job())
+    assert await jobs.purging() == 0
+    await jobs.ask_end(Ending.PURGE, [gone], MOMENT)
+    await jobs.ask_end(Ending.PURGE, [gone], MOMENT)
+    assert [await jobs.find(gone), await jobs.find_whole(gone)] == [None, None]
+    assert [await jobs.traceparent(gone), await jobs.recording(gone)] == [None, None]
+    assert [one.job_id for one in await jobs.page(JobFilter(), None, 9)] == [there]
+    assert await jobs.purging() == 1
+    assert not await jobs.insert(job(gone)), "its id stays taken"
 
 
 async def test_which_jobs_have_not_ended_is_known_of_those_that_are_asked_about(jobs: Jobs) -> None:
     open_id, ended_id, _ = await kept(jobs, job(), job(status=Status.FAILED), job())
     assert await jobs.unfinished([open_id, ended_id, str(uuid.uuid4())]) == {open_id}
-
-
-async def test_marked_events_of_some_age_are_found_the_oldest_first(jobs: Jobs) -> None:
-    made = [job(at=MOMENT + timedelta(seconds=number)) for number in (2, 0, 1)]
-    cleared = job().model_copy(update={"outbox": None})
-    await kept(jobs, *made, cleared, job(at=datetime.now(UTC)))
-    found = await jobs.unpublished(timedelta(minutes=1), [made[1].job_id], 9)
-    assert found == [(one.job_id, (one.outbox or "").encode()) for one in (made[2], made[0])]
-    assert await jobs.unpublished(timedelta(minutes=1), [], 1) == [(made[1].job_id, (made[1].outbox or "").encode())]
 
 
 async def test_one_job_that_exists_says_nothing_against_the_others_of_its_batch(jobs: Jobs) -> None:

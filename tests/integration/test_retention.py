@@ -23,7 +23,7 @@ def kept(status: str, age: timedelta) -> dict[str, Any]:
     """A job document of this age."""
     event = Story(str(uuid.uuid4())).upload_received()
     event = event.model_copy(update={"time": datetime.now(UTC) - age})
-    document = Job.received(event, None).model_dump(by_alias=True, exclude={"outbox"})
+    document = Job.received(event, None).model_dump(by_alias=True, exclude={"upload_received"})
     document["view"]["status"] = status
     return document
 

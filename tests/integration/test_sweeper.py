@@ -21,7 +21,7 @@ async def test_old_leftovers_are_swept_and_what_is_new_or_needed_stays(
 ) -> None:
     finished = (await sori.completed())["job_id"]
     needed = Story(str(uuid.uuid4())).upload_received()
-    await jobs.insert_one(Job.received(needed, None).model_dump(by_alias=True, exclude={"outbox"}))
+    await jobs.insert_one(Job.received(needed, None).model_dump(by_alias=True, exclude={"upload_received"}))
     nobodys, fresh = (str(uuid.uuid4()) for _ in range(2))
     await bucket.put(f"inbox/{fresh}", RECORDING)
     await bucket.put(needed.data.inbox_key, RECORDING, age=LONG_AGO)

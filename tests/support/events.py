@@ -107,6 +107,16 @@ class Story:
         data = events.JobPurgedData(token_id=self._token_id)
         return events.JobPurged.new(self.job_id, data, source="gateway", traceparent=TRACEPARENT)
 
+    def audio_removed(self) -> events.AudioRemoved:
+        """Nothing of the recording is left."""
+        data = events.AudioRemovedData(token_id=self._token_id)
+        return events.AudioRemoved.new(self.job_id, data, source="uploader", traceparent=TRACEPARENT)
+
+    def analysis_removed(self) -> events.AnalysisRemoved:
+        """Nothing of the analysis is left but its mark."""
+        data = events.AnalysisRemovedData(token_id=self._token_id)
+        return events.AnalysisRemoved.new(self.job_id, data, source="analyzer-bridge", traceparent=TRACEPARENT)
+
     def job_resumed(self, held: events.JobHeld) -> events.JobResumed:
         """The message that was set aside was put back."""
         data = events.JobResumedData(held_id=held.id, queue=held.data.queue)

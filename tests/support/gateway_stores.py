@@ -1,19 +1,23 @@
 """The gateway's stores in memory: jobs, claims of keys, and objects, as the real ones behave, for unit tests."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from chassis.errors import AwayError, BackEndError
-from contracts.events import Event
+from contracts import topology
+from contracts.events import Event, UploadReceived
 from contracts.job import Job, Status, is_terminal
 from gateway.audio import UNKNOWN_TYPE, AudioGoneError, Recording, StoredAudio
 from gateway.jobs.listing import Cursor, JobFilter
+from gateway.jobs.removals import Ending
+from gateway.redrive.documents import Removal
+from gateway.redrive.timing import StandingJob, Wait
 from gateway.uploads.idempotency import Claim
 
-_WITHOUT_HISTORY: dict[str, Any] = {"history": [], "outbox": None, "audio": None}
+_WITHOUT_HISTORY: dict[str, Any] = {"history": [], "upload_received": None, "audio": None}
 _SUMMARY: dict[str, Any] = {**_WITHOUT_HISTORY, "result_json": None}
 OBJECTS_PER_PAGE = 2
 
@@ -23,14 +27,34 @@ class Broker:
 
     def __init__(self, failures: int = 0) -> None:
         self.published: list[Event] = []
+        self.redriven: list[Event] = []
+        """Those of the published that say so, and those that went to one queue alone."""
         self.failures = failures
+        self.waiting = 0
+        """How many messages wait in a queue on the way."""
 
-    async def publish(self, event: Event) -> None:
+    async def publish(self, event: Event, *, redriven: bool = False) -> None:
         """Keep the event."""
+        self._turn()
+        self.published.append(event)
+        if redriven:
+            self.redriven.append(event)
+
+    async def redrive(self, event: Event, queue: topology.Queue) -> None:
+        """Keep the event."""
+        assert queue == topology.UPLOADER_UPLOAD_RECEIVED
+        self._turn()
+        self.redriven.append(event)
+
+    async def depths(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the number of messages that wait."""
+        self._turn()
+        return {name: self.waiting if index == 1 else 0 for index, name in enumerate(names)}
+
+    def _turn(self) -> None:
         if self.failures:
             self.failures -= 1
             raise BackEndError("RabbitMQ", "down")
-        self.published.append(event)
 
 
 class Jobs:
@@ -45,15 +69,8 @@ class Jobs:
         self.failures = failures
         self.error: BaseException | None = None
         self.unsure = self.unseen = False
-        self.prepared = 0
-        self.asked_unpublished: list[tuple[timedelta, int]] = []
         self.asked_ended: list[tuple[datetime, int]] = []
         self._done = [] if done is None else done
-
-    async def prepare(self) -> None:
-        """Count that this was asked."""
-        await self._turn()
-        self.prepared += 1
 
     async def insert(self, job: Job) -> bool:
         """Keep a new job."""
@@ -72,30 +89,31 @@ class Jobs:
     async def find(self, job_id: str) -> Job | None:
         """Return the job without its history."""
         await self._turn()
-        job = self.kept.get(job_id)
+        job = self.there(job_id)
         return None if job is None else job.model_copy(update=_WITHOUT_HISTORY)
 
     async def find_whole(self, job_id: str) -> Job | None:
         """Return the job."""
         await self._turn()
-        job = self.kept.get(job_id)
-        return None if job is None else job.model_copy(update={"outbox": None})
+        job = self.there(job_id)
+        return None if job is None else job.model_copy(update={"upload_received": None})
 
     async def recording(self, job_id: str) -> Recording | None:
         """Return what a job was made from."""
         await self._turn()
-        job = self.kept.get(job_id)
+        job = self.there(job_id)
         return None if job is None or self.unseen else Recording(job.token_id, job.sha256)
 
     async def traceparent(self, job_id: str) -> str | None:
         """Return the job's trace."""
         await self._turn()
-        return self.kept[job_id].traceparent if job_id in self.kept else None
+        job = self.there(job_id)
+        return None if job is None else job.traceparent
 
     async def page(self, job_filter: JobFilter, after: Cursor | None, limit: int) -> list[Job]:
         """Return a page, the newest first."""
         await self._turn()
-        found = [job for job in self.kept.values() if _matches(job, job_filter)]
+        found = [job for job in self.kept.values() if _matches(job, job_filter) and job.purge_asked_at is None]
         if after is not None:
             found = [job for job in found if _place(job) < (after.created_at, after.job_id)]
         return [job.model_copy(update=_SUMMARY) for job in sorted(found, key=_place, reverse=True)[:limit]]
@@ -105,33 +123,160 @@ class Jobs:
         await self._turn()
         return sum(not _has_ended(other) and other.created_at < job.created_at for other in self.kept.values())
 
-    async def ended_before(self, moment: datetime, besides: list[str], limit: int) -> list[Job]:
+    async def ended_before(self, moment: datetime, limit: int) -> list[str]:
         """Return ended jobs, the oldest first."""
         self.asked_ended.append((moment, limit))
         await self._turn()
         found = [job for job in self.kept.values() if _has_ended(job) and job.created_at < moment]
-        found = [job for job in found if job.job_id not in besides]
-        return [job.model_copy(update=_SUMMARY) for job in sorted(found, key=_place)[:limit]]
+        return [job.job_id for job in sorted(found, key=_place) if job.purge_asked_at is None][:limit]
+
+    async def ask_end(self, ending: Ending, job_ids: list[str], now: datetime) -> None:
+        """Note what is asked for."""
+        await self._turn()
+        asked_at = f"{ending}_asked_at"
+        for job_id in job_ids:
+            job = self.there(job_id)
+            if job is None or getattr(job, asked_at) or (ending == Ending.CANCEL and _has_ended(job)):
+                continue
+            at = _to_the_millisecond(now)
+            self.kept[job_id] = job.model_copy(update={asked_at: at, "publish_at": at, "redrives": 0})
+
+    async def purging(self) -> int:
+        """Return how many are to be purged."""
+        await self._turn()
+        return sum(job.purge_asked_at is not None for job in self.kept.values())
+
+    def there(self, job_id: str) -> Job | None:
+        """Return the job, unless it is to be purged."""
+        job = self.kept.get(job_id)
+        return None if job is None or job.purge_asked_at is not None else job
 
     async def unfinished(self, job_ids: list[str]) -> set[str]:
         """Return which have not ended."""
         await self._turn()
         return {job_id for job_id in job_ids if job_id in self.kept and not _has_ended(self.kept[job_id])}
 
-    async def unpublished(self, older_than: timedelta, besides: list[str], limit: int) -> list[tuple[str, bytes]]:
-        """Return events that are marked still."""
-        await self._turn()
-        self.asked_unpublished.append((older_than, limit))
-        before = datetime.now(UTC) - older_than
-        found = [job for job in self.kept.values() if job.created_at < before and job.job_id not in besides]
-        marked = [(job.job_id, job.outbox.encode()) for job in sorted(found, key=_place) if job.outbox is not None]
-        return marked[:limit]
-
     async def _turn(self) -> None:
         await asyncio.sleep(0)
         if self.failures:
             self.failures -= 1
             raise AwayError("MongoDB", "down")
+
+
+class Redrives:
+    """The fields of these jobs that say what is told again."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self.prepared = 0
+
+    async def prepare(self) -> None:
+        """Count that this was asked."""
+        await asyncio.sleep(0)
+        self.prepared += 1
+
+    async def due(self, now: datetime, *, received: bool, limit: int) -> list[StandingJob]:
+        """Return what is due, the longest due first."""
+        await asyncio.sleep(0)
+        found = [
+            _standing(job)
+            for job in self._due(now)
+            if not _has_ended(job) and job.cancel_asked_at is None and job.purge_asked_at is None
+        ]
+        return [job for job in found if job.is_received == received][:limit]
+
+    async def postpone(self, waits: list[tuple[StandingJob, Wait]]) -> None:
+        """Have these looked at later."""
+        await asyncio.sleep(0)
+        for job, wait in waits:
+            self._set(job.job_id, job.publish_at, publish_at=wait.until, redrives=wait.redrives)
+
+    async def claim(self, job: StandingJob, until: datetime) -> str | None:
+        """Claim a job."""
+        await asyncio.sleep(0)
+        kept = self._jobs.there(job.job_id)
+        if kept is None or _has_ended(kept) or kept.cancel_asked_at is not None:
+            return None
+        return kept.upload_received if self._set(job.job_id, job.publish_at, publish_at=until) else None
+
+    async def removals(self, ending: Ending, now: datetime, limit: int) -> list[Removal]:
+        """Return the cancels or purges that are due."""
+        await asyncio.sleep(0)
+        found = [
+            Removal(ending, job.job_id, job.token_id, job.traceparent, job.publish_at or now, job.redrives)
+            for job in self._due(now)
+            if _is_asked(job, ending) and (ending == Ending.PURGE or job.purge_asked_at is None)
+        ]
+        return found[:limit]
+
+    async def claim_removal(self, removal: Removal, until: datetime) -> bool:
+        """Claim a cancel or a purge."""
+        await asyncio.sleep(0)
+        job = self._jobs.kept.get(removal.job_id)
+        if job is None or not _is_asked(job, removal.ending):
+            return False
+        return self._set(removal.job_id, removal.publish_at, publish_at=until)
+
+    async def told(self, job_id: str, claimed: datetime, redrives: int, at: datetime, then: datetime) -> None:
+        """Note that a claimed job was told."""
+        await asyncio.sleep(0)
+        self._set(job_id, claimed, publish_at=then, redrives=redrives, redriven_at=at)
+
+    async def hurry(self, job_id: str, claimed: datetime, then: datetime) -> None:
+        """Note that a claimed job could not be told."""
+        await asyncio.sleep(0)
+        self._set(job_id, claimed, publish_at=then)
+
+    async def longest_due(self) -> datetime | None:
+        """Return the earliest time."""
+        await asyncio.sleep(0)
+        times = [job.publish_at for job in self._jobs.kept.values() if job.publish_at and not _has_ended(job)]
+        return min(times, default=None)
+
+    def _due(self, now: datetime) -> list[Job]:
+        times = [(job.publish_at, job.job_id) for job in self._jobs.kept.values() if job.publish_at is not None]
+        return [self._jobs.kept[job_id] for publish_at, job_id in sorted(times) if publish_at <= now]
+
+    def _set(self, job_id: str, seen: datetime, **fields: Any) -> bool:
+        job = self._jobs.kept.get(job_id)
+        if job is None or job.publish_at != seen:
+            return False
+        kept = {name: _to_the_millisecond(value) for name, value in fields.items()}
+        self._jobs.kept[job_id] = job.model_copy(update=kept)
+        return True
+
+
+class KeptWebhooks:
+    """The `webhooks` collection; while `error` is set, nothing can be kept."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Event] = {}
+        self.error: Exception | None = None
+
+    async def prepare(self) -> None:
+        """Do nothing."""
+
+    async def keep(self, webhook: Event) -> None:
+        """Keep a webhook."""
+        await asyncio.sleep(0)
+        if self.error:
+            raise self.error
+        self.kept.setdefault(webhook.id, webhook)
+
+    async def oldest(self, limit: int) -> list[Event]:
+        """Return those kept for longest."""
+        await asyncio.sleep(0)
+        return list(self.kept.values())[:limit]
+
+    async def remove(self, event_id: str) -> None:
+        """Remove one."""
+        await asyncio.sleep(0)
+        self.kept.pop(event_id, None)
+
+    async def forget(self, job_id: str) -> None:
+        """Remove all of a job."""
+        await asyncio.sleep(0)
+        self.kept = {event_id: event for event_id, event in self.kept.items() if event.subject != job_id}
 
 
 @dataclass(frozen=True)
@@ -254,6 +399,35 @@ class Bucket:
         """Note that this was asked."""
         self.aborted.append((prefix, moment))
         return 0
+
+
+def _to_the_millisecond(value: Any) -> Any:
+    """As MongoDB keeps times."""
+    if not isinstance(value, datetime):
+        return value
+    return value.replace(microsecond=value.microsecond // 1000 * 1000)
+
+
+def _standing(job: Job) -> StandingJob:
+    assert job.publish_at is not None
+    return StandingJob(
+        job_id=job.job_id,
+        publish_at=job.publish_at,
+        created_at=job.created_at,
+        updated_at=job.view.updated_at,
+        stage=job.view.stage,
+        progress=job.view.progress,
+        redrives=job.redrives,
+        redriven_at=job.redriven_at,
+        analysis_deadline=job.analysis_deadline,
+        is_received=any(entry.type == UploadReceived.TYPE for entry in job.history),
+    )
+
+
+def _is_asked(job: Job, ending: Ending) -> bool:
+    if ending == Ending.PURGE:
+        return job.purge_asked_at is not None
+    return job.cancel_asked_at is not None and not _has_ended(job)
 
 
 def _place(job: Job) -> tuple[datetime, str]:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from contracts.job import Change, Job, Stage, Status, changed
+from contracts.job import Change, Job, Stage, Status, changed, is_terminal
 from notifier.jobs import StandingJob
 
 
@@ -34,7 +34,7 @@ class Jobs:
             for _ in range(self._pauses()):
                 await asyncio.sleep(0)
             self._reach()
-            return found
+            return None if found is None else found.model_copy(update={"upload_received": None})
         finally:
             self.at_once -= 1
 
@@ -49,16 +49,20 @@ class Jobs:
         now = self.jobs.get(job.job_id)
         if now is None or now.revision != job.revision or len(now.history) != len(job.history):
             return False
-        self.jobs[job.job_id] = changed(now, change)
+        after = changed(now, change)
+        if is_terminal(after.view.status):
+            after = after.model_copy(update={"upload_received": None})
+        self.jobs[job.job_id] = after
         return True
 
-    async def remove(self, job_id: str) -> None:
-        """Delete the job; without one there is nothing to do."""
+    async def remove_if_removed(self, job_id: str, removed: Sequence[str]) -> None:
+        """Delete the job if all of this was removed."""
         await asyncio.sleep(0)
         self._reach()
-        self.jobs.pop(job_id, None)
+        if job_id in self.jobs and set(removed) <= set(self.jobs[job_id].removed):
+            del self.jobs[job_id]
 
-    async def standing_since(self, moment: datetime, marked_since: datetime) -> Sequence[StandingJob]:
+    async def standing_since(self, moment: datetime, redriven_since: datetime) -> Sequence[StandingJob]:
         """Return the unfinished jobs that have not changed since `moment`, the oldest first."""
         await asyncio.sleep(0)
         self._reach()
@@ -68,7 +72,7 @@ class Jobs:
             if job.view.status == Status.PROCESSING
             and job.created_at < moment
             and job.view.updated_at < moment
-            and (job.outbox is None or job.created_at < marked_since)
+            and (job.view.stage == Stage.HELD or (job.redriven_at is not None and job.redriven_at > redriven_since))
         ]
         return [
             StandingJob(job.job_id, job.token_id, job.traceparent, job.revision, job.view.stage == Stage.HELD)

@@ -18,6 +18,8 @@ class Bucket:
         self.opened: list[IO[bytes]] = []
         self.before_keep: Callable[[], None] = lambda: None
         self.removed: list[str] = []
+        self.error: Exception | None = None
+        """What S3 says to deletions."""
 
     async def fetch(self, key: str) -> Fetched:
         """Read an object."""
@@ -40,6 +42,8 @@ class Bucket:
     async def remove_all(self, prefix: str) -> None:
         """Delete every object whose key starts with `prefix`."""
         self.removed.append(prefix)
+        if self.error:
+            raise self.error
         for key in [key for key in self.objects if key.startswith(prefix)]:
             del self.objects[key]
 

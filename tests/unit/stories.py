@@ -148,6 +148,16 @@ def purged(job_id: str = JOB_ID) -> events.JobPurged:
     return event
 
 
+def audio_removed() -> Event:
+    """Nothing of the recording is left."""
+    return made(events.AudioRemoved, events.AudioRemovedData(token_id=TOKEN_ID))
+
+
+def analysis_removed() -> Event:
+    """Nothing of the analysis is left."""
+    return made(events.AnalysisRemoved, events.AnalysisRemovedData(token_id=TOKEN_ID))
+
+
 def expired(code: FailureCode = FailureCode.NO_PROGRESS) -> Event:
     """Nothing has moved the job for too long."""
     return made(events.JobExpired, events.JobExpiredData(token_id=TOKEN_ID, code=code))
@@ -193,7 +203,14 @@ HOLDS_AGAIN: tuple[Event, ...] = (
 )
 """Dead letters that a replay did not help."""
 
-OUTSIDE_ENDS: tuple[Event, ...] = (cancelled(), purged(), expired(), expired(FailureCode.HELD_TOO_LONG))
+OUTSIDE_ENDS: tuple[Event, ...] = (
+    cancelled(),
+    purged(),
+    audio_removed(),
+    analysis_removed(),
+    expired(),
+    expired(FailureCode.HELD_TOO_LONG),
+)
 """What may end a job in the middle of its course; the last two are the same step."""
 
 

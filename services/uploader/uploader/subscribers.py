@@ -14,7 +14,7 @@ def subscribe(rabbitmq: RabbitMQ, uploads: Uploads, bucket: Bucket) -> None:
     """Register the uploader's subscribers."""
 
     async def on_upload_received(event: UploadReceived, delivery: Delivery) -> None:
-        told = await uploads.store(event, redriven=delivery.redriven)
+        told = await (uploads.store_again(event) if delivery.redriven else uploads.store(event))
         if told is None:
             return
         await rabbitmq.publish(told, redriven=delivery.redriven and isinstance(told, AudioStored))

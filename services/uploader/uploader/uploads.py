@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Protocol
@@ -103,16 +103,20 @@ class Uploads:
         # By job: why S3 does not let the recording be removed.
         self._refused: dict[str, str] = {}
 
-    async def store(self, event: UploadReceived, *, redriven: bool = False) -> Event | None:
-        """Verify and keep the recording, or reject it; return the event to publish.
+    async def store(self, event: UploadReceived) -> Event:
+        """Verify and keep the recording, or reject it; return the event to publish."""
+        with self._holding(event.subject):
+            return await _told(event, self._keep(event))
 
-        When a redrive repeats the event, what is kept is told and not judged again. None when this process is storing
-        that very recording now.
+    async def store_again(self, event: UploadReceived) -> Event | None:
+        """Do the same for a redriven event: what is kept is told, and not judged again.
+
+        None when this process is storing that very recording now.
         """
-        if redriven and self._in_hand[event.subject]:
+        if self._in_hand[event.subject]:
             return None
         with self._holding(event.subject):
-            return await self._store(event, redriven=redriven)
+            return await _told(event, self._find_or_keep(event))
 
     async def purge(self, event: JobPurged) -> Event | None:
         """Remove the job's recording, first from the inbox, so that nothing can be copied from there any more.
@@ -153,19 +157,10 @@ class Uploads:
             if not self._in_hand[job_id]:
                 del self._in_hand[job_id]
 
-    async def _store(self, event: UploadReceived, *, redriven: bool) -> Event:
-        try:
-            url, recording = await (self._kept_or_keep(event) if redriven else self._keep(event))
-        except ObjectMissingError:
-            return _rejected(event, FailureCode.AUDIO_MISSING)
-        except RejectedError as error:
-            return _rejected(event, error.reason)
-        return _stored(event, url, recording)
+    async def _find_or_keep(self, event: UploadReceived) -> tuple[str, StoredRecording]:
+        return await self._find(event) or await self._keep(event)
 
-    async def _kept_or_keep(self, event: UploadReceived) -> tuple[str, StoredRecording]:
-        return await self._kept(event) or await self._keep(event)
-
-    async def _kept(self, event: UploadReceived) -> tuple[str, StoredRecording] | None:
+    async def _find(self, event: UploadReceived) -> tuple[str, StoredRecording] | None:
         kept = await self._storage.find(_audio_prefix(event.subject))
         return None if kept is None else (kept.url, kept.recording or await self._verify(kept.key, event))
 
@@ -177,7 +172,7 @@ class Uploads:
             return await self._storage.keep(event.data.inbox_key, key, recording), recording
         except ObjectMissingError:
             # The inbox object is deleted once the recording is kept, so this message was probably handled before.
-            kept = await self._kept(event)
+            kept = await self._find(event)
             if kept is None:
                 raise
             return kept
@@ -210,6 +205,17 @@ def _inbox_prefix(job_id: str) -> str:
 
 def _audio_prefix(job_id: str) -> str:
     return f"audio/{job_id}."
+
+
+async def _told(event: UploadReceived, keeping: Awaitable[tuple[str, StoredRecording]]) -> Event:
+    """Return the event that tells how the recording was kept, or why it was not."""
+    try:
+        url, recording = await keeping
+    except ObjectMissingError:
+        return _rejected(event, FailureCode.AUDIO_MISSING)
+    except RejectedError as error:
+        return _rejected(event, error.reason)
+    return _stored(event, url, recording)
 
 
 def _stored(event: UploadReceived, url: str, recording: StoredRecording) -> AudioStored:

@@ -32,6 +32,8 @@ ALL: dict[str, Event] = {
         stories.RESUMES[0],
         stories.cancelled(),
         stories.purged(),
+        stories.audio_removed(),
+        stories.analysis_removed(),
         stories.expired(),
         stories.made(events.JobProgressed, progressed(stories.new_job(), 1, stories.new_job().view), "1"),
     )

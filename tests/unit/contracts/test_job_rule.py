@@ -79,7 +79,8 @@ def facts(job: Job) -> dict[str, Any]:
         "held": job.held,
         "resumed": set(job.resumed),
         "delayed": job.delayed,
-        "outbox": job.outbox,
+        "analysis_deadline": job.analysis_deadline,
+        "removed": set(job.removed),
         "history": history,
     }
 
@@ -363,12 +364,12 @@ def test_the_document_reads_back_as_it_was_written(told: tuple[Arrivals, Arrival
     assert Job.model_validate(job.model_dump(by_alias=True)) == job
 
 
-def test_a_new_job_keeps_its_event_to_be_published() -> None:
+def test_a_new_job_keeps_its_event_to_be_told_again() -> None:
     event = stories.received()
-    job = Job.received(event, None)
-    assert events.decode((job.outbox or "").encode()) == event
+    job = Job.received(event, None, publish_at=stories.BEGAN)
+    assert events.decode((job.upload_received or "").encode()) == event
     assert (job.revision, job.view.progress, [entry.revision for entry in job.history]) == (1, 10, [1])
-    assert after(job, [event]).outbox is None
+    assert (job.publish_at, job.redrives, job.redriven_at) == (stories.BEGAN, 0, None)
 
 
 @given(arrivals() | ended_from_outside())

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -27,6 +28,7 @@ from tests.support.references import Records, Tokens
 from tests.support.waiting import until_true
 from tests.unit import stories
 
+REDRIVE_AFTER = timedelta(seconds=60)
 KEY = "8e03978e-40d5-43dd-bc93-6894a57f9324"
 BYTES = b"RIFF and more"
 
@@ -60,7 +62,7 @@ class Desk:
     def __init__(self) -> None:
         self.bucket, self.jobs, self.claims, tokens = Bucket(), Jobs(), Claims(), Tokens()
         references = References(tokens, Records(tokens), self.bucket, "sori")
-        self.core = Idempotency(self.claims, self.jobs, Submissions(self.bucket, self.jobs, references))
+        self.core = Idempotency(self.claims, self.jobs, Submissions(self.bucket, self.jobs, references, REDRIVE_AFTER))
 
     async def accept(self, file: File | None = None, token_id: str = stories.TOKEN_ID, key: str = KEY) -> Accepted:
         return await self.core.accept(key, token_id, file or File(), stories.TRACEPARENT)
@@ -164,7 +166,7 @@ async def test_a_job_that_was_kept_although_its_request_failed_is_the_one_that_t
     assert await desk.accept() == Accepted(job_id, None)
     assert len(desk.jobs.kept) == 1
     (job,) = desk.jobs.kept.values()
-    event = events.decode((job.outbox or "").encode())
+    event = events.decode((job.upload_received or "").encode())
     assert isinstance(event, events.UploadReceived)
     assert set(desk.bucket.objects) == {event.data.inbox_key}
 

@@ -11,9 +11,9 @@ from contracts import events
 from contracts.events import Event
 from contracts.job import Job, Status
 from gateway.jobs import retention as retaining
-from gateway.jobs.removals import cancelled, purged
+from gateway.jobs.removals import Ending, event_of
 from gateway.jobs.retention import Retention
-from tests.support.gateway_stores import Broker, Jobs
+from tests.support.gateway_stores import Jobs
 from tests.support.waiting import until_true
 from tests.unit import stories
 
@@ -25,10 +25,9 @@ def job(number: int = 0) -> Job:
     return Job.received(stories.received(f"00000000-0000-4000-8000-{number:012}"), None)
 
 
-@pytest.mark.parametrize(("made", "kind"), [(cancelled, events.JobCancelled), (purged, events.JobPurged)])
-def test_asking_twice_is_one_event_in_the_jobs_own_trace(made: object, kind: type[Event]) -> None:
-    assert callable(made)
-    first, second = made(job()), made(job())
+@pytest.mark.parametrize(("ending", "kind"), [(Ending.CANCEL, events.JobCancelled), (Ending.PURGE, events.JobPurged)])
+def test_asking_twice_is_one_event_in_the_jobs_own_trace(ending: Ending, kind: type[Event]) -> None:
+    first, second = (event_of(ending, job().job_id, job().token_id, job().traceparent) for _ in range(2))
     assert isinstance(first, kind)
     assert first.id == second.id
     assert (first.subject, first.traceparent) == (job().job_id, job().traceparent)
@@ -45,13 +44,13 @@ def ended(number: int) -> Job:
     return job(number).model_copy(update={"view": view, "created_at": BEGAN + timedelta(seconds=number)})
 
 
-def subjects(broker: Broker) -> list[str]:
-    return [event.subject for event in broker.published]
+def purging(jobs: Jobs) -> list[str]:
+    return [job_id for job_id, kept in jobs.kept.items() if kept.purge_asked_at is not None]
 
 
 @asynccontextmanager
-async def looking(jobs: Jobs, broker: Broker) -> AsyncIterator[None]:
-    retention = Retention(jobs, broker, AGE)
+async def looking(jobs: Jobs) -> AsyncIterator[None]:
+    retention = Retention(jobs, AGE)
     retention.start()
     try:
         await until_true(lambda: len(jobs.asked_ended) > 4, "four looks to their end")
@@ -60,42 +59,36 @@ async def looking(jobs: Jobs, broker: Broker) -> AsyncIterator[None]:
         await retention.stop()
 
 
-async def test_every_old_job_is_purged_once_although_it_stays_for_a_while() -> None:
-    jobs, broker = old_jobs(3), Broker()
+async def test_every_old_job_is_to_be_purged_and_no_other() -> None:
+    jobs = old_jobs(3)
+    young = ended(9).model_copy(update={"created_at": datetime.now(UTC) + timedelta(days=1)})
+    jobs.kept[young.job_id] = young
     before = datetime.now(UTC)
-    async with looking(jobs, broker):
-        assert subjects(broker) == list(jobs.kept)
+    async with looking(jobs):
+        assert purging(jobs) == [ended(number).job_id for number in range(3)]
         assert before - AGE <= jobs.asked_ended[0][0] <= datetime.now(UTC) - AGE
 
 
-async def test_an_outage_of_either_back_end_delays_it_only() -> None:
-    jobs, broker = old_jobs(3, failures=1), Broker(failures=2)
-    async with looking(jobs, broker):
-        assert subjects(broker) == list(jobs.kept)
-
-
-async def test_what_is_still_there_after_a_long_time_is_purged_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retaining, "REPEATED_AFTER", timedelta(0))
-    jobs, broker = old_jobs(1), Broker()
-    async with looking(jobs, broker):
-        assert len(subjects(broker)) > 1
-        assert len({event.id for event in broker.published}) == 1
+async def test_an_outage_of_mongodb_delays_it_only() -> None:
+    jobs = old_jobs(3, failures=1)
+    async with looking(jobs):
+        assert purging(jobs) == list(jobs.kept)
 
 
 async def test_no_more_are_purged_while_many_are_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retaining, "JOBS_PER_LOOK", 3)
-    monkeypatch.setattr(retaining, "MAX_PURGED", 5)
-    jobs, broker = old_jobs(9), Broker()
-    retention = Retention(jobs, broker, AGE)
+    monkeypatch.setattr(retaining, "MAX_PURGING", 5)
+    jobs = old_jobs(9)
+    retention = Retention(jobs, AGE)
     for _ in range(4):
         await retention.look()
-    assert len(subjects(broker)) == 5
+    assert len(purging(jobs)) == 5
     assert [limit for _, limit in jobs.asked_ended] == [3, 2]
 
 
 async def test_without_an_age_nothing_is_looked_for() -> None:
     jobs = old_jobs(1)
-    retention = Retention(jobs, Broker(), None)
+    retention = Retention(jobs, None)
     retention.start()
     await asyncio.sleep(0)
     await retention.stop()

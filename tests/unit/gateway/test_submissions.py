@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -21,6 +22,7 @@ from tests.support.gateway_stores import Bucket, Jobs
 from tests.support.references import Records, Tokens
 from tests.unit import stories
 
+REDRIVE_AFTER = timedelta(seconds=60)
 CONTENT = [b"RIFF", b"", b"more of it"]
 
 
@@ -67,7 +69,7 @@ class Taken:
         self.jobs.error = error
         self.tokens = Tokens(scripts=SCRIPTS)
         references = References(self.tokens, Records(self.tokens), self.bucket, "sori")
-        self.submissions = Submissions(self.bucket, self.jobs, references)
+        self.submissions = Submissions(self.bucket, self.jobs, references, REDRIVE_AFTER)
 
     @property
     def inserted(self) -> list[Job]:
@@ -94,7 +96,7 @@ async def test_a_recording_is_compared_with_what_its_token_has_when_it_comes() -
     taken.know_token()
     event = await taken.accept(Arriving(CONTENT), "7")
     assert event.data.reference == stories.REFERENCE
-    assert events.decode((taken.inserted[-1].outbox or "").encode()) == event
+    assert events.decode((taken.inserted[-1].upload_received or "").encode()) == event
 
 
 async def test_a_recording_that_is_analysed_again_is_compared_with_what_its_token_has_by_now() -> None:
@@ -116,14 +118,14 @@ async def test_a_catalogue_that_does_not_answer_refuses_the_recording_before_its
     assert taken.done == []
 
 
-async def test_the_event_describes_the_bytes_and_lies_in_the_outbox() -> None:
+async def test_the_event_describes_the_bytes_and_lies_in_the_job() -> None:
     taken = Taken()
     event = await taken.accept(Arriving(CONTENT))
     assert event.data.size_bytes == len(b"".join(CONTENT))
     assert event.data.sha256 == hashlib.sha256(b"".join(CONTENT)).hexdigest()
     assert (event.data.token_id, event.traceparent) == (stories.TOKEN_ID, stories.TRACEPARENT)
     (job,) = taken.inserted
-    assert events.decode((job.outbox or "").encode()) == event
+    assert events.decode((job.upload_received or "").encode()) == event
     assert job.job_id == event.subject
     assert job.view.progress == 10
 
@@ -188,7 +190,7 @@ async def test_a_retry_is_a_new_job_with_the_old_ones_recording() -> None:
     assert event.subject == job.job_id != old.job_id
     assert (event.data.size_bytes, event.data.sha256) == (KEPT.size_bytes, old.sha256)
     assert taken.bucket.objects == {KEPT.key: b"the audio", event.data.inbox_key: b"the audio"}
-    assert events.decode((job.outbox or "").encode()) == event
+    assert events.decode((job.upload_received or "").encode()) == event
 
 
 async def test_a_retry_without_a_recording_is_no_job() -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from contracts import events
+from contracts import events, topology
 from contracts.events import Event, JobExpired
 from contracts.failures import FailureCode
 from notifier.expiry import Expiry
@@ -17,6 +17,7 @@ from tests.unit import stories
 
 MAX_AGE = timedelta(hours=1)
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
+BEGAN_TO_CONSUME = NOW - timedelta(minutes=10)
 LIMIT_SECONDS = 5.0
 JOB = StandingJob(stories.JOB_ID, stories.TOKEN_ID, stories.TRACEPARENT, revision=3, is_held=False)
 
@@ -30,10 +31,10 @@ class StandingJobs(Jobs):
         self.asked: list[tuple[datetime, datetime]] = []
         self.looked = asyncio.Event()
 
-    async def standing_since(self, moment: datetime, marked_since: datetime) -> Sequence[StandingJob]:
-        self.asked.append((moment, marked_since))
+    async def standing_since(self, moment: datetime, redriven_since: datetime) -> Sequence[StandingJob]:
+        self.asked.append((moment, redriven_since))
         self.looked.set()
-        await super().standing_since(moment, marked_since)
+        await super().standing_since(moment, redriven_since)
         return list(self.standing)
 
 
@@ -48,7 +49,14 @@ class Broker:
     async def consumes(self) -> bool:
         return not self.is_away
 
-    async def publish(self, event: Event) -> None:
+    def consuming_since(self) -> datetime | None:
+        return None if self.is_away else BEGAN_TO_CONSUME
+
+    async def redrive(self, event: Event, queue: topology.Queue) -> None:
+        raise AssertionError(f"the gateway does that: {event.id} to {queue.name}")
+
+    async def publish(self, event: Event, *, redriven: bool = False) -> None:
+        assert not redriven
         assert isinstance(event, JobExpired)
         if self.refuses:
             raise ConnectionError("down")
@@ -156,10 +164,10 @@ async def test_a_job_expires_once_however_many_replicas_look_and_how_often() -> 
     assert ids == {events.event_id(JOB.job_id, JobExpired.TYPE)}
 
 
-async def test_age_counts_back_from_now_and_twice_as_far_for_what_is_still_to_be_published() -> None:
+async def test_a_job_must_be_old_and_told_again_since_this_process_began_to_consume() -> None:
     service = Service()
     await service.look()
-    assert service.jobs.asked == [(NOW - MAX_AGE, NOW - 2 * MAX_AGE)]
+    assert service.jobs.asked == [(NOW - MAX_AGE, BEGAN_TO_CONSUME)]
 
 
 async def test_a_look_that_failed_is_followed_by_others_until_it_is_stopped() -> None:

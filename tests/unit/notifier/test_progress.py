@@ -68,17 +68,31 @@ async def test_a_purged_job_is_forgotten_and_nothing_brings_it_back() -> None:
     told = await progress.record(stories.purged())
     assert told is not None
     assert told.data.status == "cancelled"
-    await progress.forget(stories.JOB_ID)
+    for event in (stories.audio_removed(), stories.analysis_removed()):
+        await progress.forget_if_removed(stories.JOB_ID)
+        assert jobs.jobs.keys() == {stories.JOB_ID}, "something of it may still be there"
+        assert await progress.record(event) is None
+    await progress.forget_if_removed(stories.JOB_ID)
     assert jobs.jobs == {}
     # The message may come again, and so may what was under way.
     assert await record(jobs, stories.purged(), stories.stored(), stories.completed()) == [None, None, None]
-    await progress.forget(stories.JOB_ID)
+    await progress.forget_if_removed(stories.JOB_ID)
     assert jobs.jobs == {}
 
 
+async def test_what_was_removed_ends_a_job_whose_purge_was_never_heard_of() -> None:
+    _, told, later = await record(
+        Jobs(stories.new_job()), stories.received(), stories.audio_removed(), stories.analysis_removed()
+    )
+    assert told is not None
+    assert told.data.status == "cancelled"
+    assert later is None
+
+
 async def test_a_job_that_is_forgotten_while_an_event_is_applied_stays_so() -> None:
-    jobs = Jobs(stories.new_job())
-    await asyncio.gather(Progress(jobs).record(stories.completed()), Progress(jobs).forget(stories.JOB_ID))
+    removed = {"removed": [events.AudioRemoved.TYPE, events.AnalysisRemoved.TYPE]}
+    jobs = Jobs(stories.new_job().model_copy(update=removed))
+    await asyncio.gather(Progress(jobs).record(stories.completed()), Progress(jobs).forget_if_removed(stories.JOB_ID))
     assert jobs.jobs == {}
 
 

@@ -1,16 +1,19 @@
 """What becomes of a recording in the inbox, whatever was done of it before a crash."""
 
+import asyncio
 import errno
 import hashlib
 from typing import IO
 
 import pytest
 
-from contracts.events import AudioInfo, AudioStored, Event, Reference, UploadReceived, UploadRejected
+from chassis.errors import AwayError, BackEndError
+from chassis.s3 import ForbiddenError
+from contracts.events import AudioInfo, AudioRemoved, AudioStored, Event, Reference, UploadReceived, UploadRejected
 from contracts.failures import FailureCode
 from tests.support.uploader_bucket import Bucket
 from tests.unit import stories
-from uploader.errors import RejectedError
+from uploader.errors import DeletionError, InHandError, RejectedError
 from uploader.uploads import Uploads
 
 CONTENT = b"RIFF and so on"
@@ -31,6 +34,20 @@ class Probe:
         if isinstance(self._found, Exception):
             raise self._found
         return self._found
+
+
+class Waiting(Probe):
+    """Takes until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def inspect(self, content: IO[bytes]) -> AudioInfo:
+        self.begun.set()
+        await self.go_on.wait()
+        return await super().inspect(content)
 
 
 def uploaded(sha256: str | None = DIGEST) -> UploadReceived:
@@ -131,6 +148,80 @@ async def test_a_purge_empties_the_inbox_first() -> None:
     storage = Bucket({})
     await Uploads(storage, Probe()).purge(stories.purged())
     assert storage.removed == [INBOX, f"audio/{stories.JOB_ID}."]
+
+
+async def test_a_purge_says_that_nothing_is_left() -> None:
+    told = await Uploads(Bucket({INBOX: b"3", AUDIO: CONTENT}), Probe()).purge(stories.purged())
+    assert isinstance(told, AudioRemoved)
+    assert (told.subject, told.data.token_id, told.trace_id) == (stories.JOB_ID, stories.TOKEN_ID, stories.TRACE_ID)
+
+
+@pytest.mark.parametrize("error", [DeletionError("AccessDenied"), ForbiddenError("S3", "ClientError")])
+async def test_a_purge_that_s3_refuses_is_told_in_health_until_it_is_done(error: BackEndError) -> None:
+    storage = Bucket({AUDIO: CONTENT})
+    uploads = Uploads(storage, Probe())
+    storage.error = error
+    assert await uploads.purge(stories.purged()) is None
+    (warning,) = uploads.warnings()
+    assert "1 purged job" in warning
+    storage.error = None
+    assert await uploads.purge(stories.purged()) is not None
+    assert uploads.warnings() == []
+
+
+async def test_a_purge_waits_for_an_s3_that_is_away() -> None:
+    storage = Bucket({AUDIO: CONTENT})
+    storage.error = AwayError("S3", "down")
+    uploads = Uploads(storage, Probe())
+    with pytest.raises(AwayError):
+        await uploads.purge(stories.purged())
+    assert uploads.warnings() == []
+
+
+async def test_a_purge_does_not_say_that_nothing_is_left_while_the_recording_is_being_stored() -> None:
+    storage, probe = Bucket({INBOX: CONTENT}), Waiting()
+    uploads = Uploads(storage, probe)
+    storing = asyncio.create_task(uploads.store(uploaded()))
+    await probe.begun.wait()
+    with pytest.raises(InHandError):
+        await uploads.purge(stories.purged())
+    probe.go_on.set()
+    assert rejected(await storing) == FailureCode.AUDIO_MISSING
+    assert await uploads.purge(stories.purged()) is not None
+
+
+async def test_what_is_kept_is_told_again_and_not_judged_again() -> None:
+    storage = Bucket({INBOX: CONTENT})
+    first = stored(await Uploads(storage, Probe()).store(uploaded()))
+    strict = Probe(RejectedError(FailureCode.AUDIO_TOO_LONG))
+    again = await Uploads(storage, strict).store_again(uploaded())
+    assert again is not None
+    assert (again.id, stored(again).data) == (first.id, first.data)
+    assert strict.heard == []
+
+
+async def test_a_redriven_recording_that_is_not_kept_is_kept_now_or_rejected_again() -> None:
+    told = await Uploads(Bucket({INBOX: CONTENT}), Probe()).store_again(uploaded())
+    assert isinstance(told, AudioStored)
+    refusing = Uploads(Bucket({INBOX: CONTENT}), Probe(RejectedError(FailureCode.NOT_AUDIO)))
+    again = await refusing.store_again(uploaded())
+    assert again is not None
+    assert rejected(again) == FailureCode.NOT_AUDIO
+    missing = await Uploads(Bucket({}), Probe()).store_again(uploaded())
+    assert missing is not None
+    assert rejected(missing) == FailureCode.AUDIO_MISSING
+
+
+async def test_what_is_in_hand_is_not_begun_twice() -> None:
+    probe = Waiting()
+    uploads = Uploads(Bucket({INBOX: CONTENT}), probe)
+    storing = asyncio.create_task(uploads.store(uploaded()))
+    await probe.begun.wait()
+    assert await uploads.store_again(uploaded()) is None
+    probe.go_on.set()
+    stored(await storing)
+    assert probe.heard == [CONTENT]
+    assert await uploads.store_again(uploaded()) is not None
 
 
 async def test_an_upload_that_comes_after_its_purge_finds_nothing() -> None:

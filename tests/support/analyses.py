@@ -17,7 +17,7 @@ class StoredAnalysis:
     @property
     def status(self) -> AnalysisStatus:
         """The analysis's status."""
-        return self.analysis.outcome.status if self.analysis.outcome else AnalysisStatus.PENDING
+        return self.analysis.status
 
 
 class Analyses:
@@ -64,17 +64,23 @@ class Analyses:
                 reference=analysis.reference,
             )
 
-    async def reschedule(self, analysis: Analysis, *, attempt: int, deadline: datetime | None) -> bool:
-        """Set attempt and deadline of a pending analysis; False when it is not pending or its deadline has changed."""
+    async def reschedule(self, analysis: Analysis, later: Analysis) -> bool:
+        """Write `later`'s waiting, attempt, deadline and failures if it is still as `analysis`; tell whether it was."""
         await self.turn(writes=True)
         kept = self.kept.get(analysis.job_id)
-        if kept is None or kept.analysis.outcome is not None or kept.analysis.deadline != analysis.deadline:
+        if kept is None or (kept.status, kept.analysis.deadline) != (analysis.status, analysis.deadline):
             return False
-        kept.analysis = replace(kept.analysis, attempt=attempt, deadline=deadline)
+        kept.analysis = replace(
+            kept.analysis,
+            waiting=later.waiting,
+            attempt=later.attempt,
+            deadline=later.deadline,
+            failures=later.failures,
+        )
         return True
 
     async def conclude(self, job_id: str, outcome: Outcome, *, announced: bool) -> Analysis | None:
-        """Record the outcome of a pending analysis and return it; None when none is pending."""
+        """Record the outcome of an analysis that has none, and return it; None when there is none."""
         await self.turn(writes=True)
         kept = self.kept.get(job_id)
         if kept is None or kept.analysis.outcome is not None:
@@ -82,10 +88,31 @@ class Analyses:
         kept.analysis, kept.announced = replace(kept.analysis, outcome=outcome), announced
         return kept.analysis
 
-    async def overdue(self, now: datetime, limit: int) -> list[Analysis]:
-        """Return analyses whose deadline has passed, or whose outcome was not announced."""
+    async def unannounced(self, limit: int) -> list[Analysis]:
+        """Return analyses whose outcome was not announced."""
         await self.turn()
-        return [kept.analysis for kept in self.kept.values() if _is_due(kept, now)][:limit]
+        return [kept.analysis for kept in self.kept.values() if kept.announced is False][:limit]
+
+    async def overdue(self, now: datetime, limit: int) -> list[Analysis]:
+        """Return analyses that were asked for and whose deadline has passed."""
+        await self.turn()
+        return [one for one in self._of(AnalysisStatus.PENDING) if one.deadline and one.deadline < now][:limit]
+
+    async def due(self, now: datetime, limit: int) -> list[Analysis]:
+        """Return analyses that wait and are to be asked for, the oldest first."""
+        await self.turn()
+        due = [one for one in self._of(AnalysisStatus.WAITING) if one.deadline and one.deadline <= now]
+        return sorted(due, key=lambda one: one.created_at)[:limit]
+
+    async def count_asked(self, limit: int) -> int:
+        """Return how many analyses were asked for and have not ended; `limit` if there are more."""
+        await self.turn()
+        return min(len([one for one in self._of(AnalysisStatus.PENDING) if one.deadline]), limit)
+
+    async def count_waiting(self, limit: int) -> int:
+        """Return how many analyses wait; `limit` if there are more."""
+        await self.turn()
+        return min(len(self._of(AnalysisStatus.WAITING)), limit)
 
     async def announced(self, job_id: str) -> None:
         """Note that the outcome was published."""
@@ -109,11 +136,9 @@ class Analyses:
         kept.analysis = replace(kept.analysis, deadline=datetime.now(UTC) - timedelta(seconds=1))
         return kept.analysis
 
+    def _of(self, status: AnalysisStatus) -> list[Analysis]:
+        return [kept.analysis for kept in self.kept.values() if kept.status == status]
+
     async def turn(self, *, writes: bool = False) -> None:
         await asyncio.sleep(0)
         self.writes += writes
-
-
-def _is_due(kept: StoredAnalysis, now: datetime) -> bool:
-    deadline = kept.analysis.deadline
-    return kept.announced is False or (kept.analysis.outcome is None and deadline is not None and deadline < now)

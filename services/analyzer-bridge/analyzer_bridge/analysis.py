@@ -11,7 +11,10 @@ from contracts.failures import FailureCode
 class AnalysisStatus(StrEnum):
     """Where an analysis stands."""
 
+    WAITING = "waiting"
+    """Recorded, and not asked for yet: the analysis server has no room, or is away."""
     PENDING = "pending"
+    """Asked for: the analysis server has taken the recording on, or is being asked for the first time."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -58,7 +61,21 @@ class Analysis:
     cache_key: str | None = None
     reference: Reference | None = None
     attempt: int = 1
+    waiting: bool = False
+    """It has not been asked for yet, or not again since its deadline passed; or it had not when it ended."""
     deadline: datetime | None = None
-    """When it is asked for again or given up; None while a message waits in the broker that will ask for it."""
+    """When it is asked for, if it waits; else when it is asked for again, or given up.
+
+    None where an earlier version had a message wait in the broker that will ask for it.
+    """
+    failures: int = 0
+    """How often in a row the analysis server has failed with this recording."""
     outcome: Outcome | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def status(self) -> AnalysisStatus:
+        """Where the analysis stands."""
+        if self.outcome is not None:
+            return self.outcome.status
+        return AnalysisStatus.WAITING if self.waiting else AnalysisStatus.PENDING

@@ -1,7 +1,6 @@
 """The analysis server over HTTP: limits how many requests run at once, and asks nothing while the server is away."""
 
 import asyncio
-from time import monotonic
 from typing import Self
 
 import httpx
@@ -28,7 +27,8 @@ REST_SECONDS = 5.0
 DETAIL_CHARACTERS = 500
 """How much of the body of an error is logged."""
 
-_AWAY = {429, 502, 503, 504}
+_BUSY = {429, 503}
+_AWAY = {502, 504, *_BUSY}
 _TRY_LATER = {408, 425}
 _SCRIPTS = TypeAdapter(list[ReferenceScript])
 
@@ -49,9 +49,6 @@ class AnalysisServerClient:
             trust_env=False,
         )
         self._breaker = Breaker(FAILURES, REST_SECONDS)
-        # For recordings that the server failed with and sent a Retry-After for: when each may be sent again. A message
-        # waits in the broker for a minute at most. Then any replica may get it, and may ask once too early.
-        self._not_before: dict[str, float] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -75,10 +72,9 @@ class AnalysisServerClient:
         """Return once the server has accepted the recording; a reference to compare it with is sent along.
 
         AnalysisRefusedError when it will never accept this recording, AnalysisServerFailedError when it failed with it,
-        AnalysisServerUnavailableError when it can accept none now, or has asked for more time with this one. While the
-        time to wait lasts, the last is raised at once, without a request.
+        AnalysisServerUnavailableError when it can accept none now. While it is away, the last is raised at once,
+        without a request.
         """
-        self._leave_alone_with(job_id)
         form = {
             "s3_audio_url": s3_url,
             "webhook_url": webhook.address(self._webhook_url, self._secret, job_id, attempt),
@@ -90,21 +86,7 @@ class AnalysisServerClient:
             async with self._breaker.trial():
                 self._leave_alone_when_away()
                 response = await self._ask(form)
-        try:
-            _check(response)
-        except AnalysisServerFailedError as error:
-            self._wait_with(job_id, error.retry_after)
-            raise
-
-    def _leave_alone_with(self, job_id: str) -> None:
-        if (seconds := self._not_before.get(job_id, 0.0) - monotonic()) > 0:
-            raise AnalysisServerUnavailableError("left alone with this recording", seconds)
-
-    def _wait_with(self, job_id: str, seconds: float | None) -> None:
-        now = monotonic()
-        self._not_before = {other: until for other, until in self._not_before.items() if until > now}
-        if seconds:
-            self._not_before[job_id] = now + seconds
+        _check(response)
 
     def _leave_alone_when_away(self) -> None:
         if (seconds := self.away_for()) > 0:
@@ -131,7 +113,8 @@ class AnalysisServerClient:
         except (httpx.HTTPError, TimeoutError) as error:
             raise AnalysisServerUnavailableError(type(error).__name__) from error
         if response.status_code in _AWAY:
-            raise AnalysisServerUnavailableError(f"answered {response.status_code}", _retry_after(response))
+            reason, busy = f"answered {response.status_code}", response.status_code in _BUSY
+            raise AnalysisServerUnavailableError(reason, _retry_after(response), busy=busy)
         return response
 
 

@@ -1,5 +1,6 @@
 """Connects the analyzer-bridge's parts."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -10,9 +11,11 @@ from analyzer_bridge import SERVICE
 from analyzer_bridge.analysis_server import OPEN_REQUESTS, AnalysisServerClient
 from analyzer_bridge.bridge import Bridge
 from analyzer_bridge.deadlines import Deadlines
+from analyzer_bridge.room import Room
 from analyzer_bridge.settings import Settings
 from analyzer_bridge.store import AnalysisStore
 from analyzer_bridge.subscribers import subscribe
+from analyzer_bridge.waiting import Waiting
 from chassis.health import health_routes
 from chassis.metrics import metrics_routes
 from chassis.mongodb import MESSAGE_LIMITS, MongoDB
@@ -25,20 +28,26 @@ def create_app(settings: Settings) -> FastAPI:
     mongodb = MongoDB(str(settings.mongodb_url), MESSAGE_LIMITS)
     analyses = AnalysisStore(mongodb)
     server = AnalysisServerClient(settings)
+    room = Room(settings.analysis_in_flight)
     bridge = Bridge(
         analyses,
         server,
+        room,
         timeout=timedelta(seconds=settings.analysis_timeout),
         attempts=settings.analysis_attempts,
         version=settings.analysis_version,
     )
     rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=OPEN_REQUESTS)
     subscribe(rabbitmq, bridge)
-    deadlines = Deadlines(bridge, analyses, rabbitmq)
+    deadlines = Deadlines(bridge, analyses, rabbitmq, room)
+    waiting = Waiting(bridge, analyses, server, rabbitmq, room)
 
     async def drain(seconds: float) -> None:
         await deadlines.stop()
-        await rabbitmq.drain(seconds)
+        await asyncio.gather(waiting.stop(seconds), rabbitmq.drain(seconds))
+
+    def warnings() -> list[str]:
+        return [*server.warnings(), *waiting.warnings()]
 
     stopping = Stopping(drain, settings.shutdown_grace)
 
@@ -47,6 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
         async with server:
             rabbitmq.start()
             deadlines.start()
+            waiting.start()
             stopping.watch()
             yield
             await stopping.finish()
@@ -60,6 +70,6 @@ def create_app(settings: Settings) -> FastAPI:
         "consumers": rabbitmq.consumes,
         "mongodb": mongodb.is_up,
     }
-    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters, server.warnings))
+    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters, warnings))
     app.include_router(metrics_routes(rabbitmq.dead_letters))
     return app

@@ -1,13 +1,14 @@
 """The course of an analysis: answered from the cache, or requested, requested again, and concluded once or stopped."""
 
 import hashlib
+import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal, Protocol
+from typing import Protocol
 
 import structlog
 
-from analyzer_bridge import SERVICE
+from analyzer_bridge import SERVICE, telling
 from analyzer_bridge.analysis import Analysis, AnalysisStatus, Outcome
 from analyzer_bridge.errors import (
     AnalysisChangedError,
@@ -16,25 +17,20 @@ from analyzer_bridge.errors import (
     AnalysisServerFailedError,
     AnalysisServerUnavailableError,
 )
+from analyzer_bridge.room import Room
+from chassis.subscribing import Delivery
 from contracts import events, webhook
 from contracts.events import (
     AnalysisCompleted,
-    AnalysisCompletedData,
     AnalysisDelayed,
-    AnalysisDelayedData,
     AnalysisFailed,
-    AnalysisFailedData,
     AnalysisRequested,
-    AnalysisRequestedData,
-    AnalysisWebhookIgnored,
-    AnalysisWebhookIgnoredData,
     AnalysisWebhookReceived,
     AudioStored,
     Event,
     JobCancelled,
     JobExpired,
     JobPurged,
-    JobPurgedData,
     Reference,
 )
 from contracts.failures import FailureCode
@@ -42,9 +38,11 @@ from contracts.failures import FailureCode
 log = structlog.get_logger()
 
 LEASE = timedelta(seconds=30)
-"""How long one replica has to ask again for an overdue analysis before another may; longer than a request takes."""
-PAUSE = timedelta(seconds=5)
-"""How long an overdue analysis waits when the server turned out to be away, unless the server asked for more."""
+"""How long one replica has to ask for an analysis that waits before another may; longer than a request takes."""
+PAUSE_SECONDS = 5.0
+"""How long a recording waits that was not taken on, unless the server asked for more; and if it is busy, all others."""
+FAILURE_DELAYS = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0)
+"""How long a recording waits with which the server failed, by how often in a row; the last for all further times."""
 CLOCKS = timedelta(minutes=5)
 """Allows for the difference between two hosts' clocks, and for a recording that is on its way into storage."""
 
@@ -67,14 +65,29 @@ class Analyses(Protocol):
     async def describe(self, analysis: Analysis) -> None:
         """Add the recording's data to an analysis whose webhook came first; leave one that was purged as it is."""
 
-    async def reschedule(self, analysis: Analysis, *, attempt: int, deadline: datetime | None) -> bool:
-        """Set attempt and deadline of a pending analysis; False when it is not pending or its deadline has changed."""
+    async def reschedule(self, analysis: Analysis, later: Analysis) -> bool:
+        """Write whether it waits, the attempt, the deadline and the failures of `later`, if it is still as `analysis`.
+
+        False when the analysis has ended, or its status or deadline is another.
+        """
 
     async def conclude(self, job_id: str, outcome: Outcome, *, announced: bool) -> Analysis | None:
-        """Record the outcome of a pending analysis and return it; None when none is pending: only one caller wins."""
+        """Record the outcome of an analysis that has none, and return it; None when there is none: one caller wins."""
+
+    async def unannounced(self, limit: int) -> list[Analysis]:
+        """Return analyses whose outcome was not announced."""
 
     async def overdue(self, now: datetime, limit: int) -> list[Analysis]:
-        """Return analyses whose deadline has passed, or whose outcome was not announced."""
+        """Return analyses that were asked for and whose deadline has passed."""
+
+    async def due(self, now: datetime, limit: int) -> list[Analysis]:
+        """Return analyses that wait and are to be asked for, the oldest first."""
+
+    async def count_asked(self, limit: int) -> int:
+        """Return how many analyses were asked for and have not ended; `limit` if there are more."""
+
+    async def count_waiting(self, limit: int) -> int:
+        """Return how many analyses wait; `limit` if there are more."""
 
     async def announced(self, job_id: str) -> None:
         """Note that the outcome was published."""
@@ -99,47 +112,67 @@ class AnalysisServer(Protocol):
 
 
 class Bridge:
-    """Turns events about a job, and passed deadlines, into events to publish; safe to repeat at any point."""
+    """Turns events about a job, and passed deadlines, into events to publish; safe to repeat at any point.
+
+    The analysis server is asked only by who inserted the analysis, by who won a conditional change of it, and for a
+    message that was here before: the earlier try may have died before it asked.
+    """
 
     def __init__(
-        self, analyses: Analyses, server: AnalysisServer, *, timeout: timedelta, attempts: int, version: str
+        self,
+        analyses: Analyses,
+        server: AnalysisServer,
+        room: Room,
+        *,
+        timeout: timedelta,
+        attempts: int,
+        version: str,
     ) -> None:
         self._analyses = analyses
         self._server = server
+        self._room = room
         self._timeout = timeout
         self._attempts = attempts
         self._version = version
 
-    async def begin(self, event: AudioStored) -> Event | None:
-        """Ask for the analysis of a recording, or answer from the cache; None when its job was stopped.
+    async def begin(self, event: AudioStored, delivery: Delivery) -> Event | None:
+        """Record the analysis of a recording, and ask for it unless others wait; or answer from the cache.
 
-        AnalysisNotTakenError when the server did not accept it, but may do so later.
+        Return what there is to tell about it; None when its job was stopped. Whatever the analysis server answers is
+        recorded: the message is done with.
         """
-        analysis = await self._keep(event)
-        if analysis.outcome is not None:
-            return _purged(event) if analysis.outcome.status == AnalysisStatus.PURGED else _told(analysis)
-        deadline = analysis.deadline or datetime.now(UTC) + self._timeout
+        analysis = await self._new(event)
+        asks = analysis.status == AnalysisStatus.PENDING
+        if asks:
+            self._room.take()
+        inserted = False
         try:
-            told = await self._ask(replace(analysis, deadline=deadline), announced=True)
-        except AnalysisNotTakenError:
-            # The message at hand will be tried again; until then the analysis has no deadline.
-            if analysis.deadline is not None:
-                await self._analyses.reschedule(analysis, attempt=analysis.attempt, deadline=None)
-            raise
-        if analysis.deadline is None:
-            await self._analyses.reschedule(analysis, attempt=analysis.attempt, deadline=deadline)
-        return told
+            # Before it is asked for, so that a webhook that overtakes the request's answer finds it.
+            inserted = await self._analyses.insert(analysis)
+        finally:
+            if asks and not inserted:
+                self._room.give_back()
+        if not inserted:
+            return await self._begin_again(event, analysis, delivery)
+        if asks:
+            return await self._ask(analysis)
+        if analysis.waiting:
+            self._room.recorded()
+        return telling.stands(analysis)
 
     async def finish(self, event: AnalysisWebhookReceived) -> Event | None:
-        """Conclude an analysis by a webhook call; None while its recording is unknown: `begin` will publish then."""
+        """Conclude an analysis by a webhook call, whether it waits or was asked for.
+
+        None while its recording is unknown: `begin` will publish then.
+        """
         outcome = _outcome(event)
         analysis = await self._settle(event, outcome)
         recorded = analysis.outcome or outcome
         # Earlier versions did not record `by`: the outcome may be that of this very event.
         if recorded.by not in (None, event.id):
             log.info("webhook came after the outcome", recorded=recorded.status)
-            return _ignored(event, outcome)
-        return None if analysis.s3_url is None else _told(analysis)
+            return telling.ignored(event, outcome)
+        return None if analysis.s3_url is None else telling.told(analysis)
 
     async def stop(self, event: JobCancelled | JobExpired) -> None:
         """Have nothing more asked or published about a job; an analysis that has ended keeps its outcome."""
@@ -150,48 +183,60 @@ class Bridge:
         if event.source == f"/sori/{SERVICE}":
             return None
         known = await self._analyses.find(event.subject)
-        return _purged(event) if known is not None and known.created_at > event.time - CLOCKS else None
+        return telling.purged(event) if known is not None and known.created_at > event.time - CLOCKS else None
 
-    async def forget(self, event: JobPurged) -> None:
-        """Remove the job's analysis, but leave a mark, so that messages in flight do not bring it back."""
+    async def forget(self, event: JobPurged) -> Event:
+        """Leave nothing of the job's analysis but a mark, which keeps messages in flight from bringing it back."""
         await self._analyses.forget(event.subject)
+        return telling.removed(event)
 
-    async def overdue(self, limit: int) -> list[Analysis]:
-        """Return analyses whose deadline has passed, or whose outcome was not announced."""
-        return await self._analyses.overdue(datetime.now(UTC), limit)
+    async def pursue(self, late: Analysis) -> Event | None:
+        """Have an overdue analysis wait to be asked for again, or give it up when its attempts are used up.
 
-    def gives_up(self, analysis: Analysis) -> bool:
-        """Tell whether `pursue` will give the overdue analysis up, because its attempts are used up."""
-        return analysis.outcome is None and analysis.attempt >= self._attempts
-
-    async def pursue(self, analysis: Analysis) -> Event | None:
-        """Ask again for an overdue analysis, or give it up; None when another replica does, or the server cannot.
-
-        While the server is away no attempt is used up: the analysis waits for it as long as its job does.
+        Return what there is to tell, for one that has ended too; None when that is nothing.
         """
-        if analysis.outcome is not None:
-            return _told(analysis)
-        if self.gives_up(analysis):
+        if late.outcome is not None:
+            return telling.told(late)
+        if late.attempt >= self._attempts:
             outcome = Outcome.failed(FailureCode.ANALYSIS_TIMED_OUT, by="deadline")
-            won = await self._analyses.conclude(analysis.job_id, outcome, announced=False)
-            return None if won is None else _told(won)
-        if self._server.away_for() > 0:
-            return None
-        leased = replace(analysis, deadline=datetime.now(UTC) + LEASE)
-        if not await self._analyses.reschedule(analysis, attempt=leased.attempt, deadline=leased.deadline):
-            return None
-        return await self._ask_again(leased)
+            won = await self._conclude(late.job_id, outcome, announced=False)
+            return None if won is None else telling.told(won)
+        again = replace(late, waiting=True, attempt=late.attempt + 1, deadline=datetime.now(UTC), failures=0)
+        if await self._analyses.reschedule(late, again):
+            self._room.give_back()
+            self._room.recorded()
+        return None
+
+    async def ask_waiting(self, due: Analysis) -> Event | None:
+        """Ask for an analysis that waits; None when another replica does, or when it goes on waiting.
+
+        While it is asked for it still waits, until its lease is over: after a crash somebody asks for it once more.
+        """
+        leased = replace(due, deadline=datetime.now(UTC) + LEASE)
+        self._room.take()
+        taken = False
+        try:
+            if not await self._analyses.reschedule(due, leased):
+                return None
+            event = await self._ask(leased)
+            taken = isinstance(event, AnalysisRequested)
+        finally:
+            if not taken:
+                self._room.give_back()
+        return None if isinstance(event, AnalysisDelayed) else event
 
     async def announced(self, event: Event) -> None:
         """Note that an outcome was published. No message would be redelivered to publish it after a crash."""
-        if not isinstance(event, AnalysisRequested):
+        if isinstance(event, AnalysisCompleted | AnalysisFailed):
             await self._analyses.announced(event.subject)
 
-    async def _keep(self, event: AudioStored) -> Analysis:
-        """Record the analysis before asking for it, so that a webhook that overtakes the request's answer finds it."""
+    async def _new(self, event: AudioStored) -> Analysis:
+        """Return the analysis to record: completed from the cache, asked for, or waiting."""
         key = _cache_key(event, self._version)
         result = await self._analyses.cached(key)
-        analysis = Analysis(
+        now = datetime.now(UTC)
+        waits = result is None and not self._may_ask()
+        return Analysis(
             job_id=event.subject,
             traceparent=event.traceparent,
             token_id=event.data.token_id,
@@ -199,22 +244,42 @@ class Bridge:
             # Only real analyses serve as cache entries: one document, however often the same bytes come.
             cache_key=key if result is None else None,
             reference=event.data.reference,
-            deadline=datetime.now(UTC) + self._timeout,
+            waiting=waits,
+            deadline=now if waits else now + self._timeout,
             outcome=None if result is None else Outcome.completed(result, by="cache", cached=True),
         )
-        if await self._analyses.insert(analysis):
-            return analysis
+
+    def _may_ask(self) -> bool:
+        return not self._room.somebody_waits and self._room.free > 0 and self._server.away_for() == 0
+
+    async def _begin_again(self, event: AudioStored, new: Analysis, delivery: Delivery) -> Event | None:
+        """Tell what stands, for a job that has an analysis; ask only if the earlier try may have died before it did."""
         existing = await self._analyses.find(event.subject)
         if existing is None:
             raise AnalysisChangedError(event.subject)
         if existing.s3_url is None:
-            existing = replace(analysis, outcome=existing.outcome)
+            existing = replace(new, outcome=existing.outcome)
             await self._analyses.describe(existing)
-        return existing
+        if existing.status == AnalysisStatus.PURGED:
+            return telling.purged(event)
+        if existing.status == AnalysisStatus.PENDING:
+            if existing.deadline is None:
+                return await self._begin_deadline(existing)
+            if delivery.repeated and not delivery.redriven:
+                return await self._ask(existing)
+        return telling.stands(existing)
+
+    async def _begin_deadline(self, existing: Analysis) -> Event | None:
+        """Ask for what an earlier version left to a message in the broker, unless another message has it asked for."""
+        asked = replace(existing, deadline=datetime.now(UTC) + self._timeout)
+        if not await self._analyses.reschedule(existing, asked):
+            return await self._standing(existing.job_id)
+        self._room.take()
+        return await self._ask(asked)
 
     async def _settle(self, event: Event, outcome: Outcome) -> Analysis:
         """Record an outcome unless there is one, even for an unknown analysis; return the analysis as it stands."""
-        concluded = await self._analyses.conclude(event.subject, outcome, announced=True)
+        concluded = await self._conclude(event.subject, outcome, announced=True)
         if concluded is not None:
             return concluded
         early = Analysis(job_id=event.subject, traceparent=event.traceparent, outcome=outcome)
@@ -225,47 +290,56 @@ class Bridge:
             raise AnalysisChangedError(event.subject)
         return recorded
 
-    async def _ask(self, analysis: Analysis, *, announced: bool) -> Event | None:
-        """Ask for the analysis. `announced` says that, after a crash, a redelivered message would publish a refusal."""
+    async def _conclude(self, job_id: str, outcome: Outcome, *, announced: bool) -> Analysis | None:
+        concluded = await self._analyses.conclude(job_id, outcome, announced=announced)
+        if concluded is not None and not concluded.waiting:
+            self._room.give_back()
+        return concluded
+
+    async def _ask(self, analysis: Analysis) -> Event | None:
+        """Ask for an analysis as it is recorded, record what comes of it, and return what to tell then."""
         token_id, s3_url = analysis.token_id or "", analysis.s3_url or ""
         try:
             await self._server.request(analysis.job_id, token_id, s3_url, analysis.attempt, analysis.reference)
         except AnalysisRefusedError as error:
             log.warning("analysis refused", reason=str(error))
+            # For one that waited, no redelivered message would publish the refusal after a crash.
+            announced = not analysis.waiting
             outcome = Outcome.failed(FailureCode.ANALYSIS_REFUSED, by="request")
-            won = await self._analyses.conclude(analysis.job_id, outcome, announced=announced)
-            recorded = won or await self._analyses.find(analysis.job_id)
-            return None if recorded is None else _told(recorded)
-        data = AnalysisRequestedData(
-            token_id=token_id,
-            s3_url=s3_url,
-            attempt=analysis.attempt,
-            deadline=analysis.deadline or datetime.now(UTC) + self._timeout,
-        )
-        return AnalysisRequested.new(
-            analysis.job_id, data, source=SERVICE, traceparent=analysis.traceparent, step=str(analysis.attempt)
-        )
+            won = await self._conclude(analysis.job_id, outcome, announced=announced)
+            return telling.told(won) if won is not None else await self._standing(analysis.job_id)
+        except AnalysisNotTakenError as error:
+            return await self._wait(analysis, error)
+        if not analysis.waiting:
+            return telling.requested(analysis)
+        asked = replace(analysis, waiting=False, deadline=datetime.now(UTC) + self._timeout, failures=0)
+        if await self._analyses.reschedule(analysis, asked):
+            return telling.requested(asked)
+        return await self._standing(analysis.job_id)
 
-    async def _ask_again(self, leased: Analysis) -> Event | None:
-        again = replace(leased, attempt=leased.attempt + 1, deadline=datetime.now(UTC) + self._timeout)
-        try:
-            event = await self._ask(again, announced=False)
-        except AnalysisServerUnavailableError as error:
-            log.warning("analysis not asked for again yet", reason=str(error))
-            pause = max(PAUSE, timedelta(seconds=error.retry_after or 0))
-            await self._analyses.reschedule(leased, attempt=leased.attempt, deadline=datetime.now(UTC) + pause)
-            return None
-        except AnalysisServerFailedError as error:
-            log.warning("analysis asked for again in vain", reason=str(error))
-            event = None
-        await self._analyses.reschedule(leased, attempt=again.attempt, deadline=again.deadline)
-        return event
+    async def _wait(self, analysis: Analysis, error: AnalysisNotTakenError) -> Event | None:
+        """Have an analysis that was not taken on wait for its next try, which uses no attempt up."""
+        failures = analysis.failures
+        if isinstance(error, AnalysisServerFailedError):
+            failures += 1
+            seconds = max(_failure_delay(failures), error.retry_after or 0.0)
+        else:
+            seconds = max(PAUSE_SECONDS, error.retry_after or 0.0)
+            if isinstance(error, AnalysisServerUnavailableError) and error.busy:
+                self._room.rest(seconds)
+        log.warning("analysis not taken on", reason=str(error), failures=failures, delay_seconds=seconds)
+        deadline = datetime.now(UTC) + timedelta(seconds=seconds)
+        later = replace(analysis, waiting=True, deadline=deadline, failures=failures)
+        if not await self._analyses.reschedule(analysis, later):
+            return await self._standing(analysis.job_id)
+        if not analysis.waiting:
+            self._room.give_back()
+        return telling.stands(later)
 
-
-def delayed(event: AudioStored) -> Event:
-    """Return the event that tells listeners that a recording waits for the analysis server."""
-    data = AnalysisDelayedData(token_id=event.data.token_id, s3_url=event.data.s3_url)
-    return AnalysisDelayed.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)
+    async def _standing(self, job_id: str) -> Event | None:
+        """Tell what has become of an analysis that was changed meanwhile."""
+        found = await self._analyses.find(job_id)
+        return None if found is None else telling.stands(found)
 
 
 def _outcome(event: AnalysisWebhookReceived) -> Outcome:
@@ -278,33 +352,10 @@ def _outcome(event: AnalysisWebhookReceived) -> Outcome:
     return Outcome.failed(said.code, by=event.id)
 
 
-def _told(analysis: Analysis) -> Event | None:
-    """Return the event that tells how an analysis ended; None when it was stopped, or has not ended."""
-    outcome = analysis.outcome
-    token_id, s3_url = analysis.token_id or "", analysis.s3_url or ""
-    if outcome is None or outcome.stopped:
-        return None
-    if outcome.result_json is None:
-        failed = AnalysisFailedData(token_id=token_id, s3_url=s3_url, code=outcome.code or FailureCode.ANALYSIS_FAILED)
-        return AnalysisFailed.new(analysis.job_id, failed, source=SERVICE, traceparent=analysis.traceparent)
-    completed = AnalysisCompletedData(
-        token_id=token_id,
-        s3_url=s3_url,
-        result=events.from_json(outcome.result_json),
-        cached=outcome.cached,
-    )
-    return AnalysisCompleted.new(analysis.job_id, completed, source=SERVICE, traceparent=analysis.traceparent)
-
-
-def _ignored(event: AnalysisWebhookReceived, outcome: Outcome) -> Event:
-    said: Literal["completed", "failed"] = "completed" if outcome.status == AnalysisStatus.COMPLETED else "failed"
-    data = AnalysisWebhookIgnoredData(attempt=event.data.attempt, said=said)
-    return AnalysisWebhookIgnored.new(event.subject, data, source=SERVICE, traceparent=event.traceparent, step=event.id)
-
-
-def _purged(event: AudioStored | JobPurged) -> Event:
-    data = JobPurgedData(token_id=event.data.token_id)
-    return JobPurged.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)
+def _failure_delay(failures: int) -> float:
+    """Return the seconds to wait after so many failures; those that failed together come back apart."""
+    longest = FAILURE_DELAYS[min(failures, len(FAILURE_DELAYS)) - 1]
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
 
 
 def _cache_key(event: AudioStored, version: str) -> str:

@@ -1,14 +1,16 @@
 """Watches the deadlines of analyses. MongoDB keeps them, so they survive a crash and any replica may act on them."""
 
 import asyncio
-from collections.abc import Iterable
-from time import monotonic
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from structlog.contextvars import bound_contextvars
 
 from analyzer_bridge.analysis import Analysis
 from analyzer_bridge.bridge import Analyses, Bridge
+from analyzer_bridge.room import Room
+from chassis.errors import reason_of
 from chassis.periodic import Periodic
 from chassis.publishing import Broker
 from contracts import topology
@@ -18,76 +20,71 @@ log = structlog.get_logger()
 LOOK_SECONDS = 1.0
 LOOK_ANALYSES = 100
 AT_ONCE = 16
-"""Overdue analyses pursued at once, so that one that hangs does not hold up the others."""
-AFTER_START_SECONDS = 5.0
-"""How long a process gives nothing up after its start: messages that wait in the broker come first."""
-AFTER_OUTAGE_SECONDS = topology.RETRY_DELAYS[-1].seconds + 15.0
-"""The same after an outage: a webhook call that could not be handled during it may wait for the longest retry delay."""
+"""Overdue analyses pursued at once."""
+CONSUMES_FOR = timedelta(seconds=topology.RETRY_DELAYS[-1].seconds + 15.0)
+"""How long this process must have consumed before anything is asked for again or given up.
+
+A webhook call that could not be handled may wait in the broker for the longest retry delay: it comes first.
+"""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 class Deadlines:
-    """Looks for overdue analyses every second, and asks for them again or gives them up.
+    """Looks every second for outcomes that were not announced and for overdue analyses, and has somebody ask.
 
-    When the last deadline passes, a webhook call that was accepted may still wait in the broker, and giving up would
-    throw its result away. So analyses are given up only while this process consumes, and has done so for some time. The
-    next look finds those that are not given up now.
+    When a deadline passes, a webhook call that was accepted may still wait in the broker. Asking again would have the
+    recording analysed twice, and giving up would throw its result away. So nothing is overdue for a process that does
+    not consume, or has not done so for CONSUMES_FOR.
     """
 
-    def __init__(self, bridge: Bridge, analyses: Analyses, broker: Broker) -> None:
+    def __init__(
+        self, bridge: Bridge, analyses: Analyses, broker: Broker, room: Room, *, now: Callable[[], datetime] = _now
+    ) -> None:
         self._bridge = bridge
         self._analyses = analyses
-        self._prepared = False
         self._broker = broker
+        self._room = room
+        self._now = now
+        self._prepared = False
         self._at_once = asyncio.Semaphore(AT_ONCE)
-        self._starts_until = 0.0
-        self._keeps_until = 0.0
-        self._looks = Periodic(self._watch, seconds=LOOK_SECONDS, waiting="deadlines wait", at_once=True)
+        self._looks = Periodic(self._look, seconds=LOOK_SECONDS, waiting="deadlines wait", at_once=True)
 
     def start(self) -> None:
         """Begin to watch."""
-        self._starts_until = self._keeps_until = monotonic() + AFTER_START_SECONDS
         self._looks.start()
 
     async def stop(self) -> None:
         """Stop watching; interrupted work is resumed by the next look of any replica."""
         await self._looks.stop()
 
-    async def _watch(self) -> None:
-        try:
-            if not self._prepared:
-                await self._analyses.prepare()
-                self._prepared = True
-            await self._look()
-        except Exception:
-            self._keeps_until = monotonic() + AFTER_OUTAGE_SECONDS
-            raise
-
     async def _look(self) -> None:
-        overdue = await self._bridge.overdue(LOOK_ANALYSES)
-        hopeless = [analysis for analysis in overdue if self._bridge.gives_up(analysis)]
-        others = [analysis for analysis in overdue if not self._bridge.gives_up(analysis)]
-        await asyncio.gather(self._pursue_all(others), self._give_up(hopeless))
+        if not self._prepared:
+            await self._analyses.prepare()
+            self._prepared = True
+        await self._room.count(self._analyses.count_asked)
+        self._room.wake()
+        await self._pursue_all(await self._analyses.unannounced(LOOK_ANALYSES))
+        if self._consumes():
+            await self._pursue_all(await self._analyses.overdue(self._now(), LOOK_ANALYSES))
 
-    async def _give_up(self, hopeless: list[Analysis]) -> None:
-        if hopeless and await self._may_give_up():
-            await self._pursue_all(hopeless)
+    def _consumes(self) -> bool:
+        since = self._broker.consuming_since()
+        return since is not None and self._now() - since >= CONSUMES_FOR
 
-    async def _may_give_up(self) -> bool:
-        if not await self._broker.consumes():
-            now = monotonic()
-            # A process takes a moment after its start until it consumes: that is no outage.
-            wait = AFTER_START_SECONDS if now < self._starts_until else AFTER_OUTAGE_SECONDS
-            self._keeps_until = max(self._keeps_until, now + wait)
-        return monotonic() >= self._keeps_until
-
-    async def _pursue_all(self, analyses: Iterable[Analysis]) -> None:
+    async def _pursue_all(self, analyses: list[Analysis]) -> None:
         await asyncio.gather(*(self._pursue(analysis) for analysis in analyses))
 
     async def _pursue(self, analysis: Analysis) -> None:
         async with self._at_once:
             with bound_contextvars(job_id=analysis.job_id, trace_id=analysis.traceparent[3:35]):
-                event = await self._bridge.pursue(analysis)
-                if event is not None:
-                    await self._broker.publish(event)
-                    await self._bridge.announced(event)
-                    log.info("overdue analysis pursued", type=event.type, attempt=analysis.attempt)
+                try:
+                    event = await self._bridge.pursue(analysis)
+                    if event is not None:
+                        await self._broker.publish(event)
+                        await self._bridge.announced(event)
+                        log.info("overdue analysis pursued", type=event.type, attempt=analysis.attempt)
+                except Exception as error:  # noqa: BLE001 - most likely an outage: the next look finds it again
+                    log.warning("deadline waits", reason=reason_of(error))

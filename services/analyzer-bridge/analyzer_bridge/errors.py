@@ -3,11 +3,9 @@
 AnalysisRefusedError ── the analysis server will never accept this recording
 AnalysisNotTakenError ── it did not accept this recording, but may do so later
 ├── AnalysisServerFailedError ── it failed with this recording
-└── AnalysisServerUnavailableError ── it can accept no recording now (an AwayError)
+└── AnalysisServerUnavailableError ── it can accept no recording now
 AnalysisChangedError ── the analysis changed between two reads of it
 """
-
-from chassis.errors import AwayError
 
 
 class AnalysisRefusedError(Exception):
@@ -27,22 +25,22 @@ class AnalysisNotTakenError(Exception):
 
 
 class AnalysisServerFailedError(AnalysisNotTakenError):
-    """The analysis server is up, but failed with this recording; each such attempt uses up a try."""
+    """The analysis server is up, but failed with this recording, which then waits longer each time."""
 
     code = "analysis_server_failed"
 
 
-class AnalysisServerUnavailableError(AnalysisNotTakenError, AwayError):
-    """The analysis server can accept no recording now. This one is not at fault, so waiting uses up no tries."""
+class AnalysisServerUnavailableError(AnalysisNotTakenError):
+    """The analysis server can accept no recording now.
+
+    `busy` says that the server told so itself. Otherwise this recording may be what it cannot bear.
+    """
 
     code = "analysis_server_unavailable"
 
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
-        AwayError.__init__(self, "analysis server", reason)
-        self.retry_after = retry_after
-
-    def __str__(self) -> str:
-        return self.reason
+    def __init__(self, reason: str, retry_after: float | None = None, *, busy: bool = False) -> None:
+        super().__init__(reason, retry_after)
+        self.busy = busy
 
 
 class AnalysisChangedError(Exception):

@@ -14,4 +14,7 @@ class Settings(ServiceSettings, RabbitMQSettings, MongoDBSettings):
     webhook_secret: SecretStr = Field(min_length=16)
     analysis_timeout: float = Field(default=600, gt=0, description="Seconds to wait for the webhook")
     analysis_attempts: int = Field(default=3, ge=1, description="How often an analysis is asked for")
+    analysis_in_flight: int | None = Field(
+        default=None, ge=1, description="How many analyses are asked for and have not ended, at most; absent: no limit"
+    )
     analysis_version: str = Field(default="2", description="The analysis server's version; a new one empties the cache")

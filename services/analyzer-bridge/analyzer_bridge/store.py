@@ -1,5 +1,6 @@
 """MongoDB: the `analyses` collection, each change of it one conditional update."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,14 +15,18 @@ from contracts.failures import FailureCode
 MARK_SECONDS = 7 * 24 * 3600
 """How long a purged job is remembered: longer than anything about it can be in flight."""
 _PENDING = AnalysisStatus.PENDING.value
+_WAITING = AnalysisStatus.WAITING.value
 _PURGED = AnalysisStatus.PURGED.value
 _INDEXES: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
     ("cache", "cache_key", {"status": AnalysisStatus.COMPLETED.value}, {}),
     ("deadlines", "deadline", {"status": _PENDING}, {}),
+    ("waiting", "created_at", {"status": _WAITING}, {}),
     ("not_announced", "announced", {"announced": False}, {}),
     ("purged", "purged_at", {"status": _PURGED}, {"expireAfterSeconds": MARK_SECONDS}),
 )
 """Each index: its name, its field, the documents that it covers, and further options."""
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+"""Earlier than any date here: asking for later ones has a count read the index alone."""
 _DESCRIPTION = ("traceparent", "token_id", "s3_url", "cache_key", "reference_json")
 
 
@@ -34,7 +39,7 @@ class AnalysisStore:
         self._caches = Batches(self._find_cached)
 
     async def prepare(self) -> None:
-        """Create the indexes for the queries of the cache and of the deadlines."""
+        """Create the indexes for the queries of the cache, of the deadlines and of what waits."""
         with translating():
             for name, field, which, options in _INDEXES:
                 await self._analyses.create_index(
@@ -61,32 +66,55 @@ class AnalysisStore:
         with translating():
             await self._analyses.update_one({"_id": analysis.job_id, "status": {"$ne": _PURGED}}, {"$set": fields})
 
-    async def reschedule(self, analysis: Analysis, *, attempt: int, deadline: datetime | None) -> bool:
-        """Set attempt and deadline of a pending analysis; False when it is not pending or its deadline has changed."""
+    async def reschedule(self, analysis: Analysis, later: Analysis) -> bool:
+        """Write whether it waits, the attempt, the deadline and the failures of `later`, if it is still as `analysis`.
+
+        False when the analysis has ended, or its status or deadline is another.
+        """
         with translating():
             changed = await self._analyses.update_one(
-                {"_id": analysis.job_id, "status": _PENDING, "deadline": analysis.deadline},
-                {"$set": {"attempt": attempt, "deadline": deadline}},
+                {"_id": analysis.job_id, "status": analysis.status.value, "deadline": analysis.deadline},
+                {"$set": _schedule(later)},
             )
         return bool(changed.matched_count)
 
     async def conclude(self, job_id: str, outcome: Outcome, *, announced: bool) -> Analysis | None:
-        """Record the outcome of a pending analysis and return it; None when none is pending: only one caller wins."""
+        """Record the outcome of an analysis that has none, and return it; None when there is none: one caller wins."""
         with translating():
             found = await self._analyses.find_one_and_update(
-                {"_id": job_id, "status": _PENDING},
+                {"_id": job_id, "status": {"$in": [_PENDING, _WAITING]}},
                 {"$set": {**_outcome_fields(outcome), "announced": announced}},
-                return_document=ReturnDocument.AFTER,
+                return_document=ReturnDocument.BEFORE,
             )
-        return None if found is None else _analysis(found)
+        return None if found is None else replace(_analysis(found), outcome=outcome)
+
+    async def unannounced(self, limit: int) -> list[Analysis]:
+        """Return analyses whose outcome was not announced."""
+        with translating():
+            found = await self._analyses.find({"announced": False}).limit(limit).to_list(limit)
+        return [_analysis(document) for document in found]
 
     async def overdue(self, now: datetime, limit: int) -> list[Analysis]:
-        """Return analyses whose deadline has passed, or whose outcome was not announced."""
+        """Return analyses that were asked for and whose deadline has passed."""
         with translating():
             late = self._analyses.find({"status": _PENDING, "deadline": {"$lt": now}}).limit(limit)
-            silent = self._analyses.find({"announced": False}).limit(limit)
-            documents = [*await silent.to_list(limit), *await late.to_list(limit)]
-        return [_analysis(document) for document in documents]
+            found = await late.to_list(limit)
+        return [_analysis(document) for document in found]
+
+    async def due(self, now: datetime, limit: int) -> list[Analysis]:
+        """Return analyses that wait and are to be asked for, the oldest first."""
+        with translating():
+            waiting = self._analyses.find({"status": _WAITING, "deadline": {"$lte": now}}).sort("created_at", ASCENDING)
+            found = await waiting.limit(limit).to_list(limit)
+        return [_analysis(document) for document in found]
+
+    async def count_asked(self, limit: int) -> int:
+        """Return how many analyses were asked for and have not ended; `limit` if there are more."""
+        return await self._count({"status": _PENDING, "deadline": {"$gt": _LONG_AGO}}, limit)
+
+    async def count_waiting(self, limit: int) -> int:
+        """Return how many analyses wait; `limit` if there are more."""
+        return await self._count({"status": _WAITING, "created_at": {"$gt": _LONG_AGO}}, limit)
 
     async def announced(self, job_id: str) -> None:
         """Note that the outcome was published."""
@@ -98,6 +126,10 @@ class AnalysisStore:
         mark = {"status": _PURGED, "purged_at": datetime.now(UTC)}
         with translating():
             await self._analyses.replace_one({"_id": job_id}, mark, upsert=True)
+
+    async def _count(self, which: dict[str, Any], limit: int) -> int:
+        with translating():
+            return int(await self._analyses.count_documents(which, limit=limit))
 
     async def _insert_all(self, analyses: list[Analysis]) -> list[bool]:
         return await insert_new(self._analyses, [_document(analysis) for analysis in analyses])
@@ -118,10 +150,18 @@ def _document(analysis: Analysis) -> dict[str, Any]:
         "s3_url": analysis.s3_url,
         "cache_key": analysis.cache_key,
         "reference_json": None if analysis.reference is None else analysis.reference.model_dump_json(),
+        "created_at": analysis.created_at,
+        **_schedule(analysis),
+        **({} if analysis.outcome is None else _outcome_fields(analysis.outcome)),
+    }
+
+
+def _schedule(analysis: Analysis) -> dict[str, Any]:
+    return {
+        "status": analysis.status.value,
         "attempt": analysis.attempt,
         "deadline": analysis.deadline,
-        "created_at": analysis.created_at,
-        **({"status": _PENDING} if analysis.outcome is None else _outcome_fields(analysis.outcome)),
+        "failures": analysis.failures,
     }
 
 
@@ -141,7 +181,7 @@ def _analysis(document: dict[str, Any]) -> Analysis:
     if status == AnalysisStatus.PURGED:
         return Analysis(document["_id"], "", outcome=Outcome(status, by="purge"), created_at=document["purged_at"])
     outcome = None
-    if status != AnalysisStatus.PENDING:
+    if status not in {AnalysisStatus.PENDING, AnalysisStatus.WAITING}:
         code = document["code"]
         outcome = Outcome(
             status,
@@ -150,7 +190,7 @@ def _analysis(document: dict[str, Any]) -> Analysis:
             cached=document["cached"],
             by=document.get("concluded_by"),
         )
-    reference_json = document.get("reference_json")  # earlier versions kept none
+    reference_json = document.get("reference_json")  # earlier versions kept none, and counted no failures
     return Analysis(
         job_id=document["_id"],
         traceparent=document["traceparent"],
@@ -159,7 +199,9 @@ def _analysis(document: dict[str, Any]) -> Analysis:
         cache_key=document["cache_key"],
         reference=None if reference_json is None else Reference.model_validate_json(reference_json),
         attempt=document["attempt"],
+        waiting=status == AnalysisStatus.WAITING,
         deadline=document["deadline"],
+        failures=document.get("failures", 0),
         created_at=document["created_at"],
         outcome=outcome,
     )

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from analyzer_bridge.analysis import Analysis
 from analyzer_bridge.bridge import Bridge
+from analyzer_bridge.room import Room
 from analyzer_bridge.subscribers import subscribe
+from chassis.subscribing import Delivery
 from contracts import topology
 from contracts.events import Event, Reference
 from tests.support.analyses import Analyses
@@ -14,10 +17,18 @@ from tests.support.queues import Message, Queues
 from tests.unit.stories import JOB_ID
 
 TIMEOUT = timedelta(seconds=600)
+FIRST = Delivery()
+AGAIN = Delivery(repeated=True)
+"""A message that was here before: redelivered, or back from a retry queue."""
+REDRIVEN = Delivery(redriven=True)
+REDRIVEN_AGAIN = Delivery(redriven=True, repeated=True)
 
 
 class Server:
-    """The analysis server; `answers` are what its next calls raise, `meanwhile` happens before each answer."""
+    """The analysis server; `answers` are what its next calls raise, `meanwhile` happens before each answer.
+
+    It counts how many requests are `open`, were open at the `most`, and were `not_taken`.
+    """
 
     def __init__(self, *answers: Exception | None) -> None:
         self.asked: list[tuple[str, str, str, int]] = []
@@ -25,6 +36,7 @@ class Server:
         self.answers = list(answers)
         self.meanwhile: Callable[[], Coroutine[Any, Any, object]] | None = None
         self.away_seconds = 0.0
+        self.open = self.most = self.not_taken = 0
 
     def away_for(self) -> float:
         return self.away_seconds
@@ -34,31 +46,61 @@ class Server:
     ) -> None:
         self.asked.append((job_id, token_id, s3_url, attempt))
         self.compared_with.append(reference)
-        if self.meanwhile:
-            await self.meanwhile()
-        await asyncio.sleep(0)
+        self.open += 1
+        self.most = max(self.most, self.open)
+        try:
+            if self.meanwhile:
+                await self.meanwhile()
+            await asyncio.sleep(0)
+        finally:
+            self.open -= 1
         answer = self.answers.pop(0) if self.answers else None
         if answer:
+            self.not_taken += 1
             raise answer
 
 
 class World:
     """A bridge with its stand-ins; `replica` gives another one on the same collection."""
 
-    def __init__(self, *answers: Exception | None, attempts: int = 3) -> None:
+    def __init__(self, *answers: Exception | None, attempts: int = 3, limit: int | None = None) -> None:
         self.analyses = Analyses()
         self.server = Server(*answers)
+        self.room = Room(limit)
         self._attempts = attempts
-        self.bridge = self.replica()
+        self._limit = limit
+        self.bridge = self.replica(room=self.room)
 
-    def replica(self, version: str = "1") -> Bridge:
-        return Bridge(self.analyses, self.server, timeout=TIMEOUT, attempts=self._attempts, version=version)
+    def replica(self, version: str = "1", room: Room | None = None) -> Bridge:
+        return Bridge(
+            self.analyses,
+            self.server,
+            Room(self._limit) if room is None else room,
+            timeout=TIMEOUT,
+            attempts=self._attempts,
+            version=version,
+        )
 
     async def time_out(self) -> Event | None:
-        """Let the deadline pass and the bridge notice."""
+        """Let the deadline pass and the bridge notice, and ask again unless it gives up."""
         self.analyses.pass_deadline(JOB_ID)
-        (late,) = await self.bridge.overdue(10)
-        return await self.bridge.pursue(late)
+        (late,) = await self.overdue()
+        told = await self.bridge.pursue(late)
+        return await self.ask_waiting() if told is None else told
+
+    async def ask_waiting(self) -> Event | None:
+        """Let the time of the next try come, and the bridge ask for the one that waits."""
+        self.analyses.pass_deadline(JOB_ID)
+        (due,) = await self.due()
+        return await self.bridge.ask_waiting(due)
+
+    async def overdue(self) -> list[Analysis]:
+        """What was asked for and has passed its deadline."""
+        return await self.analyses.overdue(datetime.now(UTC), 10)
+
+    async def due(self) -> list[Analysis]:
+        """What waits and is to be asked for."""
+        return await self.analyses.due(datetime.now(UTC), 10)
 
 
 class Broker(Queues):
@@ -89,10 +131,10 @@ class Broker(Queues):
             self.queued.appendleft(message)
             raise
 
-    async def publish(self, event: Event) -> None:
+    async def publish(self, event: Event, *, redriven: bool = False) -> None:
         """Note the event."""
         self._step()
-        await super().publish(event)
+        await super().publish(event, redriven=redriven)
 
     async def pass_on(self, message: Message, exchange: str, routing_key: str, headers: dict[str, Any]) -> None:
         """Publish a message again elsewhere."""

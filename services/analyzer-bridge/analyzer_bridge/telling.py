@@ -1,0 +1,90 @@
+"""What the bridge tells about an analysis: the same event, by its id, each time."""
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from analyzer_bridge import SERVICE
+from analyzer_bridge.analysis import Analysis, AnalysisStatus, Outcome
+from contracts import events
+from contracts.events import (
+    AnalysisCompleted,
+    AnalysisCompletedData,
+    AnalysisDelayed,
+    AnalysisDelayedData,
+    AnalysisFailed,
+    AnalysisFailedData,
+    AnalysisRemoved,
+    AnalysisRemovedData,
+    AnalysisRequested,
+    AnalysisRequestedData,
+    AnalysisWebhookIgnored,
+    AnalysisWebhookIgnoredData,
+    AnalysisWebhookReceived,
+    AudioStored,
+    Event,
+    JobPurged,
+    JobPurgedData,
+)
+from contracts.failures import FailureCode
+
+
+def stands(analysis: Analysis) -> Event | None:
+    """Return the event that tells where an analysis stands: the same one, by its id, each time."""
+    if analysis.outcome is not None:
+        return told(analysis)
+    return _delayed(analysis) if analysis.waiting else requested(analysis)
+
+
+def _delayed(analysis: Analysis) -> Event:
+    data = AnalysisDelayedData(token_id=analysis.token_id or "", s3_url=analysis.s3_url or "")
+    return AnalysisDelayed.new(analysis.job_id, data, source=SERVICE, traceparent=analysis.traceparent)
+
+
+def requested(analysis: Analysis) -> Event:
+    """Return the event that tells that an analysis was asked for; one without a deadline has not been."""
+    data = AnalysisRequestedData(
+        token_id=analysis.token_id or "",
+        s3_url=analysis.s3_url or "",
+        attempt=analysis.attempt,
+        deadline=analysis.deadline or datetime.now(UTC),
+    )
+    return AnalysisRequested.new(
+        analysis.job_id, data, source=SERVICE, traceparent=analysis.traceparent, step=str(analysis.attempt)
+    )
+
+
+def told(analysis: Analysis) -> Event | None:
+    """Return the event that tells how an analysis ended; None when it was stopped, or has not ended."""
+    outcome = analysis.outcome
+    token_id, s3_url = analysis.token_id or "", analysis.s3_url or ""
+    if outcome is None or outcome.stopped:
+        return None
+    if outcome.result_json is None:
+        failed = AnalysisFailedData(token_id=token_id, s3_url=s3_url, code=outcome.code or FailureCode.ANALYSIS_FAILED)
+        return AnalysisFailed.new(analysis.job_id, failed, source=SERVICE, traceparent=analysis.traceparent)
+    completed = AnalysisCompletedData(
+        token_id=token_id,
+        s3_url=s3_url,
+        result=events.from_json(outcome.result_json),
+        cached=outcome.cached,
+    )
+    return AnalysisCompleted.new(analysis.job_id, completed, source=SERVICE, traceparent=analysis.traceparent)
+
+
+def ignored(event: AnalysisWebhookReceived, outcome: Outcome) -> Event:
+    """Return the event that tells of a webhook call that changed nothing, and of the outcome that it meant."""
+    said: Literal["completed", "failed"] = "completed" if outcome.status == AnalysisStatus.COMPLETED else "failed"
+    data = AnalysisWebhookIgnoredData(attempt=event.data.attempt, said=said)
+    return AnalysisWebhookIgnored.new(event.subject, data, source=SERVICE, traceparent=event.traceparent, step=event.id)
+
+
+def purged(event: AudioStored | JobPurged) -> Event:
+    """Return job.purged, to be told once more."""
+    data = JobPurgedData(token_id=event.data.token_id)
+    return JobPurged.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)
+
+
+def removed(event: JobPurged) -> Event:
+    """Return the event that tells that nothing is left of a purged job's analysis."""
+    data = AnalysisRemovedData(token_id=event.data.token_id)
+    return AnalysisRemoved.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)

@@ -25,14 +25,9 @@ jobs_app = typer.Typer(
 )
 
 
-@jobs_app.callback()
-def jobs() -> None:
-    """Jobs that stand still."""
-
-
 @jobs_app.command("redrive")
 def redrive_jobs(
-    job_ids: Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids of jobs that have not ended.")],
+    job_ids: Annotated[list[str], typer.Argument(metavar="JOB", help="Ids of jobs that have not ended.")],
 ) -> None:
     """Have jobs begin their way anew at once: what was done for them is told again, not done again.
 
@@ -78,7 +73,8 @@ def say_how_to_redrive(job_ids: Sequence[str]) -> None:
         return
     more = f" … (and {len(job_ids) - MOST_NAMED:,} more)" if len(job_ids) > MOST_NAMED else ""
     command = f"sorictl jobs redrive {' '.join(job_ids[:MOST_NAMED])}{more}"
-    out.print(f"To have them begin anew at once:\n  {command}", markup=False, soft_wrap=True)
+    them = "it" if len(job_ids) == 1 else "them"
+    out.print(f"To have {them} begin anew at once:\n  {command}", markup=False, soft_wrap=True)
 
 
 def _redriven(job_ids: Sequence[str]) -> redriving.Choice:

@@ -35,15 +35,30 @@ async def sorictl(folder: Path, environ: Mapping[str, str], *arguments: str, ans
     return Said(process.returncode or 0, out.decode(), err.decode())
 
 
+async def at_a_terminal(folder: Path, environ: Mapping[str, str], *arguments: str, answers: str) -> Said:
+    """Run a command whose input is a terminal, at which these lines have been typed already."""
+    keyboard, terminal = os.openpty()
+    try:
+        os.write(keyboard, answers.encode())
+        async with started(folder, environ, *arguments, stdin=terminal) as process, asyncio.timeout(LIMIT_SECONDS):
+            out, err = await process.communicate()
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+    return Said(process.returncode or 0, out.decode(), err.decode())
+
+
 @asynccontextmanager
-async def started(folder: Path, environ: Mapping[str, str], *arguments: str) -> AsyncIterator[Process]:
+async def started(
+    folder: Path, environ: Mapping[str, str], *arguments: str, stdin: int = asyncio.subprocess.PIPE
+) -> AsyncIterator[Process]:
     """A command that runs during the block."""
     process = await asyncio.create_subprocess_exec(
         SORICTL,
         *arguments,
         cwd=folder,
         env={**os.environ, "COLUMNS": "80", **environ},
-        stdin=asyncio.subprocess.PIPE,
+        stdin=stdin,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

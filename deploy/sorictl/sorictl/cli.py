@@ -1,9 +1,8 @@
 """The commands of `sorictl`: their options, and what they print."""
 
-import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, TypeVar
 
@@ -15,16 +14,16 @@ from sorictl.dead_letters import DeadLetters
 from sorictl.errors import (
     DeclinedError,
     IncompleteError,
-    InterruptedByUserError,
     NobodyToAskError,
     NothingMatchesError,
     SorictlError,
 )
 from sorictl.filters import Filters, parse_age, queues_named
+from sorictl.jobs_cli import jobs_app, offer_redrive, require_redrivable, say_how_to_redrive
 from sorictl.letter import DeadLetter, Message
-from sorictl.rabbitmq import connected
 from sorictl.screen import EXIT_STATUSES, err, out, progress
-from sorictl.settings import BrokerSettings, read_settings
+from sorictl.sessions import with_rabbitmq
+from sorictl.setup_cli import setup
 
 Answer = TypeVar("Answer")
 
@@ -43,7 +42,9 @@ dead_letters_app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(dead_letters_app, name="dead-letters")
+app.add_typer(jobs_app, name="jobs")
 app.add_typer(catalogue_app, name="catalogue")
+app.command("setup")(setup)
 
 
 @app.callback()
@@ -162,7 +163,7 @@ def replay(
     out.print(rendering.totals(letters))
     _say_more(more, limit)
     _confirm("Replay?", yes)
-    _done("Replayed", letters, DeadLetters.replay)
+    _done("Replayed", letters, DeadLetters.replay, [])
 
 
 @dead_letters_app.command()
@@ -176,9 +177,10 @@ def discard(
     newer_than: NewerThan = None,
     limit: Limit = LIMIT,
     everything: Annotated[bool, typer.Option("--all", help="All there are, when no filter is given.")] = False,
+    redrive: Annotated[bool, typer.Option("--redrive", help="Then redrive the jobs that they held.")] = False,
     yes: Yes = False,
 ) -> None:
-    """Throw messages away for good; a job that one of them holds stays held."""
+    """Throw messages away for good; a job that one of them holds can be redriven (`jobs redrive`)."""
     if not everything and not any((ids, queue, job, reason, older_than, newer_than)):
         raise typer.BadParameter("which ones? Give ids or filters, or --all.")
     filters = _filters(ids, queue=queue, job=job, reason=reason, older_than=older_than, newer_than=newer_than)
@@ -186,13 +188,36 @@ def discard(
     _require(letters)
     out.print(f"{rendering.counted(len(letters))} would be thrown away for good:")
     out.print(rendering.totals(letters))
-    if any(letter.job_id for letter in letters):
+    if _jobs_of(letters):
         out.print(
-            "A job that one of them holds stays held until JOB_MAX_AGE fails it, or DELETE /jobs/{id} cancels it."
+            "A job that one of them holds stays held until it is redriven (by the gateway after 60 × REDRIVE_AFTER, at "
+            "once by `sorictl jobs redrive`), JOB_MAX_AGE fails it, or DELETE /jobs/{id} cancels it."
         )
+        if redrive:
+            require_redrivable()
     _say_more(more, limit)
     _confirm("Discard?", yes)
-    _done("Discarded", letters, DeadLetters.discard)
+    _discard(letters, redrive=redrive, ask=not yes)
+
+
+def _discard(letters: Sequence[DeadLetter], *, redrive: bool, ask: bool) -> None:
+    discarded: list[DeadLetter] = []
+    incomplete: IncompleteError | None = None
+    try:
+        _done("Discarded", letters, DeadLetters.discard, discarded)
+    except IncompleteError as error:
+        incomplete = error
+    except SorictlError:
+        say_how_to_redrive(_jobs_of(discarded))
+        raise
+    offer_redrive(_jobs_of(discarded), redrive=redrive, ask=ask)
+    if incomplete is not None:
+        raise incomplete
+
+
+def _jobs_of(letters: Iterable[DeadLetter]) -> list[str]:
+    """The jobs that letters name, each once."""
+    return list(dict.fromkeys(letter.job_id for letter in letters if letter.job_id is not None))
 
 
 def _filters(
@@ -231,39 +256,33 @@ def _each_found(filters: Filters, limit: int, found: Callable[[DeadLetter, Messa
 
 
 def _run(work: Callable[[DeadLetters], Awaitable[Answer]]) -> Answer:
-    url = str(read_settings(BrokerSettings).rabbitmq_url)
-
-    async def connect_and_work() -> Answer:
-        async with connected(url) as rabbitmq:
-            return await work(DeadLetters(rabbitmq))
-
-    try:
-        return asyncio.run(connect_and_work())
-    except KeyboardInterrupt:
-        raise InterruptedByUserError("interrupted; what was not done yet stays among the dead letters.") from None
+    return with_rabbitmq(
+        lambda rabbitmq: work(DeadLetters(rabbitmq)),
+        interrupted="interrupted; what was not done yet stays among the dead letters.",
+    )
 
 
 def _done(
     did: str,
     letters: Sequence[DeadLetter],
-    act: Callable[[DeadLetters, Sequence[DeadLetter], Callable[[], None]], Awaitable[None]],
+    act: Callable[[DeadLetters, Sequence[DeadLetter], Callable[[DeadLetter], None]], Awaitable[None]],
+    done: list[DeadLetter],
 ) -> None:
-    """Run the action, and say how many were done, however it ends."""
-    count = 0
+    """Run the action, note in `done` which letters were done, and say how many, however it ends."""
     try:
         with progress(did, len(letters)) as show_done:
 
-            def done() -> None:
-                nonlocal count
-                count += 1
-                show_done(count)
+            def note(letter: DeadLetter) -> None:
+                done.append(letter)
+                show_done(len(done))
 
-            _run(lambda dead_letters: act(dead_letters, letters, done))
+            _run(lambda dead_letters: act(dead_letters, letters, note))
     finally:
-        out.print(f"{did} {count:,} of {rendering.counted(len(letters))}.")
-    if count < len(letters):
+        out.print(f"{did} {len(done):,} of {rendering.counted(len(letters))}.")
+    if len(done) < len(letters):
+        missing = len(letters) - len(done)
         raise IncompleteError(
-            f"{len(letters) - count:,} were no longer there: somebody else has dealt with them, or looks at them now."
+            f"{missing:,} were no longer there: somebody else has dealt with them, or looks at them now."
         )
 
 

@@ -61,15 +61,15 @@ class DeadLetters:
                     found(letter, taken.message)
         return False
 
-    async def replay(self, letters: Sequence[DeadLetter], done: Callable[[], None]) -> None:
-        """Put these back into their queues, in order, and resume their jobs; `done` is called after each.
+    async def replay(self, letters: Sequence[DeadLetter], done: Callable[[DeadLetter], None]) -> None:
+        """Put these back into their queues, in order, and resume their jobs; `done` is called with each.
 
         A crash in between may replay a letter twice, but loses none: a letter is removed last.
         """
         await self._each(letters, self._put_back, done)
 
-    async def discard(self, letters: Sequence[DeadLetter], done: Callable[[], None]) -> None:
-        """Throw these away; `done` is called after each."""
+    async def discard(self, letters: Sequence[DeadLetter], done: Callable[[DeadLetter], None]) -> None:
+        """Throw these away; `done` is called with each."""
         await self._each(letters, _remove, done)
 
     async def _put_back(self, queue: topology.Queue, taken: Taken) -> None:
@@ -83,7 +83,7 @@ class DeadLetters:
         self,
         letters: Sequence[DeadLetter],
         act: Callable[[topology.Queue, Taken], Awaitable[None]],
-        done: Callable[[], None],
+        done: Callable[[DeadLetter], None],
     ) -> None:
         for queue in topology.QUEUES:
             # A count, not a set: a message that fails again at once after its replay is another dead letter, and stays.
@@ -100,7 +100,7 @@ class DeadLetters:
         queue: topology.Queue,
         left: Counter[DeadLetter],
         act: Callable[[topology.Queue, Taken], Awaitable[None]],
-        done: Callable[[], None],
+        done: Callable[[DeadLetter], None],
     ) -> None:
         async with self._broker.waiting(queue) as waiting:
             async for taken in waiting:
@@ -108,7 +108,7 @@ class DeadLetters:
                 if letter not in left:
                     continue
                 await act(queue, taken)
-                done()
+                done(letter)
                 left[letter] -= 1
                 left += Counter()  # drops the entries that have reached 0
                 if not left:

@@ -10,6 +10,7 @@ SorictlError (1)
 ├── DatabaseError           MongoDB is away or refuses
 ├── FileError               a file cannot be read or written
 ├── RefusedError            a file has rows that cannot be imported
+├── NotRedrivenError        a job cannot be told again
 └── InterruptedByUserError (130)
 """
 
@@ -58,6 +59,10 @@ class FileError(SorictlError):
 
 class RefusedError(SorictlError):
     """A file has rows that cannot be imported; none of its rows was."""
+
+
+class NotRedrivenError(SorictlError):
+    """A job cannot be told again; others that were named with it were."""
 
 
 class InterruptedByUserError(SorictlError):

@@ -16,6 +16,8 @@ LONGEST_REASON = 500
 REASON_UNKNOWN = "no reason given"
 KILLED = f"delivered {topology.CRASHES_BEFORE_DEAD_LETTER} times without an outcome"
 """The reason when the broker sets a message aside by itself: each consumer that took it died, or never answered."""
+HELD_IN_HEADER = "x-sori-held-in"
+"""The queue of an earlier version that a moved dead letter came from: the id of its hold is derived from that name."""
 
 _BROKER_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 _RETRY_QUEUES = frozenset(delay.name for delay in topology.RETRY_DELAYS)
@@ -80,7 +82,8 @@ def replay_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
     The broker's notes about its deaths are removed. With them, the broker would take the next retry for a message that
     goes round in circles, and drop it.
     """
-    kept = {name: value for name, value in headers.items() if not name.lower().startswith(_BROKER_HEADERS)}
+    left_out = (*_BROKER_HEADERS, HELD_IN_HEADER)
+    kept = {name: value for name, value in headers.items() if not name.lower().startswith(left_out)}
     replays = _count(headers.get(topology.REPLAYS_HEADER), 0) + 1
     return {**kept, topology.ATTEMPT_HEADER: 1, topology.REPLAYS_HEADER: replays}
 
@@ -91,7 +94,9 @@ def resumed(queue: topology.Queue, message: Message) -> JobResumed | None:
     if about is None:
         return None
     replays = _count(message.headers.get(topology.REPLAYS_HEADER), 0)
-    held_id = events.event_id(about.subject, JobHeld.TYPE, topology.held_step(queue.name, about.id, replays))
+    held_in = message.headers.get(HELD_IN_HEADER)
+    held_by = held_in if isinstance(held_in, str) else queue.name
+    held_id = events.event_id(about.subject, JobHeld.TYPE, topology.held_step(held_by, about.id, replays))
     data = JobResumedData(held_id=held_id, queue=queue.name)
     return JobResumed.new(about.subject, data, source=SOURCE, traceparent=about.traceparent, step=held_id)
 

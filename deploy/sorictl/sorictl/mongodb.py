@@ -137,10 +137,17 @@ def _stopped_at_set_times() -> Iterator[Callable[[], None]]:
 @contextmanager
 def connected(url: str) -> Iterator[Database]:
     """Yield the database at this address; DatabaseError says in a sentence what is wrong with it."""
+    with client_of(url) as client:
+        yield Database(client)
+
+
+@contextmanager
+def client_of(url: str) -> Iterator[MongoClient[Document]]:
+    """Yield a client of the server at this address; DatabaseError as for `connected`."""
     place = urlsplit(url).netloc.rpartition("@")[2]
     try:
         with MongoClient[Document](url, serverSelectionTimeoutMS=SELECT_MS, appname="sorictl") as client:
-            yield Database(client)
+            yield client
     except PyMongoError as error:
         raise DatabaseError(f"MongoDB at {place} {_said(error)}") from error
 

@@ -1,7 +1,7 @@
-"""RabbitMQ: takes dead letters without losing them, and publishes with confirmation."""
+"""RabbitMQ: takes messages without losing them, publishes with confirmation, declares and removes."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,6 +10,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMe
 from aio_pika.exceptions import (
     AMQPError,
     AuthenticationError,
+    ChannelClosed,
     ChannelInvalidStateError,
     ChannelNotFoundEntity,
     ConnectionClosed,
@@ -19,10 +20,12 @@ from aio_pika.exceptions import (
 )
 
 from chassis.rabbitmq import messages
+from chassis.rabbitmq.declaring import declare_all
 from contracts import topology
 from contracts.events import Event
 from sorictl.errors import BrokerError
 from sorictl.letter import Message
+from sorictl.retired import QueueState
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
@@ -99,24 +102,28 @@ class RabbitMQ:
         self._connection = connection
         self._publishing = publishing
 
+    def waiting(self, queue: topology.Queue) -> AbstractAsyncContextManager[AsyncIterator[TakenMessage]]:
+        """Take the queue's dead letters one after another; see `taking`."""
+        return self.taking(queue.dead_name)
+
     @asynccontextmanager
-    async def waiting(self, queue: topology.Queue) -> AsyncIterator[AsyncIterator[TakenMessage]]:
-        """Take the queue's dead letters one after another; at the end, those not removed are given back.
+    async def taking(self, queue: str) -> AsyncIterator[AsyncIterator[TakenMessage]]:
+        """Take a queue's messages one after another; at the end, those not removed are given back.
 
         They keep their order, but may come to lie behind those that were not taken. More than 30,000, or those of a
         command that loses its connection, may lie in another order afterwards.
 
-        Meanwhile nobody else sees those that were taken, but nothing waits for them. A queue that no service has
-        declared yet is empty.
+        Meanwhile nobody else sees those that were taken; of dead letters, nothing waits for them. A queue that is not
+        declared is empty.
         """
         lots: list[Lot] = []
         try:
-            yield self._taken(queue.dead_name, lots)
+            yield self._taken(queue, lots)
         finally:
             for lot in lots:
                 # When the connection is lost, the broker gives them back.
                 with suppress(AMQPError, ChannelInvalidStateError, ConnectionError):
-                    await lot.give_back(queue.dead_name)
+                    await lot.give_back(queue)
 
     async def put_back(self, queue: topology.Queue, message: Message, headers: Mapping[str, Any]) -> None:
         """Return once the message lies safely in its queue; BrokerError when the broker does not take it."""
@@ -127,6 +134,60 @@ class RabbitMQ:
                 message.body, message_id=message.message_id, content_type=message.content_type, headers=headers
             ),
         )
+
+    async def move(self, message: Message, headers: Mapping[str, Any], new: str) -> None:
+        """Return once the message lies safely in another queue, as old as it was; BrokerError when it does not."""
+        moved = messages.message(
+            message.body, message_id=message.message_id, content_type=message.content_type, headers=headers
+        )
+        moved.timestamp = message.timestamp
+        await self._publish("", new, moved, "it stays where it is.")
+
+    async def redrive(self, event: Event, queue: topology.Queue) -> None:
+        """Put a repeat of an event into one queue alone, where it is tried once; BrokerError when it is not taken."""
+        await self._publish(
+            "", queue.name, messages.event_message(event, redriven=True), "`sorictl setup` declares what is missing."
+        )
+
+    async def declare(self) -> None:
+        """Declare every exchange and queue of this version; BrokerError when one is there in another form."""
+        channel = await self._connection.channel(publisher_confirms=False)
+        try:
+            await declare_all(channel)
+        except ChannelClosed as error:
+            raise BrokerError(f"RabbitMQ refuses to declare what Sori needs: {error}") from None
+        await channel.close()
+
+    async def state(self, queue: str) -> QueueState | None:
+        """Return how many messages wait in a queue and how many consume it; None when there is no such queue."""
+        channel = await self._connection.channel(publisher_confirms=False)
+        try:
+            found = (await channel.declare_queue(queue, passive=True, timeout=ANSWER_SECONDS)).declaration_result
+        except ChannelNotFoundEntity:  # which has closed the channel
+            return None
+        await channel.close()
+        return QueueState(found.message_count or 0, found.consumer_count or 0)
+
+    async def unbind(self, queue: str, event_type: str) -> None:
+        """Let a queue get no more events of this type."""
+        events = await self._publishing.get_exchange(topology.EVENTS_EXCHANGE, ensure=False)
+        unbound = await self._publishing.get_queue(queue, ensure=False)
+        await unbound.unbind(events, event_type)
+
+    async def remove_queue(self, queue: str) -> None:
+        """Delete a queue, whatever is in it: quorum queues know no deletion on the condition that they are empty."""
+        await self._publishing.queue_delete(queue)
+
+    async def remove_exchange(self, exchange: str) -> bool:
+        """Delete an exchange; tell whether there was one."""
+        channel = await self._connection.channel(publisher_confirms=False)
+        try:
+            await channel.get_exchange(exchange)
+        except ChannelNotFoundEntity:  # which has closed the channel
+            return False
+        await channel.exchange_delete(exchange)
+        await channel.close()
+        return True
 
     async def publish(self, event: Event) -> None:
         """Return once the event lies safely in every queue bound to its type; BrokerError when it does not."""
@@ -149,14 +210,18 @@ class RabbitMQ:
         if not lots or (lots[-1].full and len(lots) < MOST_CHANNELS):
             lots.append(Lot(await self._connection.channel(publisher_confirms=False)))
 
-    async def _publish(self, exchange_name: str, routing_key: str, message: aio_pika.Message) -> None:
+    async def _publish(
+        self,
+        exchange_name: str,
+        routing_key: str,
+        message: aio_pika.Message,
+        otherwise: str = "the dead letter stays where it is.",
+    ) -> None:
         exchange = await self._publishing.get_exchange(exchange_name, ensure=False)
         try:
             await exchange.publish(message, routing_key, mandatory=True, timeout=ANSWER_SECONDS)
         except DeliveryError:
-            raise BrokerError(
-                f"RabbitMQ did not take a message for {routing_key}; the dead letter stays where it is."
-            ) from None
+            raise BrokerError(f"RabbitMQ did not take a message for {routing_key}; {otherwise}") from None
 
 
 def _tag(incoming: AbstractIncomingMessage) -> int:
@@ -164,15 +229,19 @@ def _tag(incoming: AbstractIncomingMessage) -> int:
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[RabbitMQ]:
-    """Connect until the block ends; BrokerError says what does not work, without the password."""
+async def connected(url: str, *, may_be_new: bool = False) -> AsyncIterator[RabbitMQ]:
+    """Connect until the block ends; BrokerError says what does not work, without the password.
+
+    A virtual host that knows nothing of Sori is refused, unless it `may_be_new`.
+    """
     parts = urlsplit(url)
     place = f"{parts.hostname}:{parts.port or 5672}"
     connection = await _connect(url, place)
     async with connection:
         try:
             publishing = await connection.channel(publisher_confirms=True, on_return_raises=True)
-            await _require_sori(publishing, place)
+            if not may_be_new:
+                await _require_sori(publishing, place)
             yield RabbitMQ(connection, publishing)
         except (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError):
             raise BrokerError(

@@ -22,7 +22,7 @@ class BrokerSettings(RabbitMQSettings, Settings):
 
 
 class DatabaseSettings(MongoDBSettings, Settings):
-    """What the commands need that deal with the catalogue."""
+    """What the commands need that deal with the catalogue or with jobs."""
 
 
 def read_settings(wanted: type[Wanted]) -> Wanted:

@@ -243,7 +243,7 @@ async def test_a_message_is_removed_only_once_it_lies_in_its_queue_and_its_job_w
     one, two = message(), message()
     pile = Pile(one, two)
     letters, _ = await found(pile)
-    await DeadLetters(pile).replay(letters, lambda: None)
+    await DeadLetters(pile).replay(letters, lambda _: None)
     assert [name for name, _ in pile.steps] == ["put back", "publish", "remove"] * 2
     assert [back.message_id for back, _ in pile.back] == [one.message_id, two.message_id]
     assert pile.back[0][0].body == one.body
@@ -256,14 +256,14 @@ async def test_wherever_a_replay_breaks_off_the_dead_letter_stays(breaks_at: str
     letters, _ = await found(pile)
     pile.breaks_at = breaks_at
     with pytest.raises(ConnectionError):
-        await DeadLetters(pile).replay(letters, lambda: None)
+        await DeadLetters(pile).replay(letters, lambda _: None)
     assert len(pile.dead[QUEUE.name]) == 1
 
 
 async def test_what_cannot_say_which_job_it_is_about_goes_back_all_the_same() -> None:
     pile = Pile(Message(b"\x00 no event", None, {}))
     letters, _ = await found(pile)
-    await DeadLetters(pile).replay(letters, lambda: None)
+    await DeadLetters(pile).replay(letters, lambda _: None)
     assert [name for name, _ in pile.steps] == ["put back", "remove"]
 
 
@@ -271,7 +271,7 @@ async def test_what_a_replay_sends_back_at_once_is_not_replayed_again() -> None:
     pile = Pile(*[message()] * 2)
     pile.comes_back = True
     letters, _ = await found(pile)
-    await DeadLetters(pile).replay(letters, lambda: None)
+    await DeadLetters(pile).replay(letters, lambda _: None)
     assert len(pile.back) == 2
     assert [read(QUEUE, m).replays for m in pile.dead[QUEUE.name]] == [1, 1]
 
@@ -281,7 +281,7 @@ async def test_the_same_message_twice_goes_back_twice_and_a_third_one_stays() ->
     pile = Pile(same, same, message())
     letters, _ = await found(pile, Filters(ids=frozenset([str(same.message_id)])))
     pile.dead[QUEUE.name].append(same)
-    await DeadLetters(pile).replay(letters, lambda: None)
+    await DeadLetters(pile).replay(letters, lambda _: None)
     assert len(pile.back) == 2
     assert len(pile.dead[QUEUE.name]) == 2
 
@@ -292,7 +292,7 @@ async def test_what_is_no_longer_there_is_looked_for_again_and_then_left(monkeyp
     pile = Pile(gone, here)
     letters, _ = await found(pile)
     pile.dead[QUEUE.name].remove(gone)
-    done: list[None] = []
-    await DeadLetters(pile).discard(letters, lambda: done.append(None))
+    done: list[DeadLetter] = []
+    await DeadLetters(pile).discard(letters, done.append)
     assert len(done) == 1
     assert pile.steps == [("remove", here.message_id)]

@@ -14,7 +14,7 @@ async def declare_topology(connection: AbstractRobustConnection) -> None:
     """Declare every service's queues: an event published before its subscriber first ran must still reach it."""
     is_new = not await _exists(connection, topology.EVENTS_EXCHANGE)
     # The channel stays open, so that the driver declares everything again after an outage.
-    await _declare_all(await connection.channel())
+    await declare_all(await connection.channel())
     if is_new:
         await declare_witnesses(connection)
 
@@ -54,7 +54,8 @@ async def _exists(connection: AbstractRobustConnection, exchange: str) -> bool:
     return True
 
 
-async def _declare_all(channel: AbstractChannel) -> None:
+async def declare_all(channel: AbstractChannel) -> None:
+    """Declare every exchange and queue with its bindings; one that is there already stays as it is."""
     events = await channel.declare_exchange(topology.EVENTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
     await channel.declare_exchange(topology.PROGRESS_EXCHANGE, ExchangeType.FANOUT, durable=True)
     for delay in topology.RETRY_DELAYS:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import structlog
 from fastapi import FastAPI
 
+from analysis_server.accepted import Accepted
 from analysis_server.addresses import Addresses
 from analysis_server.health import health_routes
 from analysis_server.jobs import JobsInHand
@@ -29,6 +30,7 @@ def create_app(settings: Settings) -> FastAPI:
     references = References(storage, addresses, workers, settings)
     jobs = JobsInHand(
         storage,
+        Accepted(storage, settings),
         references,
         workers,
         callbacks,
@@ -41,6 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with storage, callbacks:
             await workers.start()
+            jobs.start()
             _log.info("started", workers=settings.workers, bucket=settings.s3_bucket_name)
             try:
                 yield

@@ -70,9 +70,7 @@ def analysis_routes(jobs: JobsInHand, addresses: Addresses) -> APIRouter:
     async def analyze_voice(
         form: Annotated[AnalyzeForm, Form()], traceparent: Annotated[str | None, Header()] = None
     ) -> Accepted:
-        job = _job(form, addresses, traceparent)
-        jobs.accept(job)
-        return Accepted(job_id=job.job_id)
+        return Accepted(job_id=await jobs.accept(_job(form, addresses, traceparent)))
 
     return router
 

@@ -1,4 +1,4 @@
-"""S3: fetches objects to local files with bounded memory, and reads and writes small objects."""
+"""S3: fetches objects to local files with bounded memory; reads, writes, lists and deletes small objects."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -20,6 +20,7 @@ _Answer = TypeVar("_Answer")
 _CHUNK = 1024 * 1024
 _CHECK_SECONDS = 3
 WRITE_SECONDS = 5
+_LIST_SECONDS = 15
 _PASSING = (AwayError, StreamError, OSError)
 """Trouble of the network or the store: reading is tried again after it."""
 _CONNECTIONS = 32
@@ -63,6 +64,36 @@ class Bucket:
         with _told():
             async with asyncio.timeout(WRITE_SECONDS):
                 await self._s3.put_object(Bucket=self._settings.s3_bucket_name, Key=key, Body=content)
+
+    async def read_now(self, key: str, limit: int) -> bytes:
+        """Return an object of at most `limit` bytes; raises StorageError, after a few seconds at most."""
+        with _told():
+            async with asyncio.timeout(WRITE_SECONDS):
+                return await self._read(key, limit)
+
+    async def remove(self, key: str) -> None:
+        """Delete an object, if it is there; raises StorageError, after a few seconds at most."""
+        try:
+            with _told():
+                async with asyncio.timeout(WRITE_SECONDS):
+                    await self._s3.delete_object(Bucket=self._settings.s3_bucket_name, Key=key)
+        except StorageError as error:
+            if error.fault != "missing":
+                raise
+
+    async def listed(self, prefix: str) -> dict[str, str]:
+        """Return the version of each object under a prefix, which every write changes, the latest written last.
+
+        Raises StorageError, after a few seconds at most.
+        """
+        found: list[dict[str, Any]] = []
+        with _told():
+            async with asyncio.timeout(_LIST_SECONDS):
+                pages = self._s3.get_paginator("list_objects_v2")
+                async for page in pages.paginate(Bucket=self._settings.s3_bucket_name, Prefix=prefix):
+                    found += page.get("Contents", [])
+        found.sort(key=lambda entry: entry["LastModified"])
+        return {entry["Key"]: f"{entry['ETag']} {entry['LastModified'].isoformat()}" for entry in found}
 
     async def is_reachable(self) -> bool:
         """Tell whether the bucket answers. 403 is an answer too: a key that may only read objects gets it."""

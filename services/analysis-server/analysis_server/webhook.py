@@ -67,12 +67,17 @@ class Webhook:
         _log.info("webhook-delivered", host=_host(job), outcome=body["status"])
         return True
 
-    async def call_once(self, job: Job, body: dict[str, Any]) -> None:
-        """POST the body once, with a short timeout: the last thing that a stopping server can do for a job."""
+    async def call_once(self, job: Job, body: dict[str, Any]) -> bool:
+        """POST the body once, with a short timeout: the last thing that a stopping server can do for a job.
+
+        Returns whether it was taken.
+        """
         try:
             await self._call(job, body, _LAST_CALL)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            _log.error("webhook-given-up", host=_host(job), reason=_reason(error))
+            _log.warning("webhook-left", host=_host(job), reason=_reason(error))
+            return False
+        return True
 
     async def _call(self, job: Job, body: dict[str, Any], patience: httpx.Timeout) -> None:
         headers = {"traceparent": job.traceparent} if job.traceparent else {}

@@ -24,7 +24,7 @@ HELD_IN = topology.BRIDGE_AUDIO_STORED
 async def back_ends(stack: Stack, tmp_path: Path) -> AsyncIterator[BackEnds]:
     async with own_back_ends(stack, tmp_path) as opened:
         async with opened.connection.channel() as channel:
-            await declare_all(channel)
+            await declare_all(await channel.get_underlay_channel())
         yield opened
 
 

@@ -45,7 +45,7 @@ def document(status: Status = Status.PROCESSING, **fields: Any) -> dict[str, Any
 async def declare_old(back_ends: BackEnds) -> None:
     """Declare the topology, and a queue with its dead letters as an earlier version would have named it."""
     async with back_ends.connection.channel() as channel:
-        await declare_all(channel)
+        await declare_all(await channel.get_underlay_channel())
         await channel.declare_queue(f"{OLD}.dead", durable=True, arguments=topology.DEAD_ARGUMENTS)
         old = await channel.declare_queue(OLD, durable=True, arguments=NEW.arguments)
         await old.bind(topology.EVENTS_EXCHANGE, NEW.routing_key)
@@ -73,7 +73,7 @@ async def test_everything_is_declared_where_sori_never_was_and_a_repeat_does_not
 
 async def test_witnesses_of_earlier_versions_are_removed(back_ends: BackEnds) -> None:
     async with back_ends.connection.channel() as channel:
-        await declare_all(channel)
+        await declare_all(await channel.get_underlay_channel())
         for queue in topology.QUEUES[:3]:
             kind = aio_pika.ExchangeType.FANOUT
             witness = await channel.declare_exchange(f"{queue.name}.witness", kind, durable=True, auto_delete=True)

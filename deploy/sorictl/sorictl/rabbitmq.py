@@ -153,7 +153,7 @@ class RabbitMQ:
         """Declare every exchange and queue of this version; BrokerError when one is there in another form."""
         channel = await self._connection.channel(publisher_confirms=False)
         try:
-            await declare_all(channel)
+            await declare_all(await channel.get_underlay_channel())
         except ChannelClosed as error:
             raise BrokerError(f"RabbitMQ refuses to declare what Sori needs: {error}") from None
         await channel.close()

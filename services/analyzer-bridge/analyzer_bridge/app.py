@@ -37,7 +37,7 @@ def create_app(settings: Settings) -> FastAPI:
         attempts=settings.analysis_attempts,
         version=settings.analysis_version,
     )
-    rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=OPEN_REQUESTS)
+    rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=OPEN_REQUESTS, give_up_after=settings.shutdown_grace)
     subscribe(rabbitmq, bridge)
     deadlines = Deadlines(bridge, analyses, rabbitmq, room)
     waiting = Waiting(bridge, analyses, server, rabbitmq, room)

@@ -35,7 +35,7 @@ def create_app(settings: Settings) -> ASGIApp:
     mongodb = MongoDB(str(settings.mongodb_url), MESSAGE_LIMITS)
     jobs = JobStore(mongodb)
     hub = Hub(jobs)
-    rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH)
+    rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH, give_up_after=settings.shutdown_grace)
     subscribe(rabbitmq, Progress(jobs), hub)
     expiry = Expiry(jobs, rabbitmq, timedelta(seconds=settings.job_max_age))
 

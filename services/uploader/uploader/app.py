@@ -24,7 +24,7 @@ def create_app(settings: Settings) -> FastAPI:
     """Return the service as an ASGI application that works while its lifespan runs."""
     bucket = Bucket(settings)
     probe = AudioProbe(settings.max_audio_seconds)
-    rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH)
+    rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH, give_up_after=settings.shutdown_grace)
     uploads = Uploads(bucket, probe)
     subscribe(rabbitmq, uploads, bucket)
     stopping = Stopping(rabbitmq.drain, settings.shutdown_grace)

@@ -8,7 +8,7 @@ import pytest
 from aio_pika.abc import AbstractRobustConnection
 
 from chassis.rabbitmq.bounds import bounded
-from chassis.rabbitmq.questions import question
+from chassis.rabbitmq.channels import question
 
 
 async def test_what_the_driver_cancels_is_an_error() -> None:

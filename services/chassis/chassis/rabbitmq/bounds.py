@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 
 PUBLISH_SECONDS = 10.0
 ANSWER_SECONDS = 5.0
+CONSUME_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
 SET_UP_SECONDS = 60.0
-"""Limits one attempt to connect, declare and consume: on a network that drops everything, it must not hang for ever."""
+"""Limits one attempt to connect and declare: on a network that drops everything, it must not hang for ever."""
 CLOSE_SECONDS = 2.0
 
 

@@ -1,18 +1,21 @@
-"""This process's connection to RabbitMQ. It is robust: declarations and consumers are restored after an outage."""
+"""This process's connection to RabbitMQ. The driver connects again after an outage, and everything goes on."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any
 
 import structlog
 from aio_pika import Message
-from aio_pika.abc import AbstractIncomingMessage, AbstractRobustChannel, AbstractRobustConnection
+from aio_pika.abc import AbstractIncomingMessage, AbstractRobustConnection, UnderlayConnection
+from aio_pika.exceptions import ChannelNotFoundEntity, PublishError
 from faststream.rabbit import Channel, RabbitBroker, RabbitExchange
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from chassis.errors import BackEndError
 from chassis.rabbitmq import messages
+from chassis.rabbitmq.background import in_background
 from chassis.rabbitmq.bounds import (
     ANSWER_SECONDS,
     CLOSE_SECONDS,
@@ -21,11 +24,10 @@ from chassis.rabbitmq.bounds import (
     SET_UP_SECONDS,
     bounded,
 )
-from chassis.rabbitmq.consuming import Consumers, Deliver
-from chassis.rabbitmq.declaring import declare_topology
+from chassis.rabbitmq.channels import question
+from chassis.rabbitmq.consuming import RENEW_SECONDS, Consumers, Deliver
+from chassis.rabbitmq.declaring import Redeclaring, declare_topology
 from chassis.rabbitmq.fan_out import FanOut
-from chassis.rabbitmq.mending import Mender
-from chassis.rabbitmq.questions import question
 from contracts import topology
 from contracts.events import Event
 
@@ -37,9 +39,20 @@ HEARTBEAT_SECONDS = 5
 
 
 class RabbitMQ:
-    """Publishes, and consumes the queues subscribed before `start`: up to `prefetch` messages at once from each."""
+    """Publishes, and consumes the queues subscribed before `start`: up to `prefetch` messages at once from each.
 
-    def __init__(self, url: str, *, prefetch: int = 1) -> None:
+    While the broker answers, but one of the queues could not be consumed from for `give_up_after` seconds, the process
+    ends by SIGTERM; None means never. A consumer that was given nothing for `renew_after` seconds begins anew.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefetch: int = 1,
+        give_up_after: float | None = None,
+        renew_after: float = RENEW_SECONDS,
+    ) -> None:
         heartbeat = f"{'&' if '?' in url else '?'}heartbeat={HEARTBEAT_SECONDS}"
         self._broker = RabbitBroker(
             url + heartbeat,
@@ -49,11 +62,11 @@ class RabbitMQ:
             reconnect_interval=RECONNECT_SECONDS,
             logger=None,
         )
-        self._consumers = Consumers(prefetch)
+        self._consumers = Consumers(prefetch, renew_after=renew_after, give_up_after=give_up_after)
         self._fan_outs: list[FanOut] = []
-        self._mender = Mender(self._queues, self._consumers.idle)
+        self._redeclaring = Redeclaring()
         self._connection: AbstractRobustConnection | None = None
-        self._binding: AbstractRobustChannel | None = None
+        self._given_up: UnderlayConnection | None = None
         self._running: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
 
@@ -95,6 +108,10 @@ class RabbitMQ:
     async def stop(self) -> None:
         """Disconnect. The broker delivers the messages that are still in hand to another replica."""
         await self._stop_running()
+        self._redeclaring.stop()
+        with suppress(Exception):
+            async with bounded(CLOSE_SECONDS):
+                await self._consumers.cancel()
         with suppress(Exception):
             async with bounded(CLOSE_SECONDS):
                 await self._broker.stop()
@@ -138,7 +155,7 @@ class RabbitMQ:
             return False
         names = [queue.name for queue in self._consumers.queues] + [fan_out.queue_name for fan_out in self._fan_outs]
         async with bounded(ANSWER_SECONDS), question(self._connection) as channel:
-            if not await self._consumers.are_there():
+            if not self._consumers.are_there():
                 return False
             for name in names:
                 found = await channel.queue_declare(name, passive=True)
@@ -146,29 +163,41 @@ class RabbitMQ:
                     return False
         return True
 
-    async def dead_letters(self) -> dict[str, int]:
-        """Return the number of dead letters by queue name; raises when the broker is away."""
+    def consuming_since(self) -> datetime | None:
+        """Return since when all consumers of this process have consumed; None while one does not, or without any.
+
+        A lost connection or a deleted queue ends it. A planned renewal of a consumer does not.
+        """
+        return self._consumers.since()
+
+    async def depths(self, names: Iterable[str]) -> dict[str, int]:
+        """Return how many messages wait in each queue, 0 where it does not exist; raises when the broker is away."""
         if self._connection is None:
             raise ConnectionError("RabbitMQ is not connected yet")
-        counts = {}
-        async with bounded(ANSWER_SECONDS), question(self._connection) as channel:
-            for queue in self._queues():
-                found = await channel.queue_declare(queue.dead_name, passive=True)
-                counts[queue.name] = found.message_count or 0
+        counts = dict.fromkeys(names, 0)
+        left = list(counts)
+        async with bounded(ANSWER_SECONDS):
+            while left:
+                # The broker closes the channel on which a missing queue was asked for.
+                with suppress(ChannelNotFoundEntity):
+                    async with question(self._connection) as channel:
+                        while left:
+                            name = left.pop()
+                            counts[name] = (await channel.queue_declare(name, passive=True)).message_count or 0
         return counts
 
-    def _queues(self) -> Sequence[topology.Queue]:
-        """The queues that this process watches: those that it consumes, or all when it consumes none."""
-        return self._consumers.queues or topology.QUEUES
+    async def dead_letters(self) -> dict[str, int]:
+        """Return the number of dead letters by queue name; raises when the broker is away."""
+        queues = self._consumers.queues or topology.QUEUES
+        counts = await self.depths(queue.dead_name for queue in queues)
+        return {queue.name: counts[queue.dead_name] for queue in queues}
 
     async def _send(self, exchange: str, routing_key: str, message: Message) -> None:
         try:
             if self._connection is None:
                 raise ConnectionError("RabbitMQ is not connected yet")  # noqa: TRY301 - the `except` below translates it
-            with self._mender.noticing(self._connection.transport):
+            with self._noticing(self._connection, exchange or routing_key):
                 async with bounded(PUBLISH_SECONDS):
-                    if exchange == topology.EVENTS_EXCHANGE:
-                        await self._bind(routing_key)
                     await self._broker.publish(
                         message,
                         exchange=RabbitExchange(exchange, declare=False),
@@ -178,14 +207,21 @@ class RabbitMQ:
         except Exception as error:
             raise BackEndError("RabbitMQ", type(error).__name__) from error
 
-    async def _bind(self, event_type: str) -> None:
-        """Make sure that every queue for these events exists: `mandatory` proves only that one of them does."""
-        queues = topology.queues_for(event_type)
-        if len(queues) <= 1 or self._binding is None:
-            return
-        channel = await self._binding.get_underlay_channel()
-        for queue in queues:
-            await channel.queue_bind(queue.name, topology.EVENTS_EXCHANGE, queue.routing_key)
+    @contextmanager
+    def _noticing(self, connection: AbstractRobustConnection, to: str) -> Iterator[None]:
+        """Learn from a publish that fails: replace the connection after a timeout, the queues when one is missing."""
+        transport = connection.transport
+        try:
+            yield
+        except TimeoutError:
+            if transport is not None and transport is not self._given_up:
+                log.warning("rabbitmq connection given up")
+                self._given_up = transport
+                in_background(_close(transport))
+            raise
+        except (ChannelNotFoundEntity, PublishError):
+            self._redeclaring.begin(connection, to)
+            raise
 
     async def _run(self) -> None:
         attempts = AsyncRetrying(
@@ -196,27 +232,34 @@ class RabbitMQ:
         async for attempt in attempts:
             with attempt:
                 async with bounded(SET_UP_SECONDS):
-                    connection = await self._set_up()
+                    await self._set_up()
         log.info("rabbitmq connected", queues=[queue.name for queue in self._consumers.queues])
         self._connected.set()
-        await self._mender.run(connection)
 
-    async def _set_up(self) -> AbstractRobustConnection:
+    async def _set_up(self) -> None:
         connection = await self._broker.connect()
         await declare_topology(connection)
-        self._binding = await connection.channel()
         for fan_out in self._fan_outs:
             await fan_out.connect(connection)
         await self._broker.start()
         # Before consuming starts: the handler of the first message must be able to publish.
         self._connection = connection
-        await self._consumers.start(await connection.channel())
-        return connection
+        self._consumers.start(connection, self._redeclaring)
 
     async def _stop_running(self) -> None:
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
+
+
+async def _close(transport: UnderlayConnection) -> None:
+    """Close a connection, which the driver then replaces at once. One that has gone silent may need several tries."""
+    while not transport.connection.is_closed:
+        with suppress(Exception):
+            async with bounded(CLOSE_SECONDS):
+                await transport.connection.close()
+                return
+        await asyncio.sleep(RECONNECT_SECONDS)
 
 
 def _say_waiting(state: RetryCallState) -> None:

@@ -1,68 +1,69 @@
-"""Declares the whole topology, and detects that one of its queues was deleted."""
+"""Declares the whole topology, and does so again when a part of it is missing."""
 
-from collections.abc import Iterable
+import asyncio
 
-from aio_pika import ExchangeType
-from aio_pika.abc import AbstractChannel, AbstractRobustConnection
-from aio_pika.exceptions import ChannelNotFoundEntity
+import structlog
+from aio_pika.abc import AbstractRobustConnection
+from aiormq.abc import AbstractChannel
 
-from chassis.rabbitmq.questions import question
+from chassis.errors import reason_of
+from chassis.rabbitmq.bounds import SET_UP_SECONDS, bounded
+from chassis.rabbitmq.channels import question
 from contracts import topology
+
+log = structlog.get_logger()
+
+SETTLE_SECONDS = 1.0
+"""How long a deleted queue stays away. If it is declared again within some 30 ms, RabbitMQ (seen in 3.10) attaches the
+old queue's consumers to the new one: it counts them, but what it gives them never arrives.
+"""
+
+
+class Redeclaring:
+    """Declares the topology again, once for all who find something missing at the same time."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, connection: AbstractRobustConnection, missing: str) -> asyncio.Task[None]:
+        """Declare everything again after SETTLE_SECONDS. The task fails never: whoever needs a queue looks again."""
+        if self._task is None or self._task.done():
+            log.warning("rabbitmq queue was deleted", queue=missing)
+            self._task = asyncio.create_task(_declare_later(connection))
+        return self._task
+
+    def stop(self) -> None:
+        """Declare nothing any more."""
+        if self._task is not None:
+            self._task.cancel()
 
 
 async def declare_topology(connection: AbstractRobustConnection) -> None:
     """Declare every service's queues: an event published before its subscriber first ran must still reach it."""
-    is_new = not await _exists(connection, topology.EVENTS_EXCHANGE)
-    # The channel stays open, so that the driver declares everything again after an outage.
-    await declare_all(await connection.channel())
-    if is_new:
-        await declare_witnesses(connection)
-
-
-async def all_witnessed(connection: AbstractRobustConnection, queues: Iterable[topology.Queue]) -> bool:
-    """Tell whether no queue was deleted. One that was declared again counts as deleted: its witness is missing."""
-    try:
-        async with question(connection) as channel:
-            for queue in queues:
-                await channel.exchange_declare(queue.witness_name, passive=True)
-    except ChannelNotFoundEntity:
-        return False
-    return True
-
-
-async def declare_witnesses(connection: AbstractRobustConnection) -> None:
-    """Declare the witness of every queue (topology.Queue.witness_name).
-
-    Witnesses are never declared together with the queues, and the driver does not restore them after an outage: a
-    missing witness shows that its queue was deleted.
-    """
-    async with connection.channel() as channel:
-        for queue in topology.QUEUES:
-            witness = await channel.declare_exchange(
-                queue.witness_name, ExchangeType.FANOUT, durable=True, auto_delete=True, robust=False
-            )
-            declared = await channel.get_queue(queue.name)
-            await declared.bind(witness)
-
-
-async def _exists(connection: AbstractRobustConnection, exchange: str) -> bool:
-    try:
-        async with question(connection) as channel:
-            await channel.exchange_declare(exchange, passive=True)
-    except ChannelNotFoundEntity:
-        return False
-    return True
+    async with question(connection) as channel:
+        await declare_all(channel)
 
 
 async def declare_all(channel: AbstractChannel) -> None:
     """Declare every exchange and queue with its bindings; one that is there already stays as it is."""
-    events = await channel.declare_exchange(topology.EVENTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
-    await channel.declare_exchange(topology.PROGRESS_EXCHANGE, ExchangeType.FANOUT, durable=True)
+    await channel.exchange_declare(topology.EVENTS_EXCHANGE, exchange_type="topic", durable=True)
+    await channel.exchange_declare(topology.PROGRESS_EXCHANGE, exchange_type="fanout", durable=True)
     for delay in topology.RETRY_DELAYS:
-        exchange = await channel.declare_exchange(delay.name, ExchangeType.FANOUT, durable=True)
-        waiting = await channel.declare_queue(delay.name, durable=True, arguments=delay.arguments)
-        await waiting.bind(exchange)
+        await channel.exchange_declare(delay.name, exchange_type="fanout", durable=True)
+        await channel.queue_declare(delay.name, durable=True, arguments=delay.arguments)
+        await channel.queue_bind(delay.name, delay.name)
     for queue in topology.QUEUES:
-        await channel.declare_queue(queue.dead_name, durable=True, arguments=topology.DEAD_ARGUMENTS)
-        declared = await channel.declare_queue(queue.name, durable=True, arguments=queue.arguments)
-        await declared.bind(events, queue.routing_key)
+        await channel.queue_declare(queue.dead_name, durable=True, arguments=topology.DEAD_ARGUMENTS)
+        await channel.queue_declare(queue.name, durable=True, arguments=queue.arguments)
+        await channel.queue_bind(queue.name, topology.EVENTS_EXCHANGE, queue.routing_key)
+
+
+async def _declare_later(connection: AbstractRobustConnection) -> None:
+    await asyncio.sleep(SETTLE_SECONDS)
+    try:
+        async with bounded(SET_UP_SECONDS):
+            await declare_topology(connection)
+    except Exception as error:  # noqa: BLE001 - a consumer or publisher that still misses a queue begins this anew
+        log.warning("rabbitmq queues could not be declared again", reason=reason_of(error))
+    else:
+        log.info("rabbitmq queues declared again")

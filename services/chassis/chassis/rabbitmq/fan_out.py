@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from uuid import uuid4
 
-from aio_pika import DeliveryMode
+from aio_pika import DeliveryMode, ExchangeType
 from aio_pika.abc import AbstractExchange, AbstractIncomingMessage, AbstractRobustConnection
 
 from chassis.rabbitmq.bounds import PUBLISH_SECONDS, bounded
@@ -28,7 +28,8 @@ class FanOut:
         if self._exchange is None:  # else an attempt before this one failed half-way, on the same connection
             connection.reconnect_callbacks.add(lambda *_: self._on_connected())
         channel = await connection.channel(publisher_confirms=False)
-        self._exchange = await channel.get_exchange(self._exchange_name)
+        # Declared, although it exists: what this channel declared, the driver declares again after an outage.
+        self._exchange = await channel.declare_exchange(self._exchange_name, ExchangeType.FANOUT, durable=True)
         queue = await channel.declare_queue(self.queue_name, exclusive=True, auto_delete=True)
         await queue.bind(self._exchange)
         await queue.consume(self._on_message, no_ack=True)

@@ -112,8 +112,8 @@ async def test_jobs_that_subscribers_have_seen_are_told_apart_from_others(world:
 async def test_a_due_job_says_where_it_stands(world: World) -> None:
     job_id = await world.job(NOW)
     story = Story(job_id)
-    requested = story.analysis_requested()
-    await world.happens(job_id, story.upload_received(), requested)
+    received, requested = story.upload_received(), story.analysis_requested()
+    await world.happens(job_id, received, requested)
     (job,) = await world.due(received=True)
     assert (job.stage, job.progress, job.redrives, job.redriven_at) == ("waiting", 90, 0, None)
     assert job.updated_at == requested.time

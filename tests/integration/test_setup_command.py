@@ -1,4 +1,4 @@
-"""`sorictl setup` against the real RabbitMQ and MongoDB: what earlier versions have left becomes what this one needs."""
+"""`sorictl setup` on the real RabbitMQ and MongoDB: what earlier versions have left becomes what this one needs."""
 
 import uuid
 from collections.abc import AsyncIterator

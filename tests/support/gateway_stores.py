@@ -189,7 +189,9 @@ class Redrives:
         """Have these looked at later."""
         await asyncio.sleep(0)
         for job, wait in waits:
-            self._set(job.job_id, job.publish_at, publish_at=wait.until, redrives=wait.redrives)
+            kept = self._jobs.there(job.job_id)
+            if kept is not None and kept.cancel_asked_at is None:
+                self._set(job.job_id, job.publish_at, publish_at=wait.until, redrives=wait.redrives)
 
     async def claim(self, job: StandingJob, until: datetime) -> str | None:
         """Claim a job."""

@@ -20,7 +20,7 @@ from gateway.jobs.routes import JobParts
 from gateway.web.parts import give
 from gateway.web.problems import handle_errors
 from gateway.web.slots import MAX_READERS, Slots
-from tests.support.gateway_stores import Broker, Jobs
+from tests.support.gateway_stores import Jobs
 from tests.support.waiting import until_true
 from tests.unit.stories import JOB_ID, new_job
 
@@ -68,7 +68,7 @@ def bucket() -> Bucket:
 def app(bucket: Bucket) -> FastAPI:
     made = FastAPI()
     back_ends = Availability({"S3": up, "MongoDB": up})
-    parts = JobParts(Jobs(new_job()), cast("storage.Bucket", bucket), Broker(), back_ends, Slots(MAX_READERS))
+    parts = JobParts(Jobs(new_job()), cast("storage.Bucket", bucket), lambda: None, back_ends, Slots(MAX_READERS))
     give(made, parts)
     made.include_router(audio.router)
     handle_errors(made)

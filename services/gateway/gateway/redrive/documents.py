@@ -38,7 +38,7 @@ class Redrives(Protocol):
         """
 
     async def postpone(self, waits: list[tuple[StandingJob, Wait]]) -> None:
-        """Have each of these jobs looked at later, unless its time has been changed meanwhile."""
+        """Have each of these jobs looked at later, unless its time was changed or its end asked for meanwhile."""
 
     async def claim(self, job: StandingJob, until: datetime) -> str | None:
         """Claim a job and return its upload.received as text; None when another gateway was faster."""

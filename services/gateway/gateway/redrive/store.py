@@ -45,7 +45,7 @@ class RedriveStore:
         """Have each of these jobs looked at later, unless its time has been changed meanwhile."""
         updates = [
             UpdateOne(
-                {"_id": job.job_id, "publish_at": job.publish_at},
+                {"_id": job.job_id, "publish_at": job.publish_at, **_NO_END_ASKED},
                 {"$set": {"publish_at": wait.until, "redrives": wait.redrives}},
             )
             for job, wait in waits

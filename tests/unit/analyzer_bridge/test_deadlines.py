@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from analyzer_bridge import deadlines
-from analyzer_bridge.analysis import AnalysisStatus
+from analyzer_bridge.analysis import Analysis, AnalysisStatus
 from analyzer_bridge.bridge import Bridge
 from analyzer_bridge.deadlines import CONSUMES_FOR, Deadlines
 from analyzer_bridge.room import Room
@@ -37,7 +37,7 @@ class Store(Analyses):
             raise ConnectionError("down")
         self.prepared += 1
 
-    async def unannounced(self, limit: int) -> list[deadlines.Analysis]:
+    async def unannounced(self, limit: int) -> list[Analysis]:
         self.looks += 1
         return await super().unannounced(limit)
 

@@ -21,11 +21,14 @@ class StoredAnalysis:
 
 
 class Analyses:
-    """The collection. Every call first lets other tasks run; `writes` counts the calls that may change something."""
+    """The collection. Every call first lets other tasks run.
+
+    `turns` counts the calls, `writes` those that may change something.
+    """
 
     def __init__(self) -> None:
         self.kept: dict[str, StoredAnalysis] = {}
-        self.writes = 0
+        self.turns = self.writes = 0
 
     async def prepare(self) -> None:
         """Do nothing: there are no indexes."""
@@ -141,4 +144,5 @@ class Analyses:
 
     async def turn(self, *, writes: bool = False) -> None:
         await asyncio.sleep(0)
+        self.turns += 1
         self.writes += writes

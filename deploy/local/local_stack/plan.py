@@ -51,6 +51,9 @@ class Plan:
             "WEBHOOK_SECRET": self._own.webhook_secret,
             "CORS_ORIGINS": "http://localhost:3000,http://localhost:5173",
         }
+        if "TARGET_SERVER_URL" not in self.given:
+            # Recordings that wait for the stack's own analysis server wait in MongoDB, where the oldest is first.
+            defaults["ANALYSIS_IN_FLIGHT"] = "8"
         return {name: self.given.get(name, value) for name, value in defaults.items()}
 
     @cached_property

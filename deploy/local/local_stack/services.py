@@ -11,7 +11,14 @@ S3_SETTINGS = ("S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", 
 SETTINGS = {
     "gateway": ("RABBITMQ_URL", "MONGODB_URL", "WEBHOOK_SECRET", "CORS_ORIGINS", *S3_SETTINGS),
     "uploader": ("RABBITMQ_URL", *S3_SETTINGS),
-    "analyzer-bridge": ("RABBITMQ_URL", "MONGODB_URL", "TARGET_SERVER_URL", "WEBHOOK_URL", "WEBHOOK_SECRET"),
+    "analyzer-bridge": (
+        "RABBITMQ_URL",
+        "MONGODB_URL",
+        "TARGET_SERVER_URL",
+        "WEBHOOK_URL",
+        "WEBHOOK_SECRET",
+        "ANALYSIS_IN_FLIGHT",
+    ),
     "notifier": ("RABBITMQ_URL", "MONGODB_URL", "CORS_ORIGINS"),
     "analysis-server": S3_SETTINGS,
 }
@@ -34,7 +41,7 @@ def service(name: str, replica: int, ports: Ports, settings: Mapping[str, str], 
 
 
 def _program(part: str, name: str, port: int, settings: Mapping[str, str], given: Mapping[str, str]) -> Part:
-    own = {setting: settings[setting] for setting in SETTINGS[name]}
+    own = {setting: settings[setting] for setting in SETTINGS[name] if setting in settings}
     place = {"HOST": LOOPBACK, "PORT": str(port), "PYTHONUNBUFFERED": "1"}
     return Part(
         name=part,

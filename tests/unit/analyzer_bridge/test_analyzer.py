@@ -22,10 +22,9 @@ from analyzer_bridge.errors import (
 )
 from analyzer_bridge.settings import Settings
 from contracts.events import Reference
-from tests.support.waiting import until, until_true
+from tests.support.waiting import until_true
 from tests.unit.stories import JOB_ID, REFERENCE, S3_URL, TOKEN_ID
 
-OTHER_JOB = "00000000-0000-4000-8000-000000000001"
 LOOPBACK = "127.0.0.1"
 
 
@@ -289,35 +288,14 @@ async def test_who_fails_at_one_recording_and_asks_for_time_is_asked_for_others(
         assert server.away_for() == 0
 
 
-@pytest.mark.parametrize("status", [408, 425, 500])
-async def test_who_asks_for_time_with_one_recording_is_not_asked_for_it_before(remote: Remote, status: int) -> None:
-    """A message waits for a minute at most before it comes back; and that uses no try up."""
-    remote.status, remote.retry_after = status, "300"
+@pytest.mark.parametrize(("status", "busy"), [(429, True), (503, True), (502, False), (504, False), (0, False)])
+async def test_only_what_the_server_says_itself_tells_that_it_is_busy(remote: Remote, status: int, busy: bool) -> None:
+    """Otherwise it may be this recording that keeps it from answering."""
+    remote.status = status
     async with calling(remote.port) as server:
-        first, *others = await refusals(server, 4)
-        assert isinstance(first, AnalysisServerFailedError)
-        for error in others:
-            assert isinstance(error, AnalysisServerUnavailableError)
-            assert error.retry_after is not None
-            assert 290 < error.retry_after <= 300
-        assert remote.asked == 1
-        remote.status = 200
-        await server.request(OTHER_JOB, TOKEN_ID, S3_URL, 1)
-        assert remote.asked == 2
-
-
-async def test_when_that_time_is_over_it_is_asked_again(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry_after, "LONGEST_REST", 0.05)
-    remote.status, remote.retry_after = 500, "300"
-    async with calling(remote.port) as server:
-        await refusals(server, 1)
-        remote.status = 200
-
-        async def taken() -> bool:
-            return await refusals(server, 1) == [None]
-
-        await until(taken, "it is asked again")
-    assert remote.asked == 2
+        (error,) = await refusals(server, 1)
+        assert isinstance(error, AnalysisServerUnavailableError)
+        assert error.busy == busy
 
 
 def waits(value: str) -> float | None:

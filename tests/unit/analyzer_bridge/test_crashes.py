@@ -8,11 +8,14 @@ import pytest
 
 from analyzer_bridge.analysis import AnalysisStatus
 from analyzer_bridge.bridge import Bridge
-from analyzer_bridge.errors import AnalysisRefusedError, AnalysisServerUnavailableError
+from analyzer_bridge.errors import AnalysisRefusedError, AnalysisServerFailedError, AnalysisServerUnavailableError
+from analyzer_bridge.room import Room
+from contracts import topology
 from contracts.events import (
     AnalysisCompleted,
     AnalysisDelayed,
     AnalysisFailed,
+    AnalysisRemoved,
     AnalysisRequested,
     Event,
     JobPurged,
@@ -79,7 +82,11 @@ class Course:
     """What happens to one job while the bridge is killed once."""
 
     happens: list[Event | str]
-    """Events for the bridge; `deadline`, which passes; `away`, as the server is found at the next request."""
+    """Events for the bridge, and what happens besides.
+
+    `deadline` passes; `turn`: the time of the next try comes; `redrive`: the recording is told again; the server
+    refuses to be asked (`closed`), may be asked (`open`), or is found `away` at the next request.
+    """
     ends: type[Event] | None
     told: set[type[Event]] = field(default_factory=set)
     """What else listeners must have been told."""
@@ -102,11 +109,47 @@ COURSES: dict[str, Callable[[], Course]] = {
         [stored()], AnalysisFailed, answers=(AnalysisRefusedError("answered 400"), AnalysisRefusedError("answered 400"))
     ),
     "delayed": lambda: Course(
-        [stored(), called_back(SUCCESS)],
+        [stored(), "turn", "turn", "turn", called_back(SUCCESS)],
         AnalysisCompleted,
         {AnalysisDelayed},
         answers=(away(), away(), away()),
         asked=4,
+    ),
+    "failed with": lambda: Course(
+        [stored(), "turn", "turn", called_back(SUCCESS)],
+        AnalysisCompleted,
+        {AnalysisDelayed},
+        answers=(AnalysisServerFailedError("answered 500"), AnalysisServerFailedError("answered 500")),
+        asked=3,
+    ),
+    "had to wait": lambda: Course(
+        ["closed", stored(), "open", "turn", called_back(SUCCESS)], AnalysisCompleted, {AnalysisDelayed}
+    ),
+    "refused after it waited": lambda: Course(
+        ["closed", stored(), "open", "turn"],
+        AnalysisFailed,
+        {AnalysisDelayed},
+        answers=(AnalysisRefusedError("answered 400"), AnalysisRefusedError("answered 400")),
+    ),
+    "cancelled while it waits": lambda: Course(
+        ["closed", stored(), stories.cancelled(), "open", "turn"], None, {AnalysisDelayed}, asked=0
+    ),
+    "purged while it waits": lambda: Course(
+        ["closed", stored(), stories.purged(), "open", "turn"],
+        None,
+        {AnalysisDelayed, JobPurged, AnalysisRemoved},
+        asked=0,
+    ),
+    "called back although it was not taken on": lambda: Course(
+        [stored(), called_back(SUCCESS), "turn"], AnalysisCompleted, {AnalysisDelayed}, answers=(away(), away())
+    ),
+    "told again": lambda: Course(
+        [stored(), "redrive", "redrive", called_back(SUCCESS)], AnalysisCompleted, {AnalysisRequested}
+    ),
+    "told again while it waits": lambda: Course(
+        ["closed", stored(), "redrive", "open", "redrive", "turn", "redrive", called_back(SUCCESS)],
+        AnalysisCompleted,
+        {AnalysisDelayed, AnalysisRequested},
     ),
     "timed out": lambda: Course([stored(), "deadline"], AnalysisFailed, {AnalysisRequested}),
     "asked again": lambda: Course(
@@ -120,13 +163,13 @@ COURSES: dict[str, Callable[[], Course]] = {
         asked=2,
     ),
     "away when asked again": lambda: Course(
-        [stored(), "away", "deadline", "deadline", called_back(SUCCESS, 2)], AnalysisCompleted, attempts=3, asked=3
+        [stored(), "away", "deadline", "turn", called_back(SUCCESS, 2)], AnalysisCompleted, attempts=3, asked=3
     ),
     "cancelled first": lambda: Course([stories.cancelled(), stored(), called_back(SUCCESS)], None, asked=0),
     "cancelled": lambda: Course([stored(), stories.cancelled(), called_back(SUCCESS)], None),
     "expired": lambda: Course([stored(), stories.expired(), "deadline"], None),
-    "purged first": lambda: Course([stories.purged(), stored()], None, {JobPurged}, asked=0),
-    "purged": lambda: Course([stored(), stories.purged(), called_back(SUCCESS)], None, {JobPurged}),
+    "purged first": lambda: Course([stories.purged(), stored()], None, {JobPurged, AnalysisRemoved}, asked=0),
+    "purged": lambda: Course([stored(), stories.purged(), called_back(SUCCESS)], None, {JobPurged, AnalysisRemoved}),
 }
 
 
@@ -142,7 +185,7 @@ class Run:
         self.broker = Broker(self.bridge, self.life.step)
 
     def _start(self) -> Bridge:
-        return Bridge(self.analyses, self.server, timeout=TIMEOUT, attempts=self.course.attempts, version="1")
+        return Bridge(self.analyses, self.server, Room(), timeout=TIMEOUT, attempts=self.course.attempts, version="1")
 
     def _start_anew(self) -> None:
         self.bridge = self._start()
@@ -154,10 +197,15 @@ class Run:
             if isinstance(what, Event):
                 self.broker.tell(what)
                 await self._handle_all()
+            elif what == "redrive":
+                await self.broker.redrive(stored(), topology.BRIDGE_AUDIO_STORED)
+                await self._handle_all()
             elif what == "away":
                 self.server.answers = [away()]
+            elif what in {"closed", "open"}:
+                self.server.away_seconds = 3.0 if what == "closed" else 0.0
             else:
-                await self._let_deadline_pass()
+                await self._pass(AnalysisStatus.PENDING if what == "deadline" else AnalysisStatus.WAITING)
         await self._watch()
 
     async def _handle_all(self) -> None:
@@ -167,19 +215,18 @@ class Run:
             except KilledError:
                 self._start_anew()
 
-    async def _let_deadline_pass(self) -> None:
-        if self.analyses.kept[JOB_ID].status == AnalysisStatus.PENDING:
+    async def _pass(self, status: AnalysisStatus) -> None:
+        """Let the time pass at which an analysis of this status is due, and look."""
+        if self.analyses.kept[JOB_ID].status == status:
             self.analyses.pass_deadline(JOB_ID)
-        attempt = self.analyses.of(JOB_ID).attempt
         try:
             await self._look()
         except KilledError:
             self._start_anew()
-            now = self.analyses.kept[JOB_ID]
-            if now.status == AnalysisStatus.PENDING and now.analysis.attempt == attempt:
+            if self.analyses.kept[JOB_ID].status == AnalysisStatus.WAITING:
                 # What was begun is taken up again once its lease is over.
                 self.analyses.pass_deadline(JOB_ID)
-                await self._look()
+            await self._look()
 
     async def _watch(self) -> None:
         """Look as often as the bridge does: what was recorded but not announced must come out."""
@@ -190,11 +237,16 @@ class Run:
                 self._start_anew()
 
     async def _look(self) -> None:
-        for late in await self.bridge.overdue(10):
-            event = await self.bridge.pursue(late)
-            if event is not None:
-                await self.broker.publish(event)
-                await self.bridge.announced(event)
+        now = datetime.now(UTC)
+        for late in [*await self.analyses.unannounced(10), *await self.analyses.overdue(now, 10)]:
+            await self._publish(await self.bridge.pursue(late))
+        for due in await self.analyses.due(datetime.now(UTC), 10):
+            await self._publish(await self.bridge.ask_waiting(due))
+
+    async def _publish(self, event: Event | None) -> None:
+        if event is not None:
+            await self.broker.publish(event)
+            await self.bridge.announced(event)
 
 
 def outcomes(broker: Broker) -> set[tuple[str, str]]:
@@ -224,4 +276,6 @@ async def test_killed_before_any_step_it_ends_as_if_nothing_had_been(name: str) 
         assert len(outcomes(run.broker)) == (1 if course.ends else 0), place
         assert not run.broker.dead, place
         assert course.asked <= len(run.server.asked) <= course.asked + bool(dies_before), place
-        assert await run.analyses.overdue(datetime.now(UTC), 10) == [], place
+        now = datetime.now(UTC)
+        assert await run.analyses.unannounced(10) == [], place
+        assert [*await run.analyses.overdue(now, 10), *await run.analyses.due(now, 10)] == [], place

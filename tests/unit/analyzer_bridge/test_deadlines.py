@@ -1,23 +1,26 @@
-"""Watching deadlines: what is overdue is pursued and published, and noted as announced only once it is safe."""
+"""Watching deadlines: what is overdue waits to be asked for again or is given up, once this process has consumed."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from analyzer_bridge import deadlines
+from analyzer_bridge.analysis import Analysis, AnalysisStatus
 from analyzer_bridge.bridge import Bridge
-from analyzer_bridge.deadlines import AFTER_OUTAGE_SECONDS, Deadlines
+from analyzer_bridge.deadlines import CONSUMES_FOR, Deadlines
+from analyzer_bridge.room import Room
 from contracts import topology
-from contracts.events import AnalysisFailed, AnalysisRequested, Event
+from contracts.events import AnalysisFailed, Event
 from tests.support.analyses import Analyses
+from tests.support.queues import Queues
 from tests.support.waiting import until_true
 from tests.unit import stories
-from tests.unit.analyzer_bridge.bridge_world import Server
+from tests.unit.analyzer_bridge.bridge_world import FIRST, Server
 
-LIMIT_SECONDS = 5.0
+STARTED = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 
 
 class Store(Analyses):
@@ -25,7 +28,7 @@ class Store(Analyses):
 
     def __init__(self, failures: int = 0) -> None:
         super().__init__()
-        self.prepared = 0
+        self.prepared = self.looks = 0
         self._failures = failures
 
     async def prepare(self) -> None:
@@ -34,82 +37,77 @@ class Store(Analyses):
             raise ConnectionError("down")
         self.prepared += 1
 
+    async def unannounced(self, limit: int) -> list[Analysis]:
+        self.looks += 1
+        return await super().unannounced(limit)
 
-class Broker:
-    """A broker that is down as often as told; `took` is set with each event that is safe."""
 
-    def __init__(self, failures: int = 0, *, consuming: bool | Exception = True) -> None:
-        self.published: list[Event] = []
-        self.took = asyncio.Event()
-        self.consuming = consuming
-        self.asked = 0
+class Broker(Queues):
+    """A broker that is down as often as told, and from which this process has consumed `since`."""
+
+    def __init__(self, failures: int = 0, since: datetime | None = STARTED) -> None:
+        super().__init__(routes=False)
+        self.since = since
         self._failures = failures
 
-    async def consumes(self) -> bool:
-        self.asked += 1
-        if isinstance(self.consuming, Exception):
-            raise self.consuming
-        return self.consuming
+    def consuming_since(self) -> datetime | None:
+        return self.since
 
-    async def publish(self, event: Event) -> None:
+    async def publish(self, event: Event, *, redriven: bool = False) -> None:
         if self._failures:
             self._failures -= 1
             raise ConnectionError("down")
-        self.published.append(event)
-        self.took.set()
+        await super().publish(event, redriven=redriven)
 
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deadlines, "LOOK_SECONDS", 0.001)
-    monkeypatch.setattr(deadlines, "AFTER_START_SECONDS", 0.0)
-    monkeypatch.setattr(deadlines, "AFTER_OUTAGE_SECONDS", 0.001)
 
 
 @asynccontextmanager
-async def overdue(store: Store, broker: Broker, attempts: int) -> AsyncIterator[Bridge]:
-    """A bridge with one analysis that is overdue, and its deadlines watched."""
-    bridge = Bridge(store, Server(), timeout=timedelta(hours=1), attempts=attempts, version="1")
-    await bridge.begin(stories.stored())
+async def overdue(store: Store, broker: Broker, attempts: int) -> AsyncIterator[Room]:
+    """One analysis that is overdue, and its deadlines watched."""
+    room = Room()
+    bridge = Bridge(store, Server(), room, timeout=timedelta(hours=1), attempts=attempts, version="1")
+    await bridge.begin(stories.stored(), FIRST)
     store.pass_deadline(stories.JOB_ID)
-    watch = Deadlines(bridge, store, broker)
+    watch = Deadlines(bridge, store, broker, room)
     watch.start()
     try:
-        yield bridge
+        yield room
     finally:
         await watch.stop()
 
 
-@asynccontextmanager
-async def watching(store: Store, broker: Broker, attempts: int) -> AsyncIterator[Bridge]:
-    """The same, once it has been pursued."""
-    async with overdue(store, broker, attempts) as bridge:
-        async with asyncio.timeout(LIMIT_SECONDS):
-            await broker.took.wait()
-        yield bridge
+async def more_looks(store: Store, count: int = 20) -> None:
+    before = store.looks
+    await until_true(lambda: store.looks >= before + count, "some more looks")
 
 
-async def more_looks(broker: Broker, count: int = 20) -> None:
-    asked = broker.asked
-    await until_true(lambda: broker.asked >= asked + count, "some more looks that ask whether it consumes")
+def stands(store: Store) -> tuple[AnalysisStatus, int]:
+    return store.of(stories.JOB_ID).status, store.of(stories.JOB_ID).attempt
 
 
 async def settled(store: Store) -> None:
     await until_true(lambda: bool(store.kept[stories.JOB_ID].announced), "the outcome noted as announced")
 
 
-async def test_an_overdue_analysis_is_asked_for_again_once() -> None:
+async def test_an_overdue_analysis_waits_to_be_asked_for_again_and_somebody_is_woken() -> None:
     store, broker = Store(), Broker()
-    async with watching(store, broker, attempts=2):
-        (event,) = broker.published
-    assert isinstance(event, AnalysisRequested)
-    assert event.data.attempt == 2
+    async with overdue(store, broker, attempts=2) as room:
+        await until_true(lambda: stands(store) == (AnalysisStatus.WAITING, 2), "it waits")
+        await room.woken()
+        assert room.somebody_waits
+    assert broker.published == []
     assert store.prepared == 1
+    (due,) = await store.due(datetime.now(UTC), 10)
+    assert due.job_id == stories.JOB_ID
 
 
 async def test_an_analysis_that_is_given_up_is_published_and_noted() -> None:
     store, broker = Store(), Broker()
-    async with watching(store, broker, attempts=1):
+    async with overdue(store, broker, attempts=1):
         await settled(store)
         published = list(broker.published)
     assert [type(event) for event in published] == [AnalysisFailed]
@@ -119,74 +117,82 @@ async def test_an_analysis_that_is_given_up_is_published_and_noted() -> None:
 async def test_outages_only_delay_it(of_store: int, of_broker: int) -> None:
     """The outcome is recorded before it can be published: it must not be lost with the broker away."""
     store, broker = Store(of_store), Broker(of_broker)
-    async with watching(store, broker, attempts=1):
+    async with overdue(store, broker, attempts=1):
         await settled(store)
         published = {event.id for event in broker.published}
     assert len(published) == 1
     assert isinstance(broker.published[0], AnalysisFailed)
 
 
-async def test_nothing_is_given_up_just_after_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The webhook may have come while no bridge was there to take it."""
-    monkeypatch.setattr(deadlines, "AFTER_START_SECONDS", 3600.0)
-    broker = Broker()
-    async with overdue(Store(), broker, attempts=1):
-        await more_looks(broker)
-        assert broker.published == []
+@pytest.mark.parametrize("attempts", [1, 2], ids=["given up", "asked again"])
+async def test_nothing_is_overdue_while_this_process_does_not_consume(attempts: int) -> None:
+    """The webhook may have come while nobody was there to take it."""
+    store, broker = Store(), Broker(since=None)
+    async with overdue(store, broker, attempts):
+        await more_looks(store)
+        assert stands(store) == (AnalysisStatus.PENDING, 1)
+        broker.since = STARTED
+        await until_true(lambda: stands(store)[0] != AnalysisStatus.PENDING, "it is pursued")
 
 
-@pytest.mark.parametrize("consuming", [False, ConnectionError("down")])
-async def test_nothing_is_given_up_while_this_process_does_not_consume(consuming: bool | Exception) -> None:
-    broker = Broker(consuming=consuming)
-    async with overdue(Store(), broker, attempts=1):
-        await more_looks(broker)
-        assert broker.published == []
-        broker.consuming = True
-        async with asyncio.timeout(LIMIT_SECONDS):
-            await broker.took.wait()
+@pytest.mark.parametrize("attempts", [1, 2], ids=["given up", "asked again"])
+async def test_what_waited_in_the_broker_comes_before_anything_is_overdue(attempts: int) -> None:
+    """After a start, or an outage: a message may wait in it for the longest retry delay."""
+    store, broker = Store(), Broker(since=datetime.now(UTC))
+    async with overdue(store, broker, attempts):
+        await more_looks(store)
+        assert stands(store) == (AnalysisStatus.PENDING, 1)
+        broker.since = datetime.now(UTC) - CONSUMES_FOR + timedelta(seconds=20)
+        await more_looks(store)
+        assert stands(store) == (AnalysisStatus.PENDING, 1)
+        broker.since = datetime.now(UTC) - CONSUMES_FOR
+        await until_true(lambda: stands(store)[0] != AnalysisStatus.PENDING, "it is pursued")
 
 
-async def test_nothing_is_given_up_before_what_waited_through_an_outage_of_the_broker_has_come(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(deadlines, "AFTER_OUTAGE_SECONDS", 3600.0)
-    broker = Broker(consuming=False)
-    async with overdue(Store(), broker, attempts=1):
-        await more_looks(broker)
-        broker.consuming = True
-        await more_looks(broker)
-        assert broker.published == []
+async def test_an_outcome_that_was_recorded_is_told_by_a_process_that_has_just_started() -> None:
+    store, broker = Store(), Broker(since=None)
+    async with overdue(store, broker, attempts=1):
+        bridge = Bridge(store, Server(), Room(), timeout=timedelta(hours=1), attempts=1, version="1")
+        await bridge.pursue(store.of(stories.JOB_ID))
+        await settled(store)
+    assert [type(event) for event in broker.published] == [AnalysisFailed]
 
 
-async def test_nothing_is_given_up_before_what_waited_through_an_outage_of_mongodb_has_come(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Its webhook lies in a retry queue, for up to the longest delay."""
-    monkeypatch.setattr(deadlines, "AFTER_OUTAGE_SECONDS", 3600.0)
-    broker = Broker()
-    async with overdue(Store(failures=1), broker, attempts=1):
-        await more_looks(broker)
-        assert broker.published == []
+async def test_one_that_cannot_be_told_does_not_keep_others_from_their_turn() -> None:
+    store = Store()
+
+    class Deaf(Broker):
+        """A broker that takes no outcome."""
+
+        async def publish(self, event: Event, *, redriven: bool = False) -> None:
+            if isinstance(event, AnalysisFailed):
+                raise ConnectionError("down")
+            await super().publish(event, redriven=redriven)
+
+    other = "00000000-0000-4000-8000-000000000003"
+    async with overdue(store, Deaf(), attempts=1):
+        await until_true(lambda: store.kept[stories.JOB_ID].announced is False, "its outcome recorded")
+        bridge = Bridge(store, Server(), Room(), timeout=timedelta(hours=1), attempts=1, version="1")
+        await bridge.begin(stories.stored(other), FIRST)
+        store.pass_deadline(other)
+        await until_true(lambda: store.kept[other].announced is False, "the other's outcome recorded")
 
 
-async def test_that_a_process_which_starts_does_not_consume_yet_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadlines, "AFTER_START_SECONDS", 0.5)
-    monkeypatch.setattr(deadlines, "AFTER_OUTAGE_SECONDS", 3600.0)
-    broker = Broker(consuming=False)
-    async with overdue(Store(), broker, attempts=1):
-        await more_looks(broker, 3)
-        broker.consuming = True
-        async with asyncio.timeout(LIMIT_SECONDS):
-            await broker.took.wait()
-
-
-async def test_it_is_asked_for_again_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadlines, "AFTER_START_SECONDS", 3600.0)
-    store, broker = Store(), Broker(consuming=ConnectionError("down"))
-    async with watching(store, broker, attempts=2):
-        assert [type(event) for event in broker.published] == [AnalysisRequested]
-    assert broker.asked == 0, "nobody wants to give anything up"
+async def test_a_hundred_overdue_ones_are_pursued_once_by_two_replicas() -> None:
+    store, broker = Store(), Broker()
+    server, room = Server(), Room()
+    bridge = Bridge(store, server, room, timeout=timedelta(hours=1), attempts=2, version="1")
+    jobs = [f"00000000-0000-4000-8000-0000000001{number:02}" for number in range(100)]
+    for job_id in jobs:
+        await bridge.begin(stories.stored(job_id), FIRST)
+        store.pass_deadline(job_id)
+    watches = [Deadlines(bridge, store, broker, room) for _ in range(2)]
+    for watch in watches:
+        watch.start()
+    await until_true(lambda: all(store.of(job_id).waiting for job_id in jobs), "all wait")
+    await asyncio.gather(*(watch.stop() for watch in watches))
+    assert {store.of(job_id).attempt for job_id in jobs} == {2}
 
 
 def test_what_waits_for_the_longest_retry_delay_comes_before_anything_is_given_up() -> None:
-    assert topology.RETRY_DELAYS[-1].seconds < AFTER_OUTAGE_SECONDS
+    assert topology.RETRY_DELAYS[-1].seconds < CONSUMES_FOR.total_seconds()

@@ -1,17 +1,18 @@
-"""What the bridge does with a message that could not be handled: how it waits, what is counted, what listeners hear."""
+"""What the bridge does with its messages: each is done with at once, whatever the analysis server answers."""
+
+from collections.abc import Callable
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from analyzer_bridge.errors import AnalysisServerFailedError, AnalysisServerUnavailableError
 from contracts import topology
 from contracts.events import (
     AnalysisCompleted,
     AnalysisDelayed,
+    AnalysisRemoved,
     AnalysisRequested,
     AnalysisWebhookIgnored,
-    JobHeld,
+    Event,
     JobPurged,
     JsonObject,
 )
@@ -22,100 +23,62 @@ from tests.unit.stories import RESULT, called_back, stored
 SUCCESS: JsonObject = {"status": "success", "result": RESULT}
 
 
-async def handled(world: World, most: int = 100) -> Broker:
-    """Have a stored recording handled until its message is done with."""
-    broker = Broker(world.bridge)
-    broker.tell(stored())
-    await broker.handle_all(most)
-    return broker
+def kinds(broker: Broker) -> list[type[Event]]:
+    return [type(event) for event in broker.published]
 
 
-async def test_a_recording_waits_for_a_server_that_is_away_for_as_long_as_it_takes() -> None:
-    world = World(*[AnalysisServerUnavailableError("ConnectError")] * 50)
-    broker = await handled(world)
-    assert broker.of(AnalysisRequested)
-    assert not broker.dead
-    assert len(world.server.asked) == 51
-
-
-async def test_it_waits_in_the_broker_longer_each_time() -> None:
-    world = World(*[AnalysisServerUnavailableError("ConnectError")] * 50)
-    broker = Broker(world.bridge)
-    broker.tell(stored())
-    for _ in range(50):
-        await broker.handle_next()
-    waits = broker.queued[0].waits
-    longest = [1, 2, 5, 15, *[60] * 46]
-    assert all(most / 2 <= seconds <= most for (_, seconds), most in zip(waits, longest, strict=True))
-
-
-@pytest.mark.parametrize("failure", [AnalysisServerUnavailableError, AnalysisServerFailedError])
-async def test_listeners_are_told_once_that_it_waits(
-    failure: type[AnalysisServerUnavailableError | AnalysisServerFailedError],
-) -> None:
-    broker = await handled(World(*[failure("no")] * 5))
-    assert [type(event) for event in broker.published] == [AnalysisDelayed, AnalysisRequested]
-
-
-async def test_listeners_are_told_although_something_else_failed_first() -> None:
-    world = World(ConnectionError("MongoDB is down"), AnalysisServerUnavailableError("ConnectError"))
-    broker = await handled(world)
-    assert [type(event) for event in broker.published] == [AnalysisDelayed, AnalysisRequested]
-
-
-async def test_a_server_that_fails_at_a_recording_each_time_has_it_set_aside() -> None:
-    world = World(*[AnalysisServerFailedError("answered 500")] * 100)
-    broker = await handled(world)
-    assert len(world.server.asked) == topology.MAX_ATTEMPTS
-    (dead,) = broker.dead
-    assert dead.headers[topology.ATTEMPT_HEADER] == topology.MAX_ATTEMPTS
-    assert dead.headers[topology.REASON_HEADER] == "analysis_server_failed: answered 500"
-    assert broker.of(JobHeld)
-
-
-@given(st.lists(st.booleans(), min_size=20, max_size=60))
-@example([True] * 20 + [False] * 8)
-@example([False] * 11 + [True] * 20)
-@example([False] * 11 + [True] * 20 + [False])
-async def test_absence_uses_no_tries_up_and_failures_are_bounded(absences: list[bool]) -> None:
-    """Whatever comes between, it is set aside at the MAX_ATTEMPTS-th failure and no other."""
-    answers = [
-        AnalysisServerUnavailableError("away") if away else AnalysisServerFailedError("answered 500")
-        for away in absences
-    ]
-    world = World(*answers)
-    broker = await handled(world)
-    failures = absences.count(False)
-    if broker.dead:
-        assert failures >= topology.MAX_ATTEMPTS
-        assert broker.dead[0].headers[topology.REASON_HEADER].startswith("analysis_server_failed")
-    else:
-        assert failures < topology.MAX_ATTEMPTS
-        assert broker.of(AnalysisRequested)
-
-
-@given(st.floats(0, 10_000), st.integers(0, 20))
-async def test_what_the_server_asked_for_is_waited_as_far_as_the_longest_delay(asked_for: float, before: int) -> None:
-    away = [AnalysisServerUnavailableError("away") for _ in range(before)]
-    world = World(*away, AnalysisServerUnavailableError("busy", asked_for))
-    broker = Broker(world.bridge)
-    broker.tell(stored())
-    for _ in range(before + 1):
-        await broker.handle_next()
-    _, seconds = broker.queued[0].waits[-1]
-    longest = topology.RETRY_DELAYS[-1].seconds
-    assert min(asked_for, longest) <= seconds <= longest
-
-
-async def test_a_cancelled_job_is_done_with_at_its_next_try() -> None:
-    world = World(*[AnalysisServerUnavailableError("ConnectError")] * 100)
+@pytest.mark.parametrize(
+    "failure",
+    [
+        lambda: AnalysisServerUnavailableError("ConnectError"),
+        lambda: AnalysisServerUnavailableError("answered 503", 300.0, busy=True),
+        lambda: AnalysisServerFailedError("answered 500"),
+    ],
+    ids=["away", "busy", "failed"],
+)
+async def test_nothing_waits_in_the_broker_for_the_analysis_server(failure: Callable[[], Exception]) -> None:
+    world = World(*[failure() for _ in range(50)])
     broker = Broker(world.bridge)
     broker.tell(stored())
     await broker.handle_next()
-    broker.tell(stories.cancelled())
-    await broker.handle_all()
-    assert [type(event) for event in broker.published] == [AnalysisDelayed]
+    assert not broker.queued
     assert not broker.dead
+    assert not broker.passed
+    assert kinds(broker) == [AnalysisDelayed]
+    assert len(world.server.asked) == 1
+
+
+async def test_what_failed_between_is_tried_again_and_the_server_is_asked_then() -> None:
+    """The analysis was recorded, so only the message knows that nobody has asked yet."""
+    world = World(ConnectionError("something of ours is down"))
+    broker = Broker(world.bridge)
+    broker.tell(stored())
+    await broker.handle_all()
+    assert kinds(broker) == [AnalysisRequested]
+    assert len(world.server.asked) == 2
+
+
+async def test_a_redriven_recording_that_fails_is_dropped_and_the_next_one_does_not_ask() -> None:
+    """A redrive has not been here before, so what the last one recorded counts as asked for until its deadline."""
+    world = World(ConnectionError("something of ours is down"))
+    broker = Broker(world.bridge)
+    for _ in range(2):
+        await broker.redrive(stored(), topology.BRIDGE_AUDIO_STORED)
+        await broker.handle_next()
+    assert not broker.queued
+    assert kinds(broker) == [AnalysisRequested]
+    assert len(world.server.asked) == 1
+
+
+async def test_a_redrive_of_what_runs_tells_it_again_with_the_same_id() -> None:
+    world = World()
+    broker = Broker(world.bridge)
+    broker.tell(stored())
+    await broker.redrive(stored(), topology.BRIDGE_AUDIO_STORED)
+    await broker.handle_all()
+    first, again = broker.of(AnalysisRequested)
+    assert (again.id, again.data) == (first.id, first.data)
+    assert len(world.server.asked) == 1
 
 
 async def test_ends_from_outside_and_late_webhooks_reach_the_bridge() -> None:
@@ -124,8 +87,22 @@ async def test_ends_from_outside_and_late_webhooks_reach_the_bridge() -> None:
     for event in (stored(), called_back(SUCCESS), stories.cancelled(), stories.expired(), called_back(SUCCESS, 2)):
         broker.tell(event)
     await broker.handle_all()
-    kinds = [type(event) for event in broker.published]
-    assert kinds == [AnalysisRequested, AnalysisCompleted, AnalysisWebhookIgnored]
+    assert kinds(broker) == [AnalysisRequested, AnalysisCompleted, AnalysisWebhookIgnored]
+
+
+async def test_that_an_analysis_was_removed_is_told_once_the_mark_stands() -> None:
+    world = World()
+    broker = Broker(world.bridge)
+    broker.tell(stories.purged())
+    await broker.handle_all()
+    (removed,) = broker.of(AnalysisRemoved)
+    assert isinstance(removed, AnalysisRemoved)
+    assert removed.data.token_id == stories.TOKEN_ID
+    broker.tell(stories.purged())
+    await broker.handle_all()
+    assert [event.id for event in broker.of(AnalysisRemoved)] == [removed.id] * 2, (
+        "a purge is repeated until it is done"
+    )
 
 
 async def test_a_purge_that_met_a_new_recording_is_told_once_more_and_then_done() -> None:
@@ -134,6 +111,7 @@ async def test_a_purge_that_met_a_new_recording_is_told_once_more_and_then_done(
     broker.tell(stored())
     broker.tell(stories.purged())
     await broker.handle_all()
+    assert kinds(broker)[1:] == [JobPurged, AnalysisRemoved]
     (again,) = broker.of(JobPurged)
     broker.tell(again)
     broker.tell(stored())

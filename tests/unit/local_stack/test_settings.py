@@ -84,6 +84,14 @@ def test_a_back_end_that_is_given_is_not_started(tmp_path: Path, given: dict[str
     assert given.items() <= parts["analyzer-bridge-1"].env.items()
 
 
+def test_the_stacks_own_analysis_server_is_given_a_few_recordings_at_a_time(tmp_path: Path) -> None:
+    assert plan(tmp_path).parts["analyzer-bridge-1"].env["ANALYSIS_IN_FLIGHT"] == "8"
+    chosen = plan(tmp_path, {"ANALYSIS_IN_FLIGHT": "3"}).parts["analyzer-bridge-1"].env
+    assert chosen["ANALYSIS_IN_FLIGHT"] == "3"
+    elsewhere = plan(tmp_path, {"TARGET_SERVER_URL": "http://elsewhere/analyze-voice"}).parts["analyzer-bridge-1"].env
+    assert "ANALYSIS_IN_FLIGHT" not in elsewhere
+
+
 def test_another_s3_needs_its_own_key(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="AWS_ACCESS_KEY_ID"):
         plan(tmp_path, {"S3_ENDPOINT_URL": "http://elsewhere"})

@@ -1,5 +1,6 @@
 """`sorictl setup` on the real RabbitMQ and MongoDB: what earlier versions have left becomes what this one needs."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -9,13 +10,15 @@ from typing import Any
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
+from pymongo import MongoClient
 
 from chassis.rabbitmq.declaring import declare_all
 from contracts import events, topology
-from contracts.events import JobHeld
+from contracts.events import JobHeld, UploadReceived
 from contracts.job import Job, Status
 from local_stack.stack import Stack
-from sorictl import rabbitmq, retired
+from sorictl import job_store, rabbitmq, redriving, retired
+from sorictl.job_store import BroughtUp
 from sorictl.letter import Message, resumed
 from sorictl.retired import TakenOver
 from tests.support import rabbitmqctl
@@ -185,6 +188,28 @@ async def test_unfinished_jobs_get_their_event_and_all_lose_their_outbox(back_en
     assert "outbox" not in await back_ends.jobs.index_information()
     assert (await back_ends.sorictl("setup")).out == NOTHING_TO_DO
     assert {found["_id"] async for found in back_ends.jobs.find({"publish_at": {"$gt": datetime.now(UTC)}})} == set()
+
+
+@pytest.mark.parametrize("meanwhile", [{"view.status": "completed"}, {"publish_at": datetime(2026, 1, 1, tzinfo=UTC)}])
+async def test_a_job_that_changes_while_its_event_is_made_is_left_as_it_is(
+    back_ends: BackEnds, meanwhile: dict[str, Any]
+) -> None:
+    made = document()
+    await back_ends.jobs.insert_one(made)
+
+    def rebuild(job: Job) -> UploadReceived:
+        with MongoClient[dict[str, Any]](back_ends.mongodb_url) as other:
+            other.get_default_database()["jobs"].update_one({"_id": job.job_id}, {"$set": meanwhile})
+        return redriving.rebuilt(job)
+
+    def bring_up() -> BroughtUp:
+        with job_store.connected(back_ends.mongodb_url) as store:
+            return store.bring_up(rebuild)
+
+    assert (await asyncio.to_thread(bring_up)).told == 0
+    found = await back_ends.jobs.find_one({"_id": made["_id"]})
+    assert "upload_received" not in found
+    assert found.get("publish_at") == meanwhile.get("publish_at")
 
 
 async def test_more_jobs_than_one_batch_are_all_given_their_event(back_ends: BackEnds) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import aio_pika
 import pytest
 
 from chassis.rabbitmq.declaring import declare_all
@@ -13,19 +14,28 @@ from contracts import topology
 from contracts.events import UploadReceived
 from contracts.job import Job, Status
 from local_stack.stack import Stack
-from tests.support.back_ends import BackEnds, own_back_ends
+from tests.support import rabbitmqctl
+from tests.support.back_ends import BackEnds, opened
 from tests.support.events import Story
 
 QUEUE = topology.UPLOADER_UPLOAD_RECEIVED
 HELD_IN = topology.BRIDGE_AUDIO_STORED
 
 
+@pytest.fixture(scope="module")
+async def rabbitmq_url(stack: Stack) -> AsyncIterator[str]:
+    """A virtual host in which everything is declared and no service consumes."""
+    async with rabbitmqctl.virtual_host(stack) as url:
+        async with await aio_pika.connect(url) as connection:
+            await declare_all(await (await connection.channel()).get_underlay_channel())
+        yield url
+
+
 @pytest.fixture
-async def back_ends(stack: Stack, tmp_path: Path) -> AsyncIterator[BackEnds]:
-    async with own_back_ends(stack, tmp_path) as opened:
-        async with opened.connection.channel() as channel:
-            await declare_all(await channel.get_underlay_channel())
-        yield opened
+async def back_ends(stack: Stack, rabbitmq_url: str, tmp_path: Path) -> AsyncIterator[BackEnds]:
+    async with opened(stack, rabbitmq_url, tmp_path) as back_ends:
+        await back_ends.taken(HELD_IN.dead_name)  # another test's
+        yield back_ends
 
 
 async def inserted(back_ends: BackEnds, status: Status = Status.PROCESSING, **fields: Any) -> UploadReceived:
@@ -84,7 +94,8 @@ async def test_a_missing_queue_is_said(back_ends: BackEnds) -> None:
     event = await inserted(back_ends)
     async with back_ends.connection.channel() as channel:
         await channel.queue_delete(QUEUE.name)
-    said = await back_ends.sorictl("jobs", "redrive", event.subject)
+        said = await back_ends.sorictl("jobs", "redrive", event.subject)
+        await declare_all(await channel.get_underlay_channel())
     assert (said.status, said.out) == (1, "")
     assert said.err == (
         f"sorictl: RabbitMQ did not take a message for {QUEUE.name}; `sorictl setup` declares what is missing.\n"
@@ -143,11 +154,11 @@ async def test_at_a_terminal_a_discard_asks_whether_to_redrive(
 
 async def test_a_redrive_that_fails_after_a_discard_says_how_to_repeat_it(back_ends: BackEnds) -> None:
     event = await inserted(back_ends)
-    nowhere = "mongodb://127.0.0.1:1/sori"
+    nowhere = "mongodb://without-a-password@127.0.0.1:1/sori?authMechanism=SCRAM-SHA-256"
     said = await back_ends.sorictl("dead-letters", "discard", "--all", "--redrive", "--yes", MONGODB_URL=nowhere)
     assert said.status == 1
     assert said.out.splitlines()[-1] == f"  sorictl jobs redrive {event.subject}"
-    assert said.err == "sorictl: MongoDB at 127.0.0.1:1 cannot be reached.\n"
+    assert said.err == "sorictl: MongoDB at 127.0.0.1:1 cannot be reached the way that MONGODB_URL says.\n"
 
 
 async def test_letters_that_name_no_job_offer_nothing(back_ends: BackEnds) -> None:

@@ -1,4 +1,4 @@
-"""A virtual host and a database for one test, on the stack's back ends: no service knows of them."""
+"""A virtual host and a database of a test's own, on the stack's back ends: no service knows of them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,8 +11,9 @@ from aio_pika.abc import AbstractConnection, AbstractIncomingMessage, HeadersTyp
 from aio_pika.exceptions import ChannelNotFoundEntity
 from pymongo import AsyncMongoClient
 
+from contracts import topology
 from local_stack.stack import Stack
-from tests.support import operator, rabbitmqctl
+from tests.support import operator
 from tests.support.databases import own_database
 from tests.support.operator import Said
 
@@ -65,15 +66,15 @@ class BackEnds:
         async with self.connection.channel() as channel:
             source = await channel.get_queue(queue)
             while (message := await source.get(fail=False, no_ack=True)) is not None:
+                message.headers.pop(topology.DELIVERIES_HEADER, None)  # the broker's own
                 taken.append(message)
         return taken
 
 
 @asynccontextmanager
-async def own_back_ends(stack: Stack, folder: Path) -> AsyncIterator[BackEnds]:
-    """Both until the block ends."""
+async def opened(stack: Stack, rabbitmq_url: str, folder: Path) -> AsyncIterator[BackEnds]:
+    """The virtual host of this address, and a new database, which is removed at the end of the block."""
     async with (
-        rabbitmqctl.virtual_host(stack) as rabbitmq_url,
         own_database(stack) as mongodb_url,
         AsyncMongoClient[dict[str, Any]](mongodb_url, tz_aware=True) as mongodb,
         await aio_pika.connect(rabbitmq_url) as connection,

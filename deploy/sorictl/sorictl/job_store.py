@@ -21,8 +21,7 @@ Item = TypeVar("Item")
 BATCH = 1000
 """Jobs per read and write."""
 OLD_INDEX = "outbox"
-_NOT_THERE = {26, 27}
-"""MongoDB's codes for a collection and for an index that is not there."""
+_NO_SUCH_INDEX = 27
 _WITHOUT_HISTORY = {"history": 0, "result_json": 0, "audio": 0}
 _NEVER_TOLD_AGAIN = {
     "view.status": Status.PROCESSING.value,
@@ -82,10 +81,12 @@ class JobStore:
         yield from self._jobs.find(_NEVER_TOLD_AGAIN, fields).batch_size(BATCH)
 
     def _drop_old_index(self) -> bool:
+        if OLD_INDEX not in self._jobs.index_information():
+            return False
         try:
             self._jobs.drop_index(OLD_INDEX)
         except OperationFailure as error:
-            if error.code in _NOT_THERE:
+            if error.code == _NO_SUCH_INDEX:  # somebody else was faster
                 return False
             raise
         return True

@@ -19,7 +19,7 @@ MOST_NAMED = 5
 """How many jobs a printed command names; 40 characters each."""
 
 jobs_app = typer.Typer(
-    help="Jobs that stand still (in MONGODB_URL and RABBITMQ_URL): `jobs redrive` tells them again.",
+    help="`jobs redrive` has jobs that stand still begin anew (in MONGODB_URL and RABBITMQ_URL).",
     epilog=EXIT_STATUSES,
     no_args_is_help=True,
 )

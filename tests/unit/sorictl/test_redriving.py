@@ -1,7 +1,7 @@
 """Which jobs are told again, by which event, and how a job's event is rebuilt when nobody has kept it."""
 
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -15,7 +15,7 @@ NOW = datetime.now(UTC)
 
 
 def received() -> tuple[Job, UploadReceived]:
-    event = Story(str(uuid.uuid4())).upload_received()
+    event = Story(str(uuid.uuid4())).upload_received(age=timedelta(hours=1))
     return Job.received(event, None), event
 
 

@@ -179,3 +179,15 @@ def test_a_wrong_option_exits_with_2(
     arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, capsys, *arguments, url="amqp://127.0.0.1:1/")[0] == 2
+
+
+def test_the_help_names_every_kind_of_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sorictl", "--help"])
+    monkeypatch.setattr(logging, "disable", lambda: None)
+    with pytest.raises(SystemExit) as exited:
+        cli.main()
+    shown = capsys.readouterr().out
+    assert exited.value.code in (None, 0)
+    assert all(name in shown for name in ("setup", "dead-letters", "jobs redrive", "catalogue"))

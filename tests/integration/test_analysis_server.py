@@ -148,15 +148,15 @@ async def test_health_says_what_is_up(server: Program) -> None:
 async def test_one_job_at_a_time_per_worker_then_a_queue_and_beyond_it_busy_and_when_to_come_back(
     store: Store, receiver: Receiver, tmp_path: Path
 ) -> None:
-    audio, webhook = store.put("a.wav", speech(SENTENCE)), receiver.address("/gated")
+    audio, webhooks = store.put("a.wav", speech(SENTENCE)), receiver.addresses("/gated", 6)
     async with running(store, tmp_path, WORKERS="2", MAX_JOBS="5") as server:
         workers = server.workers()
         assert len(workers) == 2
         for worker in workers:
             worker.suspend()
-        for _ in range(5):
+        for webhook in webhooks[:5]:
             assert (await server.analyse(audio, webhook)).status_code == 200
-        refused = await server.analyse(audio, webhook)
+        refused = await server.analyse(audio, webhooks[5])
         assert (refused.status_code, refused.json()["code"]) == (503, "busy")
         assert int(refused.headers["retry-after"]) > 0
         # Two are with the workers and the next one is at hand; the others wait, and cost a place in the queue alone.
@@ -166,7 +166,7 @@ async def test_one_job_at_a_time_per_worker_then_a_queue_and_beyond_it_busy_and_
         assert [(await receiver.outcome())["status"] for _ in range(5)] == ["completed"] * 5
         assert server.workers() == workers
         receiver.gate.set()
-        await until(lambda: _took(server, audio, webhook))
+        await until(lambda: _took(server, audio, webhooks[5]))
 
 
 async def _took(server: Program, audio: str, webhook: str) -> bool:
@@ -177,17 +177,17 @@ async def test_a_worker_that_is_killed_costs_nobody_his_result(
     store: Store, receiver: Receiver, tmp_path: Path
 ) -> None:
     async with running(store, tmp_path, WORKERS="2") as server:
-        audio, webhook = store.put("a.wav", speech(SENTENCE)), receiver.address("/hook")
+        audio, webhooks = store.put("a.wav", speech(SENTENCE)), receiver.addresses("/hook", 3)
         for worker in server.workers():
             worker.suspend()
-        for _ in range(2):
+        for webhook in webhooks[:2]:
             await server.analyse(audio, webhook)
         await server.logged("recording-fetched", times=2)
         server.workers()[0].kill()
         outcomes = [await receiver.outcome() for _ in range(2)]
         assert [outcome["status"] for outcome in outcomes] == ["completed", "completed"]
         assert len(await server.logged("worker-died")) == 1
-        await server.analyse(audio, webhook)
+        await server.analyse(audio, webhooks[2])
         assert (await receiver.outcome())["status"] == "completed"
 
 
@@ -195,9 +195,9 @@ async def test_a_recording_that_always_kills_its_worker_fails_alone(
     store: Store, receiver: Receiver, tmp_path: Path
 ) -> None:
     async with running(store, tmp_path, WORKERS="2", MAX_ANALYSIS_SECONDS="1") as server:
-        webhook = receiver.address("/hook")
-        hopeless = await server.analyse(store.put("long.wav", wav(1500, 5, rate=8000)), webhook)
-        fine = [await server.analyse(store.put("a.wav", speech(SENTENCE)), webhook) for _ in range(3)]
+        webhooks = receiver.addresses("/hook", 4)
+        hopeless = await server.analyse(store.put("long.wav", wav(1500, 5, rate=8000)), webhooks[3])
+        fine = [await server.analyse(store.put("a.wav", speech(SENTENCE)), webhook) for webhook in webhooks[:3]]
         outcomes = {outcome["job_id"]: outcome for outcome in [await receiver.outcome() for _ in range(4)]}
         assert outcomes[hopeless.json()["job_id"]]["status"] == "failed"
         assert "ran out of time" in outcomes[hopeless.json()["job_id"]]["error"]
@@ -211,8 +211,8 @@ async def test_sigterm_lets_the_work_in_hand_finish_and_exits_0(
         (worker,) = server.workers()
         worker.suspend()
         audio = store.put("a.wav", speech(SENTENCE))
-        for _ in range(3):
-            await server.analyse(audio, receiver.address("/hook"))
+        for webhook in receiver.addresses("/hook", 3):
+            await server.analyse(audio, webhook)
         server.process.send_signal(signal.SIGTERM)
         await server.logged("jobs-draining")
         worker.resume()
@@ -222,18 +222,20 @@ async def test_sigterm_lets_the_work_in_hand_finish_and_exits_0(
         assert server.lines()[-1]["event"] == "stopped"
 
 
-async def test_what_cannot_finish_in_time_is_left_to_whoever_asked(
+async def test_what_cannot_finish_in_time_is_gone_on_with_at_the_next_start(
     store: Store, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """It has not failed: another server, or this one started again, can still analyse it."""
-    async with running(store, tmp_path, STOP_SECONDS="0") as server:
+    async with running(store, tmp_path / "first", STOP_SECONDS="0") as server:
         server.workers()[0].suspend()
-        await server.analyse(store.put("a.wav", speech(SENTENCE)), receiver.address("/hook"))
+        accepted = await server.analyse(store.put("a.wav", speech(SENTENCE)), receiver.address("/hook"))
         await server.logged("recording-fetched")
         server.process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(server.process.wait, LIMIT_S) == 0
         assert "job-left" in [line["event"] for line in server.lines()]
         assert receiver.received.empty()
+    async with running(store, tmp_path / "second", PORT=server.port):
+        outcome = await receiver.outcome()
+        assert (outcome["job_id"], outcome["status"]) == (accepted.json()["job_id"], "completed")
 
 
 async def test_a_result_whose_webhook_is_down_is_offered_once_more_at_the_end(
@@ -257,18 +259,36 @@ async def test_a_killed_server_leaves_no_worker_behind(store: Store, tmp_path: P
         await until(lambda: is_so(not any(worker.is_running() for worker in workers)))
 
 
-async def test_a_server_whose_store_is_gone_is_not_ready_and_says_so_to_the_job(
-    receiver: Receiver, tmp_path: Path
-) -> None:
-    async with running_store(tmp_path / "s3") as store, running(store, tmp_path, STORAGE_SECONDS="1") as server:
+async def test_a_server_whose_store_is_gone_says_so_and_takes_nothing_on(receiver: Receiver, tmp_path: Path) -> None:
+    async with running_store(tmp_path / "s3") as store, running(store, tmp_path / "server") as server:
         audio = store.put("a.wav", speech(SENTENCE))
         store.process.kill()
         ready = await server.get("/health/ready")
         assert ready.status_code == 503
         assert ready.json()["checks"]["storage"] == "down"
         assert (await server.get("/health/live")).status_code == 200
-        await server.analyse(audio, receiver.address("/hook"))
-        assert (await receiver.outcome())["error"] == "The storage of the recording could not be reached."
+        refused = await server.analyse(audio, receiver.address("/hook"))
+        assert (refused.status_code, refused.json()["code"]) == (503, "storage_away")
+        assert int(refused.headers["retry-after"]) > 0
+        assert (await server.get("/health")).json()["jobs_in_hand"] == 0
+
+
+async def test_a_recording_that_cannot_be_fetched_for_long_fails_with_the_reason(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    settings = {"STORAGE_SECONDS": "1", "WORKERS": "1"}
+    async with running_store(tmp_path / "s3") as store, running(store, tmp_path / "server", **settings) as server:
+        audio = store.put("a.wav", speech(SENTENCE))
+        (worker,) = server.workers()
+        worker.suspend()
+        for webhook in receiver.addresses("/hook", 3):
+            assert (await server.analyse(audio, webhook)).status_code == 200
+        await server.logged("recording-fetched", times=2)  # the third one waits for its turn
+        store.process.kill()
+        worker.resume()
+        outcomes = [await receiver.outcome() for _ in range(3)]
+        assert [outcome["status"] for outcome in outcomes] == ["completed", "completed", "failed"]
+        assert outcomes[2]["error"] == "The storage of the recording could not be reached."
 
 
 async def test_a_file_over_the_limit_is_not_fetched(store: Store, receiver: Receiver, tmp_path: Path) -> None:

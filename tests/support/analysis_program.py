@@ -55,8 +55,12 @@ class Store:
         content: bytes = self._client().get_object(Bucket=BUCKET, Key=key)["Body"].read()
         return content
 
+    def remove(self, key: str) -> None:
+        self._client().delete_object(Bucket=BUCKET, Key=key)
+
     def keys(self, prefix: str) -> list[str]:
-        return [entry["Key"] for entry in self._client().list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]]
+        found = self._client().list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+        return [entry["Key"] for entry in found]
 
     def _client(self) -> Any:
         return boto3.client(
@@ -111,6 +115,10 @@ class Receiver:
     def address(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
 
+    def addresses(self, path: str, count: int) -> list[str]:
+        """As many addresses: requests that are the same in everything, the webhook too, are one job."""
+        return [f"{self.address(path)}?number={number}" for number in range(count)]
+
     async def call(self) -> tuple[str, dict[str, Any], dict[str, str]]:
         return await asyncio.wait_for(self.received.get(), LIMIT_S)
 
@@ -143,6 +151,10 @@ class Program:
     process: subprocess.Popen[bytes]
     log: Path
 
+    @property
+    def port(self) -> str:
+        return self.url.rpartition(":")[2]
+
     async def analyse(self, audio: str, webhook: str, **more: str) -> httpx.Response:
         form = {"s3_audio_url": audio, "webhook_url": webhook, "video_id": "token-1"} | more
         async with httpx.AsyncClient(timeout=LIMIT_S) as client:
@@ -159,6 +171,10 @@ class Program:
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
+    async def until_nothing_is_kept(self, store: Store) -> None:
+        """Wait until the server has forgotten all that it had accepted."""
+        await until(lambda: is_so(not store.keys("analysis-server/accepted-")))
+
     async def logged(self, event: str, times: int = 1) -> list[dict[str, Any]]:
         async def find() -> list[dict[str, Any]] | None:
             found = [line for line in self.lines() if line["event"] == event]
@@ -169,7 +185,8 @@ class Program:
 
 @contextlib.asynccontextmanager
 async def running(store: Store, folder: Path, **settings: str) -> AsyncIterator[Program]:
-    port, log = free_port(), folder / "log"
+    port, log = int(settings.get("PORT") or free_port()), folder / "log"
+    folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - takes no time
     env = {
         "PATH": os.environ["PATH"],
         "PORT": str(port),

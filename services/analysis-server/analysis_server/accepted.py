@@ -2,8 +2,11 @@
 
 Under `analysis-server/`:
 
-- `accepted/<digest of the request>`: one accepted job, and whose it is
-- `alive/<run>`: written again and again by a run of a server while it has jobs in hand
+- `accepted-<digest of the request>`: one accepted job, and whose it is
+- `alive-<run>`: written by a run of a server when it starts, and again and again while it has jobs in hand
+
+Both lie side by side: where S3 is served from folders, one that became empty is removed, and a write into it at that
+moment fails. The sign of life keeps the folder from being empty.
 """
 
 import asyncio
@@ -26,7 +29,7 @@ from analysis_server.storage import Bucket
 _log = structlog.get_logger()
 
 PREFIX = "analysis-server/"
-_ACCEPTED, _ALIVE = f"{PREFIX}accepted/", f"{PREFIX}alive/"
+_ACCEPTED, _ALIVE = f"{PREFIX}accepted-", f"{PREFIX}alive-"
 LOOKS_UNTIL_DEAD = 3
 """A run whose sign of life has not changed in so many looks is dead."""
 LOOKS_UNTIL_FORGOTTEN = 30

@@ -191,7 +191,7 @@ class JobsInHand:
 
         What was accepted is not refused: these jobs are taken beyond the limit, too.
         """
-        if self._in_hand:
+        if self._in_hand or not self._accepted.has_looked:
             await self._accepted.show_life()
         for kept in await self._accepted.left_behind(lambda: self._in_hand.keys() | self._arriving.keys()):
             self._begin(kept, is_resumed=True)

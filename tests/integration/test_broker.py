@@ -1,8 +1,9 @@
 """The broker as subscribers know it: the same promises of RabbitMQ and of the queues in memory of the unit tests."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import pytest
@@ -26,6 +27,10 @@ class Broker(Subscribing, Protocol):
     """What both offer."""
 
     async def consumes(self) -> bool: ...
+
+    def consuming_since(self) -> datetime | None: ...
+
+    async def depths(self, names: Iterable[str]) -> dict[str, int]: ...
 
     async def dead_letters(self) -> dict[str, int]: ...
 
@@ -131,6 +136,33 @@ async def test_what_is_set_aside_is_counted_and_not_delivered(seen: Seen) -> Non
 
     await until(counted, "a dead letter")
     assert len(seen.messages) == 1
+
+
+async def test_what_waits_in_a_queue_is_counted(seen: Seen) -> None:
+    other = topology.UPLOADER_UPLOAD_RECEIVED
+    await seen.broker.redrive(stories.stored(), other)
+    await seen.broker.redrive(stories.stored(), other)
+    names = [QUEUE.name, other.name, "no.such.queue"]
+
+    async def counted() -> bool:
+        return await seen.broker.depths(names) == {QUEUE.name: 0, other.name: 2, "no.such.queue": 0}
+
+    await until(counted, "both messages")
+
+
+async def test_a_redriven_event_says_so(seen: Seen) -> None:
+    event = stories.stored()
+    await seen.broker.redrive(event, QUEUE)
+    await seen.broker.publish(event, redriven=True)
+    await seen.deliver(2)
+    assert seen.messages == [(event.encode(), event.id, CONTENT_TYPE, {topology.REDRIVE_HEADER: 1}, False)] * 2
+
+
+async def test_who_consumes_has_begun_to(seen: Seen) -> None:
+    since = seen.broker.consuming_since()
+    assert since is not None
+    assert since <= datetime.now(UTC)
+    assert seen.broker.consuming_since() == since
 
 
 async def test_after_draining_nothing_is_handed_over_and_what_was_in_hand_has_ended(stack: Stack) -> None:

@@ -1,7 +1,7 @@
 """Queues in memory: what subscribers ask of the broker, for unit tests; it keeps the real one's promises."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -98,6 +98,10 @@ class Queues:
     async def consumes(self) -> bool:
         """Tell whether messages are taken from the queues: always."""
         return True
+
+    async def depths(self, names: Iterable[str]) -> dict[str, int]:
+        """Return how many messages wait in each queue."""
+        return {name: sum(message.queue == name for message in self.queued) for name in names}
 
     async def dead_letters(self) -> dict[str, int]:
         """Return how many messages were set aside from each queue."""

@@ -18,11 +18,6 @@ def messages(stack: Stack) -> dict[str, int]:
     return {name: int(count) for name, count in rows}
 
 
-def exchanges(stack: Stack) -> set[str]:
-    """The names of all exchanges of the stack's broker."""
-    return {name for (name,) in _list(stack, "list_exchanges", "name")}
-
-
 @asynccontextmanager
 async def stood_still(stack: Stack, queue: str) -> AsyncIterator[None]:
     """Suspend a quorum queue until the block ends: it neither answers nor refuses anything."""

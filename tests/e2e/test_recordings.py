@@ -65,6 +65,7 @@ async def failed(sori: Sori, bucket: Bucket, recording: bytes, filename: str = "
         assert_sentence((await sori.state(job_id, language))["error"]["message"], language)
     assert not await bucket.keys(f"audio/{job_id}")
     await bucket.until_inbox_is_empty()
+    assert len(await bucket.keys(f"inbox/{job_id}")) == 1, "it must be rejected again if that was lost"
     return str(state["error"]["code"])
 
 

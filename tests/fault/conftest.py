@@ -5,15 +5,14 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import aioboto3
 import httpx
 import pytest
-from aiobotocore.config import AioConfig
 from pymongo import AsyncMongoClient
 
 from tests.support.analysis_server import AnalysisServer
 from tests.support.broker import Broker, connected
 from tests.support.bucket import Bucket
+from tests.support.bucket import opened as bucket_of
 from tests.support.front_end import FrontEnd
 from tests.support.proxied import Proxied, proxied_stack
 from tests.support.rounds import Rounds
@@ -51,13 +50,8 @@ async def proxied_broker(proxied: Proxied) -> AsyncIterator[Broker]:
 @pytest.fixture(scope="session")
 async def proxied_bucket(proxied: Proxied) -> AsyncIterator[Bucket]:
     """The bucket of the proxied stack, past the proxies."""
-    settings = proxied.stack.settings
-    session = aioboto3.Session(
-        settings["AWS_ACCESS_KEY_ID"], settings["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1"
-    )
-    config = AioConfig(signature_version="s3v4", s3={"addressing_style": "path"})
-    async with session.client("s3", endpoint_url=settings["S3_ENDPOINT_URL"], config=config) as s3:
-        yield Bucket(s3, settings["S3_BUCKET_NAME"])
+    async with bucket_of(proxied.stack.settings) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -7,16 +7,18 @@ from typing import Any
 
 import aioboto3
 from aiobotocore.config import AioConfig
+from pymongo import AsyncMongoClient
 
 from tests.support.waiting import until
 
 
 class Bucket:
-    """One bucket, through a client that somebody else opened."""
+    """One bucket, and the job documents that say what of it is half-done; somebody else opened the clients."""
 
-    def __init__(self, s3: Any, name: str) -> None:
+    def __init__(self, s3: Any, name: str, jobs: Any) -> None:
         self.name = name
         self._s3 = s3
+        self._jobs = jobs
 
     async def keys(self, prefix: str = "") -> set[str]:
         """Every key with this prefix."""
@@ -60,8 +62,14 @@ class Bucket:
         await self._s3.create_multipart_upload(Bucket=self.name, Key=key)
 
     async def unfinished(self) -> set[str]:
-        """The keys of what is half-done: objects in the inbox, and open multipart uploads."""
-        return await self.keys("inbox/") | await self.open_uploads()
+        """The keys of what is half-done: open multipart uploads, and objects in the inbox.
+
+        Except recordings that were rejected, which stay until the gateway's sweeper takes them.
+        """
+        inbox = {key: key.removeprefix("inbox/").partition(".")[0] for key in await self.keys("inbox/")}
+        failed = self._jobs.find({"_id": {"$in": list(inbox.values())}, "view.status": "failed"}, {"_id": 1})
+        rejected = {document["_id"] async for document in failed}
+        return {key for key, job_id in inbox.items() if job_id not in rejected} | await self.open_uploads()
 
     async def until_inbox_is_empty(self, besides: Set[str] = frozenset()) -> None:
         """Wait until nothing half-done is left except `besides`, what was there before."""
@@ -86,5 +94,8 @@ async def opened(settings: Mapping[str, str]) -> AsyncIterator[Bucket]:
         region_name=settings["AWS_REGION"],
     )
     config = AioConfig(signature_version="s3v4", s3={"addressing_style": "path"})
-    async with session.client("s3", endpoint_url=settings["S3_ENDPOINT_URL"], config=config) as s3:
-        yield Bucket(s3, settings["S3_BUCKET_NAME"])
+    async with (
+        session.client("s3", endpoint_url=settings["S3_ENDPOINT_URL"], config=config) as s3,
+        AsyncMongoClient[dict[str, Any]](settings["MONGODB_URL"]) as mongodb,
+    ):
+        yield Bucket(s3, settings["S3_BUCKET_NAME"], mongodb.get_default_database()["jobs"])

@@ -81,6 +81,7 @@ WRONG = {
     "MAX_UPLOAD_BYTES": ["hunter2", "0", "-5", "1MB"],
     "MAX_RESULT_BYTES": ["hunter2", "0"],
     "INBOX_MAX_AGE": ["hunter2", "0", "-1"],
+    "REDRIVE_AFTER": ["hunter2", "0", "-1", "1e9"],
     "RETENTION_DAYS": ["0", "-1", "for ever", "1e9"],
     "MAX_AUDIO_SECONDS": ["hunter2", "0", "-1", "nan"],
     "ANALYSIS_TIMEOUT": ["hunter2", "0", "-1"],

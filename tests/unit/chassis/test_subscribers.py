@@ -3,12 +3,13 @@
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from chassis.errors import AwayError
-from chassis.subscribing import subscribe
+from chassis.subscribing import Delivery, subscribe
 from contracts import topology
 from contracts.events import Event, JobHeld
-from tests.support.queues import Queues
+from tests.support.queues import Message, Queues
 from tests.unit import stories
 
 QUEUES = {
@@ -28,10 +29,12 @@ class Service:
         self.rabbitmq = Queues()
         self.error: Exception | None = None
         self.handled = 0
+        self.deliveries: list[Delivery] = []
         subscribe(self.rabbitmq, name, self.queue, self._handle)
 
-    async def _handle(self, _: Event) -> None:
+    async def _handle(self, _: Event, delivery: Delivery) -> None:
         self.handled += 1
+        self.deliveries.append(delivery)
         if self.error is not None:
             raise self.error
 
@@ -86,3 +89,44 @@ async def test_a_hold_that_is_set_aside_does_not_lead_to_another(service: Servic
     await service.give(x_sori_attempt=topology.MAX_ATTEMPTS)
     holds = [event for event in service.rabbitmq.published if isinstance(event, JobHeld)]
     assert len(holds) == (0 if isinstance(service.event, JobHeld) else 1)
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), AwayError("S3", "gone")])
+async def test_a_redriven_message_is_tried_once(service: Service, error: Exception) -> None:
+    service.error = error
+    dropped = REGISTRY.get_sample_value("sori_redriven_messages_dropped_total", {"queue": service.queue.name}) or 0.0
+    assert await service.give(x_sori_redrive=1) is None
+    assert service.handled == 1
+    assert not service.rabbitmq.queued
+    assert not service.rabbitmq.published, "nothing is held: the next redrive tries again"
+    counted = REGISTRY.get_sample_value("sori_redriven_messages_dropped_total", {"queue": service.queue.name})
+    assert counted == dropped + 1
+
+
+async def test_a_redriven_message_that_is_no_event_is_dropped(service: Service) -> None:
+    service.rabbitmq.queued.append(Message(service.queue.name, b"{}", "an id", headers={topology.REDRIVE_HEADER: 1}))
+    await service.rabbitmq.handle_next()
+    assert (service.handled, service.rabbitmq.passed, service.rabbitmq.dead) == (0, [], [])
+
+
+@pytest.mark.parametrize(
+    ("headers", "delivery"),
+    [
+        ({}, Delivery()),
+        ({"x_sori_redrive": 1}, Delivery(redriven=True)),
+        ({"x_sori_attempt": 2}, Delivery(repeated=True)),
+        ({"x_sori_waits": 1}, Delivery(repeated=True)),
+        ({"x_sori_replays": 1}, Delivery(repeated=True)),
+    ],
+)
+async def test_a_handler_knows_how_a_message_came(
+    service: Service, headers: dict[str, int], delivery: Delivery
+) -> None:
+    await service.give(**headers)
+    assert service.deliveries == [delivery]
+
+
+async def test_a_message_that_was_not_acknowledged_has_been_here_before(service: Service) -> None:
+    service.rabbitmq.queued.append(Message(service.queue.name, service.event.encode(), "an id", redelivered=True))
+    await service.rabbitmq.handle_next()
+    assert service.deliveries == [Delivery(repeated=True)]

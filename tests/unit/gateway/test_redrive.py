@@ -171,7 +171,7 @@ async def test_a_cancel_and_a_purge_are_told_until_they_are_done(ending: Ending,
 
 async def test_a_cancel_is_done_when_the_job_has_ended_and_a_purge_is_not() -> None:
     ended = job().view.model_copy(update={"status": Status.COMPLETED})
-    asked = {"cancel_asked_at": LONG_AGO, "view": ended}
+    asked: dict[str, Any] = {"cancel_asked_at": LONG_AGO, "view": ended}
     gateway = Gateway(job(0, **asked), job(1, **asked, purge_asked_at=LONG_AGO))
     await gateway.look()
     assert [event.subject for event in gateway.broker.published] == [job(1).job_id]

@@ -16,7 +16,7 @@ from tests.support.answers import LANGUAGES, assert_sentence
 from tests.support.broker import Broker
 from tests.support.recordings import wav
 from tests.support.sori import Sori, new_token
-from tests.support.unanswered import Unanswered, end_of_first_wait
+from tests.support.unanswered import ASKED_AGAIN_SECONDS, Unanswered, end_of_first_wait
 from tests.support.waiting import until
 
 
@@ -132,7 +132,7 @@ async def test_the_first_attempts_answer_counts_even_after_the_second_was_asked_
 ) -> None:
     token_id = new_token("never-calls-back")
     job_id = await sori.job(token_id=token_id)
-    await analysis_server.request_for(token_id, count=2)
+    await analysis_server.request_for(token_id, count=2, limit_seconds=ASKED_AGAIN_SECONDS)
     assert (await sori.webhook(job_id, {"status": "success", "result": {"late": True}}, attempt=1)).status_code == 200
     state = await sori.ended(job_id)
     assert (state["status"], state["result"]) == ("completed", {"late": True})

@@ -26,6 +26,8 @@ CONSUMES_FOR = timedelta(seconds=topology.RETRY_DELAYS[-1].seconds + 15.0)
 
 A webhook call that could not be handled may wait in the broker for the longest retry delay: it comes first.
 """
+STOOD_STILL = timedelta(seconds=5)
+"""After so long without a look this process has not been running, or its looks have failed."""
 
 
 def _now() -> datetime:
@@ -37,7 +39,8 @@ class Deadlines:
 
     When a deadline passes, a webhook call that was accepted may still wait in the broker. Asking again would have the
     recording analysed twice, and giving up would throw its result away. So nothing is overdue for a process that does
-    not consume, or has not done so for CONSUMES_FOR.
+    not consume, or has not done so for CONSUMES_FOR. A process that was stopped, or could not reach MongoDB, has not
+    handled what it consumed: that time counts from then on.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class Deadlines:
         self._room = room
         self._now = now
         self._prepared = False
+        self._last_look: datetime | None = None
+        self._looks_since = now()
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._looks = Periodic(self._look, seconds=LOOK_SECONDS, waiting="deadlines wait", at_once=True)
 
@@ -61,18 +66,23 @@ class Deadlines:
         await self._looks.stop()
 
     async def _look(self) -> None:
+        now = self._now()
+        if self._last_look is None or now - self._last_look > STOOD_STILL:
+            self._looks_since = now
+        self._last_look = None
         if not self._prepared:
             await self._analyses.prepare()
             self._prepared = True
         await self._room.count(self._analyses.count_asked)
         self._room.wake()
         await self._pursue_all(await self._analyses.unannounced(LOOK_ANALYSES))
-        if self._consumes():
-            await self._pursue_all(await self._analyses.overdue(self._now(), LOOK_ANALYSES))
+        if self._is_up_to_date(now):
+            await self._pursue_all(await self._analyses.overdue(now, LOOK_ANALYSES))
+        self._last_look = now
 
-    def _consumes(self) -> bool:
+    def _is_up_to_date(self, now: datetime) -> bool:
         since = self._broker.consuming_since()
-        return since is not None and self._now() - since >= CONSUMES_FOR
+        return since is not None and now - max(since, self._looks_since) >= CONSUMES_FOR
 
     async def _pursue_all(self, analyses: list[Analysis]) -> None:
         await asyncio.gather(*(self._pursue(analysis) for analysis in analyses))

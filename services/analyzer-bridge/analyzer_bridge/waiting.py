@@ -62,6 +62,8 @@ class Waiting:
 
     async def _ask_a_round(self) -> bool:
         """Ask for the oldest that are due; tell whether there were more of them than places."""
+        if len(self._open) >= AT_ONCE:
+            await asyncio.wait(self._open, timeout=ROUND_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         away = self._room.rests or self._server.away_for() > 0
         places = 0 if away else min(AT_ONCE - len(self._open), self._room.free)
         self._room.begin_look()

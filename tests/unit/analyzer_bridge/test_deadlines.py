@@ -1,7 +1,7 @@
 """Watching deadlines: what is overdue waits to be asked for again or is given up, once this process has consumed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,7 @@ import pytest
 from analyzer_bridge import deadlines
 from analyzer_bridge.analysis import Analysis, AnalysisStatus
 from analyzer_bridge.bridge import Bridge
-from analyzer_bridge.deadlines import CONSUMES_FOR, Deadlines
+from analyzer_bridge.deadlines import CONSUMES_FOR, STOOD_STILL, Deadlines
 from analyzer_bridge.room import Room
 from contracts import topology
 from contracts.events import AnalysisFailed, Event
@@ -23,23 +23,44 @@ from tests.unit.analyzer_bridge.bridge_world import FIRST, Server
 STARTED = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 
 
+EITHER = pytest.mark.parametrize("attempts", [1, 2], ids=["given up", "asked again"])
+
+
 class Store(Analyses):
     """The collection with its indexes; making them fails as often as told."""
 
     def __init__(self, failures: int = 0) -> None:
         super().__init__()
         self.prepared = self.looks = 0
-        self._failures = failures
+        self.failures = failures
 
     async def prepare(self) -> None:
-        if self._failures:
-            self._failures -= 1
-            raise ConnectionError("down")
+        self._fail()
         self.prepared += 1
+
+    def _fail(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("down")
 
     async def unannounced(self, limit: int) -> list[Analysis]:
         self.looks += 1
+        self._fail()
         return await super().unannounced(limit)
+
+
+class Clock:
+    """A time that passes with each look, and as told besides."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+    def passes(self, time: timedelta) -> None:
+        self.now += time
 
 
 class Broker(Queues):
@@ -66,13 +87,15 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def overdue(store: Store, broker: Broker, attempts: int) -> AsyncIterator[Room]:
+async def overdue(
+    store: Store, broker: Broker, attempts: int, now: Callable[[], datetime] | None = None
+) -> AsyncIterator[Room]:
     """One analysis that is overdue, and its deadlines watched."""
     room = Room()
     bridge = Bridge(store, Server(), room, timeout=timedelta(hours=1), attempts=attempts, version="1")
     await bridge.begin(stories.stored(), FIRST)
     store.pass_deadline(stories.JOB_ID)
-    watch = Deadlines(bridge, store, broker, room)
+    watch = Deadlines(bridge, store, broker, room, now=now or Clock())
     watch.start()
     try:
         yield room
@@ -124,7 +147,7 @@ async def test_outages_only_delay_it(of_store: int, of_broker: int) -> None:
     assert isinstance(broker.published[0], AnalysisFailed)
 
 
-@pytest.mark.parametrize("attempts", [1, 2], ids=["given up", "asked again"])
+@EITHER
 async def test_nothing_is_overdue_while_this_process_does_not_consume(attempts: int) -> None:
     """The webhook may have come while nobody was there to take it."""
     store, broker = Store(), Broker(since=None)
@@ -135,18 +158,59 @@ async def test_nothing_is_overdue_while_this_process_does_not_consume(attempts: 
         await until_true(lambda: stands(store)[0] != AnalysisStatus.PENDING, "it is pursued")
 
 
-@pytest.mark.parametrize("attempts", [1, 2], ids=["given up", "asked again"])
+@EITHER
 async def test_what_waited_in_the_broker_comes_before_anything_is_overdue(attempts: int) -> None:
     """After a start, or an outage: a message may wait in it for the longest retry delay."""
-    store, broker = Store(), Broker(since=datetime.now(UTC))
-    async with overdue(store, broker, attempts):
-        await more_looks(store)
-        assert stands(store) == (AnalysisStatus.PENDING, 1)
-        broker.since = datetime.now(UTC) - CONSUMES_FOR + timedelta(seconds=20)
-        await more_looks(store)
-        assert stands(store) == (AnalysisStatus.PENDING, 1)
-        broker.since = datetime.now(UTC) - CONSUMES_FOR
+    clock = Clock()
+    store, broker = Store(), Broker(since=None)
+    async with overdue(store, broker, attempts, clock):
+        await more_looks(store, 2 * round(CONSUMES_FOR.total_seconds()))
+        broker.since = clock.now
         await until_true(lambda: stands(store)[0] != AnalysisStatus.PENDING, "it is pursued")
+        assert clock.now - broker.since >= CONSUMES_FOR
+
+
+class Watched(Clock):
+    """Notes when the collection last failed, and when the analysis was first found pursued."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self.store = store
+        self.failed = self.now
+        self.pursued: datetime | None = None
+
+    def __call__(self) -> datetime:
+        if self.store.failures:
+            self.failed = self.now
+        if self.pursued is None and stands(self.store)[0] != AnalysisStatus.PENDING:
+            self.pursued = self.now
+        return super().__call__()
+
+
+@EITHER
+async def test_what_waited_through_an_outage_of_mongodb_comes_before_anything_is_overdue(attempts: int) -> None:
+    """Its webhook lies in a retry queue, for up to the longest delay."""
+    store, broker = Store(), Broker()
+    clock = Watched(store)
+    async with overdue(store, broker, attempts, clock):
+        await more_looks(store, 10)
+        store.failures = 3
+        await until_true(lambda: clock.pursued is not None, "it is pursued")
+    assert clock.pursued is not None
+    assert clock.pursued - clock.failed >= CONSUMES_FOR
+
+
+@EITHER
+async def test_what_came_while_the_process_stood_still_comes_before_anything_is_overdue(attempts: int) -> None:
+    store, broker = Store(), Broker()
+    clock = Watched(store)
+    async with overdue(store, broker, attempts, clock):
+        await more_looks(store, 10)
+        clock.passes(STOOD_STILL)
+        back = clock.now
+        await until_true(lambda: clock.pursued is not None, "it is pursued")
+    assert clock.pursued is not None
+    assert clock.pursued - back >= CONSUMES_FOR
 
 
 async def test_an_outcome_that_was_recorded_is_told_by_a_process_that_has_just_started() -> None:
@@ -186,7 +250,7 @@ async def test_a_hundred_overdue_ones_are_pursued_once_by_two_replicas() -> None
     for job_id in jobs:
         await bridge.begin(stories.stored(job_id), FIRST)
         store.pass_deadline(job_id)
-    watches = [Deadlines(bridge, store, broker, room) for _ in range(2)]
+    watches = [Deadlines(bridge, store, broker, room, now=Clock()) for _ in range(2)]
     for watch in watches:
         watch.start()
     await until_true(lambda: all(store.of(job_id).waiting for job_id in jobs), "all wait")

@@ -86,6 +86,7 @@ WRONG = {
     "MAX_AUDIO_SECONDS": ["hunter2", "0", "-1", "nan"],
     "ANALYSIS_TIMEOUT": ["hunter2", "0", "-1"],
     "ANALYSIS_ATTEMPTS": ["hunter2", "0", "1.5"],
+    "ANALYSIS_IN_FLIGHT": ["hunter2", "0", "-1", "1.5"],
     "SHUTDOWN_GRACE": ["hunter2", "9", "-1"],
     "JOB_MAX_AGE": ["hunter2", "0", "-1", "nan", "inf"],
 }

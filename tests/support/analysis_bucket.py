@@ -1,5 +1,6 @@
 """The analysis server's bucket in memory, for unit tests; it keeps the real one's promises."""
 
+import asyncio
 import itertools
 from pathlib import Path
 
@@ -11,7 +12,10 @@ SETTINGS = Settings(s3_bucket_name="bucket")
 
 
 class BucketInMemory(Bucket):
-    """The bucket; `away` makes every call fail as if S3 were away, `forbidden` names calls that are not allowed."""
+    """The bucket; `away` makes every call fail as if S3 were away, `forbidden` names calls that are not allowed.
+
+    While `deletes` is not set, deletions take their time.
+    """
 
     def __init__(self) -> None:
         super().__init__(SETTINGS)
@@ -19,6 +23,8 @@ class BucketInMemory(Bucket):
         self.away = False
         self.forbidden: set[str] = set()
         self.calls: list[tuple[str, str]] = []
+        self.deletes = asyncio.Event()
+        self.deletes.set()
         self._writes = itertools.count()
 
     async def fetch(self, key: str, path: Path, limit: int) -> str:
@@ -38,6 +44,7 @@ class BucketInMemory(Bucket):
     async def remove(self, key: str) -> None:
         """Delete an object."""
         self._ask("remove", key)
+        await self.deletes.wait()
         self.objects.pop(key, None)
 
     async def listed(self, prefix: str) -> dict[str, str]:

@@ -187,6 +187,20 @@ async def test_the_same_request_after_the_end_is_a_new_job(world: World) -> None
     assert [body["job_id"] for body in server.hook.told] == ["time-1", "time-2"]
 
 
+async def test_the_deletion_of_the_last_job_does_not_take_the_same_new_one_with_it(world: World) -> None:
+    server = world.server()
+    server.workers.gate.set()
+    world.bucket.deletes.clear()
+    await server.accepted(1)
+    await until_true(lambda: ("remove", server.kept()[0]) in world.bucket.calls, "a deletion that has begun")
+    server.hook.answers.clear()
+    accepting = asyncio.create_task(server.jobs.accept(dataclasses.replace(job(1), job_id="anew")))
+    world.bucket.deletes.set()
+    assert await accepting == "anew"
+    await until_true(lambda: len(server.hook.told) == 2, "a second webhook")
+    assert len(server.kept()) == 1
+
+
 async def test_a_job_that_cannot_be_kept_is_refused_so_that_the_caller_waits(world: World) -> None:
     server = world.server()
     world.bucket.away = True

@@ -106,3 +106,21 @@ async def test_a_killed_server_goes_on_with_all_that_it_had_accepted(
     )
     assert under_way_seconds <= UNDER_WAY_SECONDS
     assert seconds <= undisturbed_seconds + MORE_SECONDS
+
+
+@pytest.mark.full
+async def test_another_server_takes_over_from_one_that_does_not_come_back(
+    store: Store, receiver: Receiver, tmp_path: Path
+) -> None:
+    crowd = Crowd(store, receiver, 12)
+    async with running(store, tmp_path / "other") as other, running(store, tmp_path / "killed") as server:
+        (worker,) = server.workers()
+        worker.suspend()
+        accepted = await crowd.ask(server, "/killed")
+        server.process.kill()
+        begun = monotonic()
+        results = await crowd.results(60)
+        print(f"\n12 recordings of a dead server: all results in {monotonic() - begun:.1f} s")
+        assert {body["job_id"] for body in results.values()} == accepted
+        await other.until_nothing_is_kept(store)
+        assert receiver.received.empty()

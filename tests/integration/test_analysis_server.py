@@ -251,6 +251,30 @@ async def test_a_result_whose_webhook_is_down_is_offered_once_more_at_the_end(
         assert await asyncio.to_thread(server.process.wait, LIMIT_S) == 0
 
 
+async def test_a_repeat_joins_the_analysis_under_way_at_any_server_and_after_a_kill(
+    store: Store, receiver: Receiver, tmp_path: Path
+) -> None:
+    audio, webhook = store.put("a.wav", speech(SENTENCE)), receiver.address("/hook?job_id=1&signature=s")
+    async with running(store, tmp_path / "first") as first, running(store, tmp_path / "other") as other:
+        first.workers()[0].suspend()
+        accepted = await first.analyse(audio, webhook)
+        for server in (first, other, first):
+            repeated = await server.analyse(audio, webhook)
+            assert (repeated.status_code, repeated.json()) == (200, accepted.json())
+        assert (await other.get("/health")).json()["jobs_in_hand"] == 0
+        first.process.kill()
+        await asyncio.to_thread(first.process.wait)
+        async with running(store, tmp_path / "again", PORT=first.port) as again:
+            outcome = await receiver.outcome()
+            assert (outcome["job_id"], outcome["status"]) == (accepted.json()["job_id"], "completed")
+            await again.until_nothing_is_kept(store)
+            assert receiver.received.empty()
+            # What has ended is not under way: the same request is a new one.
+            anew = await again.analyse(audio, webhook)
+            assert anew.json()["job_id"] != accepted.json()["job_id"]
+            assert (await receiver.outcome())["job_id"] == anew.json()["job_id"]
+
+
 async def test_a_killed_server_leaves_no_worker_behind(store: Store, tmp_path: Path) -> None:
     async with running(store, tmp_path, WORKERS="2") as server:
         workers = server.workers()

@@ -134,11 +134,12 @@ class Accepted:
         if self._beats:
             await self._remove_sign(_sign_of(self._run))
 
-    async def left_behind(self, in_hand: Callable[[], Collection[str]]) -> list[Kept]:
-        """Return the jobs that no living run has, oldest first; from now on they are this run's. Raises StorageError.
+    async def take_over(self, in_hand: Callable[[], Collection[str]], begin: Callable[[Kept], None]) -> None:
+        """Make the jobs that no living run has this run's, the oldest first, and call `begin` with each of them.
 
-        `in_hand` returns the keys of this run's jobs. One of this run's that is not among them was written although S3
-        had not said so, and another server may have told its sender since that it was accepted.
+        Raises StorageError when it could not be looked for them. `in_hand` returns the keys of this run's jobs. One of
+        this run's that is not among them was written although S3 had not said so, and another server may have told its
+        sender since that it was accepted.
         """
         listed = await self._storage.listed(PREFIX)
         self._note(listed)
@@ -146,21 +147,21 @@ class Accepted:
         keys = [key for key in listed if key.startswith(_ACCEPTED) and key not in known and self._is_to_be_read(key)]
         one_of_few, failures = asyncio.Semaphore(_AT_ONCE), list[StorageError]()
 
-        async def take_over(key: str) -> Kept | None:
+        async def take(key: str) -> None:
             try:
                 async with one_of_few:
-                    return await self._taken_over(key, in_hand)
+                    if kept := await self._taken_over(key, in_hand):
+                        begin(kept)
             except StorageError as error:
                 failures.append(error)
-                return None
 
-        taken = await asyncio.gather(*map(take_over, keys))
+        await asyncio.gather(*map(take, keys))
         if failures:
-            _log.warning("jobs-not-taken-over", count=len(failures), fault=failures[0].fault)
+            cause = failures[0].__cause__
+            _log.warning("jobs-not-taken-over", count=len(failures), fault=failures[0].fault, exc_info=cause)
         else:
             self.has_looked = True
         await self._tidy(listed)
-        return [kept for kept in taken if kept is not None]
 
     def _note(self, listed: dict[str, str]) -> None:
         """Remember which version each object has, and for how many looks it has had it."""

@@ -193,8 +193,9 @@ class JobsInHand:
         """
         if self._in_hand or not self._accepted.has_looked:
             await self._accepted.show_life()
-        for kept in await self._accepted.left_behind(lambda: self._in_hand.keys() | self._arriving.keys()):
-            self._begin(kept, is_resumed=True)
+        await self._accepted.take_over(
+            lambda: self._in_hand.keys() | self._arriving.keys(), lambda kept: self._begin(kept, is_resumed=True)
+        )
 
     async def _run(self, mine: _InHand) -> None:
         with structlog.contextvars.bound_contextvars(job_id=mine.job.job_id, **_trace(mine.job)):

@@ -171,26 +171,32 @@ class RabbitMQ:
         return self._consumers.since()
 
     async def depths(self, names: Iterable[str]) -> dict[str, int]:
-        """Return how many messages wait in each queue, 0 where it does not exist; raises when the broker is away."""
-        if self._connection is None:
-            raise ConnectionError("RabbitMQ is not connected yet")
+        """Return how many messages wait in each queue, 0 where there is none; BackEndError when the broker is away."""
         counts = dict.fromkeys(names, 0)
-        left = list(counts)
-        async with bounded(ANSWER_SECONDS):
-            while left:
-                # The broker closes the channel on which a missing queue was asked for.
-                with suppress(ChannelNotFoundEntity):
-                    async with question(self._connection) as channel:
-                        while left:
-                            name = left.pop()
-                            counts[name] = (await channel.queue_declare(name, passive=True)).message_count or 0
+        try:
+            async with bounded(ANSWER_SECONDS):
+                await self._count(counts)
+        except Exception as error:
+            raise BackEndError("RabbitMQ", type(error).__name__) from error
         return counts
 
     async def dead_letters(self) -> dict[str, int]:
-        """Return the number of dead letters by queue name; raises when the broker is away."""
+        """Return the number of dead letters by queue name; BackEndError when the broker is away."""
         queues = self._consumers.queues or topology.QUEUES
         counts = await self.depths(queue.dead_name for queue in queues)
         return {queue.name: counts[queue.dead_name] for queue in queues}
+
+    async def _count(self, counts: dict[str, int]) -> None:
+        if self._connection is None:
+            raise ConnectionError("RabbitMQ is not connected yet")
+        left = list(counts)
+        while left:
+            # The broker closes a channel on which it was asked for a queue that does not exist.
+            with suppress(ChannelNotFoundEntity):
+                async with question(self._connection) as channel:
+                    while left:
+                        name = left.pop()
+                        counts[name] = (await channel.queue_declare(name, passive=True)).message_count or 0
 
     async def _send(self, exchange: str, routing_key: str, message: Message) -> None:
         try:

@@ -3,7 +3,7 @@
 This uses the driver directly. FastStream's subscribers have no public way to stop taking messages before they wait for
 the work in hand, nor to tell whether their consumer still exists. They also drop, without acknowledgement, messages
 that are delivered before their `start` has returned. The driver's own way to restore consumers is not used either: it
-notices neither a queue that is gone for good nor a consumer that is given nothing any more.
+declares no queue that is gone, and does not notice a consumer that is given nothing any more.
 """
 
 import asyncio
@@ -131,15 +131,15 @@ class _Consumer:
         self._since: datetime | None = None
 
     def since(self) -> datetime | None:
+        """Since when it has consumed without interruption; None while it does not."""
         return self._since if self._receiver is not None and not self._receiver.is_over else None
 
     async def begin(self, connection: AbstractRobustConnection) -> None:
-        """Consume on a new channel, then give up the one before it, so that a renewal interrupts nothing."""
+        """Consume on a new channel, and only then leave the one before it: a renewal interrupts nothing."""
         async with bounded(CONSUME_SECONDS):
             receiver = await _Receiver.begin(connection, self.queue.name, self._handle, self._prefetch)
-        if self._receiver is not None:
-            in_background(self._receiver.retire())
         self._since = self.since() or datetime.now(UTC)
+        self.lose()
         self._receiver = receiver
 
     async def until_quiet(self) -> None:
@@ -148,12 +148,13 @@ class _Consumer:
             await self._receiver.until_quiet(self._renew_after)
 
     def lose(self) -> None:
-        receiver, self._receiver, self._since = self._receiver, None, None
+        """Leave what has ended, or could not be renewed."""
+        receiver, self._receiver = self._receiver, None
         if receiver is not None:
             in_background(receiver.retire())
 
     async def cancel(self) -> None:
-        receiver, self._receiver, self._since = self._receiver, None, None
+        receiver, self._receiver = self._receiver, None
         if receiver is not None:
             await receiver.cancel()
 

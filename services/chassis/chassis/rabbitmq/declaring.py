@@ -26,7 +26,7 @@ class Redeclaring:
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, connection: AbstractRobustConnection, missing: str) -> asyncio.Task[None]:
-        """Declare everything again after SETTLE_SECONDS. The task fails never: whoever needs a queue looks again."""
+        """Declare everything again after SETTLE_SECONDS. The task never fails: who still misses a queue asks again."""
         if self._task is None or self._task.done():
             log.warning("rabbitmq queue was deleted", queue=missing)
             self._task = asyncio.create_task(_declare_later(connection))

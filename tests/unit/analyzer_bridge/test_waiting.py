@@ -28,7 +28,7 @@ from tests.support.analyses import Analyses
 from tests.support.queues import Queues
 from tests.support.waiting import until_true
 from tests.unit import stories
-from tests.unit.analyzer_bridge.bridge_world import FIRST, World
+from tests.unit.analyzer_bridge.bridge_world import FIRST, REDRIVEN, World
 from tests.unit.stories import RESULT, called_back, stored
 
 SUCCESS: JsonObject = {"status": "success", "result": RESULT}
@@ -205,6 +205,13 @@ async def test_the_end_of_one_that_was_not_asked_for_makes_no_room() -> None:
     await world.bridge.finish(ended(2))
     assert world.room.free == 0
     await world.bridge.finish(ended(1))
+    assert world.room.free == 1
+
+
+async def test_what_is_told_again_takes_no_place() -> None:
+    world = World(limit=2)
+    for _ in range(5):
+        await world.bridge.begin(stored(job(1)), REDRIVEN)
     assert world.room.free == 1
 
 

@@ -50,6 +50,13 @@ async def waiting(sori: Sori, job_id: str) -> dict[str, Any]:
 async def test_jobs_wait_and_the_server_is_left_alone_until_it_is_back(
     stack: Stack, sori: Sori, analysis_server: AnalysisServer, status: int
 ) -> None:
+    async def warned() -> bool:
+        healths = [await sori.client.get(f"{stack.parts[bridge].address}/health") for bridge in BRIDGES]
+        warnings = [warning for health in healths for warning in health.json()["warnings"]]
+        return any("the analysis server is away" in one for one in warnings) and any(
+            "recordings wait for the analysis server" in one for one in warnings
+        )
+
     known = new_token()
     recording = wav(0.4, seed=31)
     await sori.completed(recording, known)
@@ -58,8 +65,7 @@ async def test_jobs_wait_and_the_server_is_left_alone_until_it_is_back(
         ids = await asyncio.gather(*(sori.job(wav(0.3, seed=40 + number)) for number in range(JOBS)))
         for state in await asyncio.gather(*(waiting(sori, job_id) for job_id in ids)):
             assert (state["status"], state["stage"], state["progress"]) == ("processing", "waiting", 70)
-        healths = [await sori.client.get(f"{stack.parts[bridge].address}/health") for bridge in BRIDGES]
-        assert any("the analysis server is away" in warning for each in healths for warning in each.json()["warnings"])
+        await until(warned, "a bridge that warns")
         # What is known already needs no server.
         assert (await sori.completed(recording, known))["status"] == "completed"
         # Each replica has asked a few at a time, and none of that may grow with the number of jobs.

@@ -28,7 +28,7 @@ from tests.support.analyses import Analyses
 from tests.support.queues import Queues
 from tests.support.waiting import until_true
 from tests.unit import stories
-from tests.unit.analyzer_bridge.bridge_world import FIRST, World
+from tests.unit.analyzer_bridge.bridge_world import FIRST, REDRIVEN, World
 from tests.unit.stories import RESULT, called_back, stored
 
 SUCCESS: JsonObject = {"status": "success", "result": RESULT}
@@ -185,6 +185,34 @@ async def test_a_recording_takes_its_place_behind_those_that_wait() -> None:
         await looked(world)
         recording = stored(job(4), digest="0" * 64)
         assert isinstance(await world.bridge.begin(recording, FIRST), AnalysisRequested), "nobody waits any more"
+
+
+async def test_a_recording_that_comes_while_older_ones_wait_is_asked_for_after_them() -> None:
+    """Whatever room there is: the next look asks for the oldest."""
+    world = World(limit=2)
+    await wait(world, 1)
+    world.room.left_over(True)
+    assert isinstance(await world.bridge.begin(stored(job(2)), FIRST), AnalysisDelayed)
+    assert world.server.asked == []
+    async with asking(world):
+        await asked(world, 1, 2)
+
+
+async def test_the_end_of_one_that_was_not_asked_for_makes_no_room() -> None:
+    world = World(limit=1)
+    for number in (1, 2):
+        await world.bridge.begin(stored(job(number)), FIRST)
+    await world.bridge.finish(ended(2))
+    assert world.room.free == 0
+    await world.bridge.finish(ended(1))
+    assert world.room.free == 1
+
+
+async def test_what_is_told_again_takes_no_place() -> None:
+    world = World(limit=2)
+    for _ in range(5):
+        await world.bridge.begin(stored(job(1)), REDRIVEN)
+    assert world.room.free == 1
 
 
 async def test_without_room_a_recording_waits_until_one_ends() -> None:

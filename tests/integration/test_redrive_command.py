@@ -16,7 +16,10 @@ from contracts.job import Job, Status
 from local_stack.stack import Stack
 from tests.support import rabbitmqctl
 from tests.support.back_ends import BackEnds, opened
+from tests.support.bucket import Bucket
 from tests.support.events import Story
+from tests.support.operator import sorictl
+from tests.support.sori import RECORDING, Sori, new_token
 
 QUEUE = topology.UPLOADER_UPLOAD_RECEIVED
 HELD_IN = topology.BRIDGE_AUDIO_STORED
@@ -165,3 +168,15 @@ async def test_letters_that_name_no_job_offer_nothing(back_ends: BackEnds) -> No
     await back_ends.put(HELD_IN.dead_name, b"no event", "1", {topology.REASON_HEADER: "a reason"})
     said = await back_ends.sorictl("dead-letters", "discard", "--all", "--redrive", "--yes", without="MONGODB_URL")
     assert (said.status, said.out.splitlines()[-1]) == (0, "Discarded 1 of 1 dead letter.")
+
+
+async def test_a_job_whose_message_was_lost_is_taken_to_its_end(
+    stack: Stack, sori: Sori, jobs: Any, bucket: Bucket, tmp_path: Path
+) -> None:
+    event = Story(str(uuid.uuid4()), new_token()).upload_received()
+    await bucket.put(event.data.inbox_key, RECORDING)
+    await jobs.insert_one(Job.received(event, None).model_dump(by_alias=True))
+    environ = {name: stack.settings[name] for name in ("RABBITMQ_URL", "MONGODB_URL")}
+    said = await sorictl(tmp_path, environ, "jobs", "redrive", event.subject)
+    assert said.status == 0, said
+    assert (await sori.ended(event.subject))["status"] == "completed"

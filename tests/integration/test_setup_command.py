@@ -23,7 +23,9 @@ from sorictl.letter import Message, resumed
 from sorictl.retired import TakenOver
 from tests.support import rabbitmqctl
 from tests.support.back_ends import BackEnds, opened
+from tests.support.bucket import Bucket
 from tests.support.events import Story
+from tests.support.sori import RECORDING, Sori, new_token
 
 NEW = topology.UPLOADER_UPLOAD_RECEIVED
 OLD = "uploader.upload-received-of-old"
@@ -43,6 +45,14 @@ async def rabbitmq_url(stack: Stack) -> AsyncIterator[str]:
 async def back_ends(stack: Stack, rabbitmq_url: str, tmp_path: Path) -> AsyncIterator[BackEnds]:
     async with opened(stack, rabbitmq_url, tmp_path) as back_ends:
         yield back_ends
+
+
+@pytest.fixture
+async def back_ends_of_services(stack: Stack, jobs: Any, tmp_path: Path) -> AsyncIterator[BackEnds]:
+    """Those that the stack's services use."""
+    rabbitmq_url, mongodb_url = stack.settings["RABBITMQ_URL"], stack.settings["MONGODB_URL"]
+    async with await aio_pika.connect(rabbitmq_url) as connection:
+        yield BackEnds(rabbitmq_url, mongodb_url, jobs, connection, tmp_path)
 
 
 def document(status: Status = Status.PROCESSING, **fields: Any) -> dict[str, Any]:
@@ -179,7 +189,7 @@ async def test_unfinished_jobs_get_their_event_and_all_lose_their_outbox(back_en
     for made, had in ((marked, text), (unmarked, None)):
         found = kept[made["_id"]]
         assert before < found.pop("publish_at") < datetime.now(UTC)
-        assert found.pop("redrives") == 0
+        assert (found.pop("redrives"), found.pop("redriven_at")) == (0, None)
         event = events.decode(found.pop("upload_received").encode())
         assert event == events.decode(had.encode()) if had else event.subject == made["_id"]
         assert found == {name: value for name, value in made.items() if name != "outbox"}
@@ -238,3 +248,19 @@ async def test_both_settings_are_needed_before_anything_is_done(back_ends: BackE
     said = await back_ends.sorictl("setup", without=missing)
     assert (said.status, said.out) == (2, "")
     assert said.err.startswith(f"sorictl: setting {missing}: Field required")
+
+
+@pytest.mark.parametrize("has_outbox", [True, False], ids=["with its event", "without"])
+async def test_beside_running_services_a_job_of_an_earlier_version_is_taken_to_its_end(
+    back_ends_of_services: BackEnds, sori: Sori, bucket: Bucket, has_outbox: bool
+) -> None:
+    event = Story(str(uuid.uuid4()), new_token()).upload_received()
+    await bucket.put(event.data.inbox_key, RECORDING)
+    outbox = {"outbox": event.encode().decode()} if has_outbox else {}
+    newer = {"upload_received", "publish_at", "redrives", "redriven_at", "cancel_asked_at", "purge_asked_at"}
+    made = Job.received(event, None).model_dump(by_alias=True, exclude=newer | {"analysis_deadline", "removed"})
+    await back_ends_of_services.jobs.insert_one(made | outbox)
+    said = await back_ends_of_services.sorictl("setup")
+    assert said.status == 0, said
+    assert (await sori.ended(event.subject))["status"] == "completed"
+    assert "outbox" not in await back_ends_of_services.jobs.find_one({"_id": event.subject})

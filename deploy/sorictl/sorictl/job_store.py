@@ -107,7 +107,7 @@ def connected(url: str) -> Iterator[JobStore]:
 
 def _update(document: Document, rebuild: Callable[[Job], UploadReceived]) -> UpdateOne:
     event = _kept_event(document) or rebuild(_job(document)).encode().decode()
-    given = {"publish_at": datetime.now(UTC), "redrives": 0, "upload_received": event}
+    given = {"publish_at": datetime.now(UTC), "redrives": 0, "redriven_at": None, "upload_received": event}
     return UpdateOne({"_id": document["_id"], **_NEVER_TOLD_AGAIN}, {"$set": given, "$unset": {"outbox": ""}})
 
 

@@ -51,8 +51,8 @@ def rebuilt(job: Job) -> UploadReceived:
 
     Four things of it are lost: the object in the inbox, if the upload had an idempotency key (its name ended at
     random); the size; what the recording is to be compared with; and the sender. That matters only to a recording that
-    the uploader has not stored, or whose analysis the bridge has not recorded: the first may not be found and then ends
-    with JOB_MAX_AGE, the second is analysed without a comparison.
+    the uploader has not stored, or whose analysis the bridge has not recorded. Unless the lost event itself still comes
+    first, an object under another name is rejected as missing, and what is found is analysed without a comparison.
     """
     data = UploadReceivedData(
         token_id=job.token_id, inbox_key=f"inbox/{job.job_id}", size_bytes=UNKNOWN_SIZE, sha256=job.sha256

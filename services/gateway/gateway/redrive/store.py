@@ -74,7 +74,7 @@ class RedriveStore:
                     token_id=document["token_id"],
                     traceparent=document["traceparent"],
                     publish_at=document["publish_at"],
-                    redrives=document["redrives"],
+                    redrives=document.get("redrives", 0),
                 )
                 for document in await found.to_list(limit)
             ]
@@ -117,9 +117,9 @@ def _standing(document: dict[str, Any], *, received: bool) -> StandingJob:
         updated_at=view["updated_at"],
         stage=view["stage"],
         progress=view["progress"],
-        redrives=document["redrives"],
-        redriven_at=document["redriven_at"],
-        # A document of an earlier version has no such field.
+        # A document that an earlier version made may lack these.
+        redrives=document.get("redrives", 0),
+        redriven_at=document.get("redriven_at"),
         analysis_deadline=document.get("analysis_deadline"),
         is_received=received,
     )

@@ -310,6 +310,7 @@ class Bridge:
             return telling.told(won) if won is not None else await self._standing(analysis.job_id)
         except AnalysisNotTakenError as error:
             return await self._wait(analysis, error)
+        self._room.taken_on()
         if not analysis.waiting:
             return telling.requested(analysis)
         asked = replace(analysis, waiting=False, deadline=datetime.now(UTC) + self._timeout, failures=0)

@@ -5,6 +5,9 @@ import sys
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
+AFTER_A_REST = 5
+"""After the analysis server has rested, so many at once are asked for until it has taken one on."""
+
 
 class Room:
     """Keeps what this replica knows between two looks into the collection; `limit` is ANALYSIS_IN_FLIGHT.
@@ -20,14 +23,16 @@ class Room:
         self._left_over = False
         self._recorded = False
         self._rests_until = 0.0
+        self._has_rested = False
         self._woken = asyncio.Event()
 
     @property
     def free(self) -> int:
-        """How many analyses may be asked for now; 0 while the analysis server rests."""
+        """How many analyses may be asked for now; 0 while the analysis server rests, and few after that."""
         if self.rests:
             return 0
-        return sys.maxsize if self._limit is None else max(self._limit - self._counted - self._since, 0)
+        most = AFTER_A_REST if self._has_rested else sys.maxsize
+        return most if self._limit is None else min(max(self._limit - self._counted - self._since, 0), most)
 
     @property
     def rests(self) -> bool:
@@ -61,6 +66,11 @@ class Room:
     def rest(self, seconds: float) -> None:
         """Have nothing that waits asked for during that time."""
         self._rests_until = max(self._rests_until, monotonic() + seconds)
+        self._has_rested = True
+
+    def taken_on(self) -> None:
+        """Note that the analysis server has taken an analysis on."""
+        self._has_rested = False
 
     def recorded(self) -> None:
         """Note that an analysis was recorded as waiting."""

@@ -14,6 +14,7 @@ from analyzer_bridge import waiting as waiting_module
 from analyzer_bridge.analysis import Analysis, AnalysisStatus
 from analyzer_bridge.bridge import PAUSE_SECONDS
 from analyzer_bridge.errors import AnalysisRefusedError, AnalysisServerFailedError, AnalysisServerUnavailableError
+from analyzer_bridge.room import AFTER_A_REST
 from analyzer_bridge.waiting import AT_ONCE, Waiting
 from contracts.events import (
     AnalysisDelayed,
@@ -282,6 +283,22 @@ async def test_those_not_begun_yet_when_the_server_is_busy_are_not_asked_for(clo
         await looked(world)
         assert len(world.server.asked) <= AT_ONCE
         assert clock.now == 1000.0
+
+
+async def test_after_its_rest_a_server_is_asked_little_until_it_takes_one_on(clock: Clock) -> None:
+    """What it is asked while it is busy must not grow with what waits."""
+    world = World(*[busy(60.0)] * (1 + AFTER_A_REST))
+    await world.bridge.begin(stored(job(0)), FIRST)
+    await wait(world, *range(1, 3 * AT_ONCE))
+    async with asking(world):
+        clock.now += 60.0
+        world.room.wake()
+        await until_true(lambda: len(world.server.asked) > 1, "the first few")
+        await looked(world)
+        assert len(world.server.asked) == 1 + AFTER_A_REST
+        clock.now += 60.0
+        world.room.wake()
+        await until_true(lambda: in_flight(world) == 3 * AT_ONCE - 1 - AFTER_A_REST, "all that are due")
 
 
 async def test_a_recording_that_the_server_cannot_bear_does_not_hold_up_the_others() -> None:

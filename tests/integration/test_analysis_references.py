@@ -184,11 +184,9 @@ async def test_a_reference_that_cannot_be_kept_costs_nothing_but_time(
     first = await case.result(server, receiver)
     (kept,) = case.kept()
     store.remove(kept)
-    in_the_way = f"{kept}/in-the-way"  # the tests' S3 server keeps objects as files: this makes a folder of the key
-    store.put(in_the_way, b"")
+    store.put(f"{kept}/in-the-way", b"")  # the tests' S3 server keeps objects as files: this makes a folder of the key
     assert await case.result(server, receiver) == first
     assert len(await server.logged("reference-not-kept")) == 1
-    assert case.kept() == [in_the_way]
 
 
 def codes(result: dict[str, Any]) -> list[str]:

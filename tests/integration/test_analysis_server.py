@@ -252,10 +252,14 @@ async def test_a_result_whose_webhook_is_down_is_offered_once_more_at_the_end(
 
 
 async def test_a_repeat_joins_the_analysis_under_way_at_any_server_and_after_a_kill(
-    store: Store, receiver: Receiver, tmp_path: Path
+    receiver: Receiver, tmp_path: Path
 ) -> None:
-    audio, webhook = store.put("a.wav", speech(SENTENCE)), receiver.address("/hook?job_id=1&signature=s")
-    async with running(store, tmp_path / "first") as first, running(store, tmp_path / "other") as other:
+    async with (
+        running_store(tmp_path / "s3") as store,  # without what servers of other tests have left
+        running(store, tmp_path / "first") as first,
+        running(store, tmp_path / "other") as other,
+    ):
+        audio, webhook = store.put("a.wav", speech(SENTENCE)), receiver.address("/hook?job_id=1&signature=s")
         first.workers()[0].suspend()
         accepted = await first.analyse(audio, webhook)
         for server in (first, other, first):

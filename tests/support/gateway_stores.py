@@ -46,6 +46,10 @@ class Broker:
         self._turn()
         self.redriven.append(event)
 
+    async def is_up(self) -> bool:
+        """Tell whether it would take an event now."""
+        return not self.failures
+
     async def depths(self, names: Sequence[str]) -> dict[str, int]:
         """Return the number of messages that wait."""
         self._turn()

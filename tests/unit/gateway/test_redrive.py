@@ -200,6 +200,28 @@ async def test_kept_webhooks_go_before_anything_else_the_oldest_first() -> None:
     assert isinstance(gateway.broker.published[-1], JobCancelled)
 
 
+async def test_of_a_jobs_kept_webhooks_one_goes_at_each_look() -> None:
+    """The bridge handles many messages at a time, in any order; the first that came must be the first that counts."""
+    gateway = Gateway()
+    first, other = webhook(), webhook(1)
+    second = first.model_copy(update={"id": "another call"})
+    for one in (first, second, other):
+        await gateway.webhooks.keep(one)
+    await gateway.look()
+    assert gateway.broker.published == [first, other]
+    await gateway.look()
+    assert gateway.broker.published == [first, other, second]
+
+
+@pytest.mark.parametrize("ending", Ending)
+async def test_no_end_is_claimed_while_the_broker_is_away(ending: Ending) -> None:
+    gateway = Gateway(job(), broker=Broker(failures=100))
+    await gateway.jobs.ask_end(ending, [job().job_id], LONG_AGO)
+    before = gateway.job()
+    await gateway.look()
+    assert gateway.job() == before
+
+
 async def test_a_kept_webhook_stays_until_it_is_published() -> None:
     gateway = Gateway(broker=Broker(failures=1))
     await gateway.webhooks.keep(webhook())

@@ -42,6 +42,9 @@ TOLD_AGAIN = Counter("sori_redrives", "What was told again because nothing had c
 class Broker(Publisher, Protocol):
     """The broker as the redrive sees it."""
 
+    async def is_up(self) -> bool:
+        """Tell whether the broker answers; may raise when it does not."""
+
     async def depths(self, names: Sequence[str]) -> dict[str, int]:
         """Return the number of messages that wait in each of these queues; raises when the broker is away."""
 
@@ -86,22 +89,28 @@ class Redrive:
                 log.warning("redrive waits", reason=reason_of(error))
 
     async def _publish_kept(self) -> None:
-        """Publish the kept webhooks in order: the analysis server calls once."""
-        while kept := await self._webhooks.oldest(WEBHOOKS_AT_ONCE):
+        """Publish the kept webhooks, the oldest first; of each job one in a look, so that they are handled in order."""
+        published: set[str] = set()
+        while kept := [one for one in await self._webhooks.oldest(WEBHOOKS_AT_ONCE) if one.subject not in published]:
             for webhook in kept:
+                if webhook.subject in published:
+                    continue
                 await self._broker.publish(webhook)
                 await self._webhooks.remove(webhook.id)
+                published.add(webhook.subject)
                 TOLD_AGAIN.labels("webhook").inc()
                 log.info("kept webhook published", job_id=webhook.subject, event_id=webhook.id)
 
     async def _tell_removals(self) -> None:
         for ending in Ending:
             due = await self._redrives.removals(ending, _now(), JOBS_PER_LOOK)
-            await self._each(self._tell_removal(removal) for removal in due)
+            if ending == Ending.PURGE:
+                for removal in due:
+                    await self._webhooks.forget(removal.job_id)
+            if due and await self._broker.is_up():
+                await self._each(self._tell_removal(removal) for removal in due)
 
     async def _tell_removal(self, removal: Removal) -> None:
-        if removal.ending == Ending.PURGE:
-            await self._webhooks.forget(removal.job_id)
         until = _now() + timing.CLAIM
         if not await self._redrives.claim_removal(removal, until):
             return

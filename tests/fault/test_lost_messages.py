@@ -16,13 +16,13 @@ from pymongo import AsyncMongoClient
 
 from contracts import topology
 from local_stack.stack import Stack
+from tests.fault.lives import EXPIRED, WEBHOOK, Life, World, live_all, never_together
 from tests.support import bucket, rabbitmqctl
 from tests.support.analysis_server import AnalysisServer
 from tests.support.broker import connected
 from tests.support.kept_logs import kept_on_failure
 from tests.support.sori import Sori
 from tests.support.stacks import running_stack
-from tests.fault.lives import EXPIRED, WEBHOOK, Life, World, live_all, never_together
 from tests.support.swallowing import Swallowing
 from tests.support.waiting import until
 
@@ -41,18 +41,20 @@ class Run:
 
     plans: Plans
     settings: dict[str, str]
+    limit_seconds: float
+    """How long one job may take. A held job is told again after 60 times REDRIVE_AFTER only."""
 
 
 def singles(times: int) -> Run:
     """Each queue so many times."""
-    return Run([frozenset({name}) for name in NAMES] * times, EXPIRES_SOON)
+    return Run([frozenset({name}) for name in NAMES] * times, EXPIRES_SOON, limit_seconds=120)
 
 
 def pairs(times: int, *, expire: bool) -> Run:
     """Each pair of queues so many times: those with the end of a job that expires, or all others."""
     found = [frozenset(pair) for pair in itertools.combinations(NAMES, 2) if not never_together(*pair)]
     chosen = [pair for pair in found if bool(pair & EXPIRED) == expire]
-    return Run(chosen * times, EXPIRES_SOON if expire else {})
+    return Run(chosen * times, EXPIRES_SOON if expire else {}, limit_seconds=300)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ async def test_every_job_reaches_its_end_whichever_of_its_messages_it_loses(
     given = {**SETTINGS, **run.settings, "TARGET_SERVER_URL": analysis_server.url}
     began = time.monotonic()
     with running_stack(given, swallowing.prepare) as stack, kept_on_failure(stack, request.node.callspec.id):
-        async with _world(stack, analysis_server, swallowing) as world:
+        async with _world(stack, analysis_server, swallowing, run.limit_seconds) as world:
             print(f"\n{time.monotonic() - began:7.1f} s  the stack is up", flush=True)
             lives, complaints = [], []
             for part in _in_order(run.plans):
@@ -97,7 +99,9 @@ def _in_order(plans: Plans) -> list[Plans]:
 
 
 @asynccontextmanager
-async def _world(stack: Stack, server: AnalysisServer, swallowing: Swallowing) -> AsyncIterator[World]:
+async def _world(
+    stack: Stack, server: AnalysisServer, swallowing: Swallowing, limit_seconds: float
+) -> AsyncIterator[World]:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     async with (
         httpx.AsyncClient(timeout=30, limits=limits, trust_env=False) as client,
@@ -106,7 +110,7 @@ async def _world(stack: Stack, server: AnalysisServer, swallowing: Swallowing) -
         AsyncMongoClient[dict[str, Any]](stack.settings["MONGODB_URL"], tz_aware=True) as mongodb,
     ):
         sori = Sori(client, stack.url, stack.settings["WEBHOOK_SECRET"])
-        yield World(sori, server, broker, objects, mongodb.get_default_database(), swallowing)
+        yield World(sori, server, broker, objects, mongodb.get_default_database(), swallowing, limit_seconds)
 
 
 async def _leftovers(stack: Stack, world: World, lives: Sequence[Life]) -> list[str]:

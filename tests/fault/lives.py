@@ -5,6 +5,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +52,7 @@ AFTER_STORING = {
     FAILED,
     IGNORED,
 }
+AT_ONCE = 40
 EXPIRY_CODES = {"no_progress", "held_too_long"}
 
 
@@ -291,13 +293,16 @@ class Life:
         assert least <= accepted <= self._most_requests, f"the analysis server took it on {accepted} times"
 
 
-async def live_all(world: World, plans: Sequence[frozenset[str]], at_once: int) -> tuple[list[Life], list[str]]:
-    """Let a job live for each of these plans; return them, and what was wrong."""
+async def live_all(world: World, plans: Sequence[frozenset[str]]) -> tuple[list[Life], list[str]]:
+    """Let a job live for each of these plans; return them, and what was wrong.
+
+    Those that are to expire begin at once, AT_ONCE of the others at a time.
+    """
     lives = [Life(world, queues) for queues in plans]
-    places = asyncio.Semaphore(at_once)
+    places = asyncio.Semaphore(AT_ONCE)
 
     async def one(life: Life) -> str | None:
-        async with places:
+        async with nullcontext() if life.queues & EXPIRED else places:
             try:
                 await life.live()
             except Exception as error:  # noqa: BLE001 - all complaints are told together

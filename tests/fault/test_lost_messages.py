@@ -30,7 +30,6 @@ SETTINGS = {"REDRIVE_AFTER": "2", "ANALYSIS_TIMEOUT": "5"}
 NAMES = [queue.name for queue in topology.QUEUES]
 EXPIRES_SOON = {"JOB_MAX_AGE": "45"}
 """Longer than any other job stands still, and shorter than a bridge takes until it asks for anything again."""
-AT_ONCE = 40
 
 Plans = Sequence[frozenset[str]]
 
@@ -77,7 +76,7 @@ async def test_every_job_reaches_its_end_whichever_of_its_messages_it_loses(
             print(f"\n{time.monotonic() - began:7.1f} s  the stack is up", flush=True)
             lives, complaints = [], []
             for part in _in_order(run.plans):
-                more, wrong = await live_all(world, part, AT_ONCE)
+                more, wrong = await live_all(world, part)
                 lives += more
                 complaints += wrong
                 print(f"{time.monotonic() - began:7.1f} s  {len(lives)} jobs have ended", flush=True)

@@ -44,6 +44,7 @@ BEHAVIOURS: dict[str, str] = {
     "http-400": "400, always",
     "http-500": "500, always",
     "http-500-once": "500 the first time, then the normal course",
+    "http-500-once-then-fail": "500 the first time, then a webhook that reports a failure",
     "http-503-retry-after": "503 with `Retry-After: 1` the first time, then the normal course",
     "http-429-retry-date": "429 whose `Retry-After` is a date 3 s ahead the first time, then the normal course",
     "drops-connection": "the connection is closed without an answer, always",
@@ -61,7 +62,12 @@ BEHAVIOURS: dict[str, str] = {
 HUGE_RESULT_BYTES = 1024 * 1024
 FAILURE = "the recording could not be scored"
 
-_FIRST_TIME_STATUS = {"http-500-once": 500, "http-503-retry-after": 503, "http-429-retry-date": 429}
+_FIRST_TIME_STATUS = {
+    "http-500-once": 500,
+    "http-500-once-then-fail": 500,
+    "http-503-retry-after": 503,
+    "http-429-retry-date": 429,
+}
 _EVERY_TIME_STATUS = {"http-400": 400, "http-500": 500}
 _RECORDS_KEPT = 10_000
 
@@ -83,6 +89,8 @@ class ReceivedRequest:
     form: dict[str, str]
     attempt: int
     server_job_id: str
+    accepted: bool = False
+    """Whether the server has taken it on."""
     webhooks: list[WebhookCall] = field(default_factory=list)
 
     @property
@@ -224,6 +232,7 @@ class FakeAnalysisServer:
         refusal = await self._refusal(http_request, request)
         if refusal is not None:
             return refusal
+        request.accepted = True
         if request.behaviour == "webhook-before-answer":
             await self.call_webhook(request, _completed(request))
         elif request.behaviour != "never-calls-back":
@@ -309,6 +318,7 @@ def _bodies(request: ReceivedRequest) -> list[object]:
     head = {"job_id": request.server_job_id, "status": "completed"}
     unusual: dict[str, list[object]] = {
         "fail": [_failed(request)],
+        "http-500-once-then-fail": [_failed(request)],
         "shape-failed": [_failed(request)],
         "calls-twice": [completed, completed],
         "contradicts-itself": [completed, _failed(request)],

@@ -96,13 +96,15 @@ async def heard_with_cuts(client: httpx.AsyncClient, url: str) -> list[Block]:
                     break
 
 
-async def followed(client: httpx.AsyncClient, url: str) -> list[Block]:
+async def followed(client: httpx.AsyncClient, url: str, messages: list[Block] | None = None) -> list[Block]:
     """Every message to a page whose EventSource was there from the beginning, until the terminal state.
+
+    They are put into `messages`, if that is given, as they come.
 
     As browsers do (WHATWG HTML, section 9.2.2): when a stream ends or its connection breaks, a new one is opened, with
     the last id, after the time that `retry:` gave. Any answer but a stream ends it for good: here, an AssertionError.
     """
-    messages: list[Block] = []
+    messages = [] if messages is None else messages
     reconnect_seconds = RECONNECT_SECONDS
     while True:
         last_id = messages[-1].id if messages else "0"

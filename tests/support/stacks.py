@@ -5,7 +5,7 @@ import os
 import random
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,12 +24,17 @@ UP_SECONDS = 100
 
 
 @contextmanager
-def running_stack(given: Mapping[str, str]) -> Iterator[Stack]:
-    """Two replicas of every service, with these settings; stopped at the end of the block whatever happens."""
+def running_stack(given: Mapping[str, str], change: Callable[[Stack], None] | None = None) -> Iterator[Stack]:
+    """Two replicas of every service, with these settings; stopped at the end of the block whatever happens.
+
+    `change` may change the stack's parts before they are started.
+    """
     with claimed_ports() as base, tempfile.TemporaryDirectory(prefix="sori-test-") as folder:
         home = Path(folder)
         with guarded(home):
             stack = Stack(home, port_base=base, replicas=2, given=given, timeout=UP_SECONDS)
+            if change is not None:
+                change(stack)
             try:
                 stack.up()
                 yield stack

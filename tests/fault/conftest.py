@@ -14,6 +14,7 @@ from tests.support.broker import Broker, connected
 from tests.support.bucket import Bucket
 from tests.support.bucket import opened as bucket_of
 from tests.support.front_end import FrontEnd
+from tests.support.kept_logs import keep
 from tests.support.proxied import Proxied, proxied_stack
 from tests.support.rounds import Rounds
 from tests.support.sori import Sori
@@ -32,6 +33,42 @@ def proxied(analysis_server: AnalysisServer) -> Iterator[Proxied]:
     """A stack of its own whose programs reach one another through proxies."""
     with proxied_stack(analysis_server.url) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def hurried(analysis_server: AnalysisServer, request: pytest.FixtureRequest) -> Iterator[Proxied]:
+    """The same, for one file, where what stands still is told again after 2 s; its logs are kept if a test fails."""
+    failed = request.session.testsfailed
+    with proxied_stack(analysis_server.url, {"REDRIVE_AFTER": "2"}) as running:
+        yield running
+        if request.session.testsfailed > failed:
+            keep(running.stack, request.path.stem)
+
+
+@pytest.fixture(scope="module")
+def hurried_sori(hurried: Proxied, client: httpx.AsyncClient) -> Sori:
+    """The public surface of the hurried stack."""
+    return Sori(client, hurried.stack.url, hurried.stack.settings["WEBHOOK_SECRET"])
+
+
+@pytest.fixture(scope="module")
+async def hurried_broker(hurried: Proxied) -> AsyncIterator[Broker]:
+    """The RabbitMQ of the hurried stack, past the proxies."""
+    async with connected(hurried.stack.settings["RABBITMQ_URL"]) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+async def hurried_database(hurried: Proxied) -> AsyncIterator[Any]:
+    """The MongoDB of the hurried stack, past the proxies."""
+    async with AsyncMongoClient[dict[str, Any]](hurried.stack.settings["MONGODB_URL"], tz_aware=True) as mongodb:
+        yield mongodb.get_default_database()
+
+
+@pytest.fixture
+def hurried_rounds(hurried: Proxied, hurried_sori: Sori, seed: int, request: pytest.FixtureRequest) -> Rounds:
+    """Jobs for one test of the hurried stack, with its own part of the run's seed."""
+    return Rounds(FrontEnd(hurried_sori.client, hurried.url), hurried_sori, seed, request.node.name)
 
 
 @pytest.fixture(scope="session")

@@ -76,6 +76,14 @@ class AnalysisServer:
 
         return await self._ask(counted())
 
+    async def times_asked(self) -> dict[str, int]:
+        """How often each recording was asked for so far, by its `s3_audio_url`."""
+
+        async def counted() -> dict[str, int]:
+            return self._server.times_asked()
+
+        return await self._ask(counted())
+
     async def _be_away(self, status: int | None) -> None:
         async def set_away() -> None:
             self._server.away = status

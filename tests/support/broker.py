@@ -1,5 +1,6 @@
 """RabbitMQ as tests use it: publish anything anywhere, overhear every event, read dead letters."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -59,9 +60,13 @@ class Broker:
         """Wait until no message waits in a queue."""
 
         async def look() -> bool:
-            return (await self._counts(queue)).message_count == 0
+            return await self.waiting(queue) == 0
 
         await until(look, f"an empty queue {queue}")
+
+    async def waiting(self, queue: str) -> int:
+        """How many messages wait in a queue; those that a subscriber has in hand are not counted."""
+        return (await self._counts(queue)).message_count or 0
 
     async def consumers(self, queue: topology.Queue) -> int:
         """How many consumers a queue has."""
@@ -75,6 +80,11 @@ class Broker:
         """Declare a queue as services do when they start."""
         declared = await self._channel.declare_queue(queue.name, durable=True, arguments=queue.arguments)
         await declared.bind(topology.EVENTS_EXCHANGE, queue.routing_key)
+
+    async def replace(self, queue: topology.Queue) -> None:
+        """Delete a queue, and declare it again before the broker has told its consumers."""
+        await self._channel.queue_delete(queue.name, nowait=True)
+        await self.declare(queue)
 
     async def _counts(self, queue: str) -> aiormq.spec.Queue.DeclareOk:
         # A robust channel does not declare a known queue a second time, but returns the counts of the first.
@@ -95,6 +105,23 @@ class Broker:
         tag = await queue.consume(note, no_ack=True)
         try:
             yield overheard
+        finally:
+            await queue.cancel(tag)
+            await queue.delete(if_unused=False, if_empty=False)
+
+    @asynccontextmanager
+    async def counting(self) -> AsyncIterator[Counter[str]]:
+        """Count every message of the events exchange by its event's type, until the block ends."""
+        counted: Counter[str] = Counter()
+        queue = await self._channel.declare_queue(exclusive=True, auto_delete=True)
+        await queue.bind(topology.EVENTS_EXCHANGE, "#")
+
+        async def count(message: AbstractIncomingMessage) -> None:
+            counted[message.routing_key or ""] += 1
+
+        tag = await queue.consume(count, no_ack=True)
+        try:
+            yield counted
         finally:
             await queue.cancel(tag)
             await queue.delete(if_unused=False, if_empty=False)

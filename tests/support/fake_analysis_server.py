@@ -185,6 +185,10 @@ class FakeAnalysisServer:
         """Every request for this token so far, oldest first."""
         return [request for request in self.requests if request.token_id == token_id]
 
+    def times_asked(self) -> dict[str, int]:
+        """How often each recording was asked for so far, by its `s3_audio_url`."""
+        return dict(self._attempts)
+
     def forget(self) -> None:
         """Empty the record; the next request for each recording counts as its first again."""
         self.requests.clear()

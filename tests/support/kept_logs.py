@@ -16,8 +16,13 @@ def kept_on_failure(stack: Stack, name: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        kept = FOLDER / name
-        shutil.rmtree(kept, ignore_errors=True)
-        shutil.copytree(stack.home / "logs", kept)
-        print(f"The logs of this run are in {kept}", flush=True)
+        keep(stack, name)
         raise
+
+
+def keep(stack: Stack, name: str) -> None:
+    """Copy the stack's logs to `.sori/fault-logs/<name>`, and say so."""
+    kept = FOLDER / name
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(stack.home / "logs", kept)
+    print(f"The logs of this run are in {kept}", flush=True)

@@ -4,7 +4,7 @@ import dataclasses
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,18 @@ class Proxied:
         return [proxy for found in self.proxies.values() for proxy in found]
 
     @contextmanager
+    def away(self, back_end: str) -> Iterator[None]:
+        """Have no service reach a back end until the block ends; connections to it are reset."""
+        ways = self.between(f">{back_end}")
+        for way in ways:
+            way.refuse()
+        try:
+            yield
+        finally:
+            for way in ways:
+                way.heal()
+
+    @contextmanager
     def undeletable(self, key: str) -> Iterator[None]:
         """Keep the S3 server from deleting the object under this key until the block ends; there must be a disk."""
         assert self.disk is not None
@@ -90,14 +102,14 @@ class Proxied:
 
 
 @contextmanager
-def proxied_stack(analysis_server_url: str) -> Iterator[Proxied]:
-    """Two replicas of every service; stopped at the end of the block whatever happens."""
+def proxied_stack(analysis_server_url: str, settings: Mapping[str, str] | None = None) -> Iterator[Proxied]:
+    """Two replicas of every service, with SETTINGS and `settings`; stopped at the end of the block whatever happens."""
     with ExitStack() as opened:
         base = opened.enter_context(claimed_ports())
         home = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="sori-test-")))
         opened.enter_context(guarded(home))
         proxies = opened.enter_context(Proxies.running())
-        given = {**SETTINGS, "TARGET_SERVER_URL": analysis_server_url}
+        given = {**SETTINGS, **(settings or {}), "TARGET_SERVER_URL": analysis_server_url}
         stack = Stack(home, port_base=base, replicas=REPLICAS, given=given, timeout=UP_SECONDS)
         ways = _services_through(stack, proxies) | _edge_through(stack, proxies)
         ways[CLIENT] = [proxies.in_front_of(CLIENT, stack.url)]

@@ -12,13 +12,17 @@ LOOK_EVERY_SECONDS = 0.03
 
 
 async def until(
-    look: Callable[[], Awaitable[Found | None]], what: str, *, limit_seconds: float = LIMIT_SECONDS
+    look: Callable[[], Awaitable[Found | None]],
+    what: str,
+    *,
+    limit_seconds: float = LIMIT_SECONDS,
+    every_seconds: float = LOOK_EVERY_SECONDS,
 ) -> Found:
     """Look again and again until something true is found, and return it; AssertionError says `what` never came."""
     limit = time.monotonic() + limit_seconds
     while not (found := await look()):
         assert time.monotonic() < limit, f"not within {limit_seconds:g} s: {what}; last seen: {found!r}"
-        await asyncio.sleep(LOOK_EVERY_SECONDS)
+        await asyncio.sleep(every_seconds)
     return found
 
 

@@ -115,6 +115,21 @@ async def test_nothing_is_added_to_a_long_queue(waiting: int, redriven: int, fir
     assert (len(gateway.broker.redriven), len(gateway.broker.published)) == (redriven, first)
 
 
+@pytest.mark.parametrize(("waiting", "told"), [(960, 1), (961, 0)])
+async def test_a_job_told_before_that_nobody_has_seen_waits_for_shorter_queues(waiting: int, told: int) -> None:
+    gateway = Gateway(job(received=False, redrives=1))
+    gateway.broker.waiting = waiting
+    await gateway.look(2)
+    assert (len(gateway.broker.published), gateway.broker.redriven) == (told, [])
+
+
+async def test_jobs_told_before_hold_up_no_job_that_nobody_was_told_of() -> None:
+    gateway = Gateway(*(job(number, received=False, redrives=number % 2) for number in range(10)))
+    gateway.broker.waiting = 990
+    await gateway.look()
+    assert [event.subject for event in gateway.broker.published] == [job(number).job_id for number in range(0, 10, 2)]
+
+
 async def test_of_many_that_nobody_has_seen_a_queue_gets_no_more_than_it_holds() -> None:
     gateway = Gateway(*(job(number, received=False) for number in range(20)))
     gateway.broker.waiting = loop.MAX_WAITING - 7

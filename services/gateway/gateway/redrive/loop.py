@@ -123,12 +123,16 @@ class Redrive:
 
     async def _tell_jobs(self) -> None:
         # First those that nobody may have seen: each of them waits since its upload was accepted.
-        while first := await self._redrives.due(_now(), received=False, limit=JOBS_PER_LOOK):
+        repeats: list[StandingJob] = []
+        while not repeats and (unseen := await self._redrives.due(_now(), received=False, limit=JOBS_PER_LOOK)):
+            first = [job for job in unseen if not job.redrives]
+            # What this loop has told before may only wait for its turn, like any other job that stands still.
+            repeats = [job for job in unseen if job.redrives]
             room = MAX_WAITING - await self._longest_queue()
             await self._each(self._tell_first(job) for job in first[: max(room, 0)])
             if room < len(first):
                 break
-        standing = await self._redrives.due(_now(), received=True, limit=JOBS_PER_LOOK)
+        standing = [*repeats, *await self._redrives.due(_now(), received=True, limit=JOBS_PER_LOOK)]
         decided = [(job, timing.decide(job, _now(), self._after)) for job in standing]
         waits = [(job, decision) for job, decision in decided if isinstance(decision, Wait)]
         told = [(job, decision) for job, decision in decided if isinstance(decision, Tell)]
@@ -136,7 +140,7 @@ class Redrive:
             await self._redrives.postpone(waits)
         if told and await self._longest_queue() <= self._most_waiting:
             granted = self._granted(len(told))
-            await self._each(self._redrive(job, decision.redrives) for job, decision in told[:granted])
+            await self._each(self._tell_again(job, decision.redrives) for job, decision in told[:granted])
 
     async def _longest_queue(self) -> int:
         return max((await self._broker.depths(topology.QUEUES_ON_THE_WAY)).values(), default=0)
@@ -155,8 +159,14 @@ class Redrive:
         """Publish upload.received to all its subscribers, as if for the first time."""
         await self._claim_and_tell(job, job.redrives, self._broker.publish, "upload")
 
-    async def _redrive(self, job: StandingJob, redrives: int) -> None:
-        """Tell the uploader alone: it tells what it has kept, and each service after it what it knows."""
+    async def _tell_again(self, job: StandingJob, redrives: int) -> None:
+        """Tell the uploader alone: it tells what it has kept, and each service after it what it knows.
+
+        All subscribers are told of a job that they may not have seen.
+        """
+        if not job.is_received:
+            await self._tell_first(job)
+            return
 
         async def redrive(event: Event) -> None:
             await self._broker.redrive(event, topology.UPLOADER_UPLOAD_RECEIVED)

@@ -1,0 +1,188 @@
+"""Whatever is lost, dies or goes away, and whenever: every job reaches its end, and nothing is left over.
+
+The machine drives the services' own code (tests/unit/way/world.py), not a model of it.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeVar
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from gateway.jobs.removals import Ending
+from tests.unit.way.faults import Fault, Service
+from tests.unit.way.world import KINDS, LostError, World
+
+MOST_LOSSES = 12
+MOST_SECONDS = 600.0
+BACK_ENDS: tuple[Fault, ...] = ("MongoDB", "RabbitMQ", "S3")
+SERVICES: tuple[Service, ...] = ("gateway", "uploader", "analyzer-bridge", "notifier")
+NUMBER = st.integers(0, 99)
+T = TypeVar("T")
+
+
+def picked(number: int, things: Sequence[T]) -> T:
+    """Return one of these."""
+    return things[number % len(things)]
+
+
+class Way(RuleBasedStateMachine):
+    """Jobs under way, and what may happen to them."""
+
+    REDRIVES: ClassVar[bool] = True
+    SEEN: ClassVar[Counter[str]] = Counter()
+
+    world: World
+
+    @initialize(seed=st.integers(0, 2**32 - 1), kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=3))
+    def begin(self, seed: int, kinds: list[str]) -> None:
+        self.world = World(seed, redrives=self.REDRIVES)
+        self.losses = 0
+        self.seconds = 0.0
+        for number, kind in enumerate(kinds):
+            self.world.run(self.world.upload(kind, f"first {number}", None))
+
+    # Users.
+
+    @rule(kind=st.sampled_from(KINDS), text=st.sampled_from("abc"))
+    def upload(self, kind: str, text: str) -> None:
+        """Upload a recording, the same one now and then."""
+        self.world.run(self.world.upload(kind, text, None))
+
+    @rule(key=st.sampled_from(["k1", "k2"]))
+    def upload_with_key(self, key: str) -> None:
+        self.world.run(self.world.upload("good", key, key))
+
+    @precondition(lambda self: self.world.told)
+    @rule(ending=st.sampled_from(Ending), number=NUMBER)
+    def end(self, ending: Ending, number: int) -> None:
+        self.world.run(self.world.end(ending, picked(number, list(self.world.told))))
+
+    # Messages.
+
+    @precondition(lambda self: self.world.deliverable())
+    @rule(numbers=st.lists(NUMBER, min_size=1, max_size=4))
+    def deliver(self, numbers: list[int]) -> None:
+        for number in numbers:
+            if queues := self.world.deliverable():
+                self.world.run(self.world.deliver(picked(number, queues)))
+
+    @precondition(lambda self: self.world.deliverable())
+    @rule()
+    def deliver_all(self) -> None:
+        self.world.run(self.world.deliver_all())
+
+    @precondition(lambda self: self.world.deliverable() and self.losses < MOST_LOSSES)
+    @rule(number=NUMBER, whole_queue=st.booleans())
+    def lose(self, number: int, whole_queue: bool) -> None:
+        self.losses += 1
+        self.world.lose(picked(number, self.world.deliverable()), all_of_it=whole_queue)
+
+    @precondition(lambda self: self.world.deliverable() and self.losses < MOST_LOSSES)
+    @rule(number=NUMBER, after=st.integers(1, 5))
+    def lose_on_the_way(self, number: int, after: int) -> None:
+        """Let some messages be handled, then lose one of those that came of it."""
+        self.deliver([number] * after)
+        if self.world.deliverable():
+            self.lose(-1, whole_queue=False)
+
+    @precondition(lambda self: self.world.deliverable())
+    @rule(number=NUMBER)
+    def repeat(self, number: int) -> None:
+        self.world.repeat(picked(number, self.world.deliverable()))
+
+    # What breaks.
+
+    @rule(fault=st.sampled_from(("death", *BACK_ENDS)), steps=st.integers(0, 30))
+    def break_soon(self, fault: Fault, steps: int) -> None:
+        """Have this happen in the midst of what is done next."""
+        self.world.faults.plan(fault, steps)
+
+    @rule(what=st.sampled_from((*BACK_ENDS, *SERVICES, *SERVICES)), for_long=st.booleans())
+    def go_away(self, what: Any, for_long: bool) -> None:
+        if what in BACK_ENDS:
+            self.world.go_away(what)
+        elif for_long and what != "gateway":
+            self.world.stop(what)
+        else:
+            self.world.run(self.world.kill(what))
+
+    @rule()
+    def come_back(self) -> None:
+        self.world.run(self.world.come_back())
+
+    @rule()
+    def sweep(self) -> None:
+        self.world.run(self.world.sweep())
+
+    # The analysis server.
+
+    @rule(does=st.sampled_from(["accepts", "accepts", "away", "busy", "fails", "calls early", "swallows"]))
+    def server(self, does: str) -> None:
+        """Have it answer like this from now on, or its next request have its webhook called early or no answer."""
+        if does == "calls early":
+            self.world.server.calls_before_answering += 1
+        elif does == "swallows":
+            self.world.server.swallows_answers += 1
+        else:
+            self.world.server.answers = does
+
+    @precondition(lambda self: self.world.server.accepted)
+    @rule(number=NUMBER)
+    def call_back(self, number: int) -> None:
+        """Also for what was called back about: servers may call twice."""
+        self.world.run(self.world.call_back(picked(number, self.world.server.accepted)))
+
+    @precondition(lambda self: self.world.server.open)
+    @rule()
+    def call_back_all(self) -> None:
+        for request in self.world.server.open:
+            self.world.run(self.world.call_back(request))
+
+    @precondition(lambda self: self.world.server.open)
+    @rule(number=NUMBER)
+    def never_call_back(self, number: int) -> None:
+        self.world.lose_call(picked(number, self.world.server.open))
+
+    # Time.
+
+    @precondition(lambda self: self.seconds < MOST_SECONDS)
+    @rule(seconds=st.sampled_from([1.0, 3.0, 3.0, 10.0, 35.0, 90.0]), is_mended=st.booleans())
+    def pass_time(self, seconds: float, is_mended: bool) -> None:
+        if is_mended:
+            self.come_back()
+        self.seconds += seconds
+        self.world.run(self.world.pass_time(seconds))
+        self.world.check_ends()
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        try:
+            self.world.run(self.world.settle())
+            self.world.check_all()
+            self.SEEN.update(self.world.seen)
+        finally:
+            self.world.close()
+
+
+class WayWithoutRedrives(Way):
+    """The same, where nobody looks at what stands still."""
+
+    REDRIVES = False
+
+
+def test_no_job_is_lost() -> None:
+    Way.SEEN.clear()
+    run_state_machine_as_test(Way, settings=settings(stateful_step_count=30))
+    for what, times in sorted(Way.SEEN.items()):
+        print(what, times)
+
+
+def test_without_the_redrive_jobs_are_lost() -> None:
+    found = settings(stateful_step_count=30, phases=[Phase.generate], report_multiple_bugs=False)
+    with pytest.raises(LostError):
+        run_state_machine_as_test(WayWithoutRedrives, settings=found)

@@ -12,6 +12,8 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from contracts import topology
+from contracts.events import JobHeld, JobResumed
 from gateway.jobs.removals import Ending
 from tests.unit.way.faults import Fault, Service
 from tests.unit.way.world import KINDS, LostError, World
@@ -20,6 +22,8 @@ MOST_LOSSES = 12
 MOST_SECONDS = 600.0
 BACK_ENDS: tuple[Fault, ...] = ("MongoDB", "RabbitMQ", "S3")
 SERVICES: tuple[Service, ...] = ("gateway", "uploader", "analyzer-bridge", "notifier")
+FAULT = st.sampled_from(("death", "death", *BACK_ENDS))
+QUEUE = st.sampled_from([queue.name for queue in topology.QUEUES if queue.event not in (JobHeld, JobResumed)])
 NUMBER = st.integers(0, 99)
 T = TypeVar("T")
 
@@ -37,11 +41,16 @@ class Way(RuleBasedStateMachine):
 
     world: World
 
-    @initialize(seed=st.integers(0, 2**32 - 1), kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=3))
-    def begin(self, seed: int, kinds: list[str]) -> None:
+    @initialize(
+        seed=st.integers(0, 2**32 - 1),
+        kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=3),
+        doomed=st.lists(QUEUE, min_size=3, max_size=9),
+    )
+    def begin(self, seed: int, kinds: list[str], doomed: list[str]) -> None:
         self.world = World(seed, redrives=self.REDRIVES)
         self.losses = 0
         self.seconds = 0.0
+        self.world.queues.doomed.update(doomed)
         for number, kind in enumerate(kinds):
             self.world.run(self.world.upload(kind, f"first {number}", None))
 
@@ -81,13 +90,12 @@ class Way(RuleBasedStateMachine):
         self.losses += 1
         self.world.lose(picked(number, self.world.deliverable()), all_of_it=whole_queue)
 
-    @precondition(lambda self: self.world.deliverable() and self.losses < MOST_LOSSES)
-    @rule(number=NUMBER, after=st.integers(1, 5))
-    def lose_on_the_way(self, number: int, after: int) -> None:
-        """Let some messages be handled, then lose one of those that came of it."""
-        self.deliver([number] * after)
-        if self.world.deliverable():
-            self.lose(-1, whole_queue=False)
+    @precondition(lambda self: self.losses < MOST_LOSSES)
+    @rule(queue=QUEUE, times=st.integers(1, 3))
+    def lose_next(self, queue: str, times: int) -> None:
+        """Lose the next messages that come into a queue."""
+        self.losses += 1
+        self.world.queues.doomed[queue] += times
 
     @precondition(lambda self: self.world.deliverable())
     @rule(number=NUMBER)
@@ -96,10 +104,16 @@ class Way(RuleBasedStateMachine):
 
     # What breaks.
 
-    @rule(fault=st.sampled_from(("death", *BACK_ENDS)), steps=st.integers(0, 30))
+    @rule(fault=FAULT, steps=st.integers(0, 30))
     def break_soon(self, fault: Fault, steps: int) -> None:
         """Have this happen in the midst of what is done next."""
         self.world.faults.plan(fault, steps)
+
+    @precondition(lambda self: self.world.deliverable())
+    @rule(fault=FAULT, steps=st.integers(0, 10), number=NUMBER)
+    def break_while_handling(self, fault: Fault, steps: int, number: int) -> None:
+        self.world.faults.plan(fault, steps)
+        self.deliver([number])
 
     @rule(what=st.sampled_from((*BACK_ENDS, *SERVICES, *SERVICES)), for_long=st.booleans())
     def go_away(self, what: Any, for_long: bool) -> None:
@@ -131,9 +145,11 @@ class Way(RuleBasedStateMachine):
             self.world.server.answers = does
 
     @precondition(lambda self: self.world.server.accepted)
-    @rule(number=NUMBER)
-    def call_back(self, number: int) -> None:
+    @rule(number=NUMBER, in_outage=st.booleans())
+    def call_back(self, number: int, in_outage: bool) -> None:
         """Also for what was called back about: servers may call twice."""
+        if in_outage:
+            self.world.go_away("RabbitMQ")
         self.world.run(self.world.call_back(picked(number, self.world.server.accepted)))
 
     @precondition(lambda self: self.world.server.open)

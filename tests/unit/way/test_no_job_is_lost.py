@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from contracts import topology
-from contracts.events import JobHeld, JobResumed
+from contracts.events import AnalysisRemoved, AudioRemoved, JobCancelled, JobHeld, JobPurged, JobResumed
 from gateway.jobs.removals import Ending
 from tests.unit.way.faults import Fault, Service
 from tests.unit.way.world import KINDS, LostError, World
@@ -22,8 +22,12 @@ MOST_LOSSES = 12
 MOST_SECONDS = 600.0
 BACK_ENDS: tuple[Fault, ...] = ("MongoDB", "RabbitMQ", "S3")
 SERVICES: tuple[Service, ...] = ("gateway", "uploader", "analyzer-bridge", "notifier")
+ENDS_FROM_OUTSIDE = (JobCancelled, JobPurged, AudioRemoved, AnalysisRemoved)
 FAULT = st.sampled_from(("death", "death", *BACK_ENDS))
 QUEUE = st.sampled_from([queue.name for queue in topology.QUEUES if queue.event not in (JobHeld, JobResumed)])
+ENDS_QUEUE = st.sampled_from([queue.name for queue in topology.QUEUES if queue.event in ENDS_FROM_OUTSIDE])
+ENDING = st.sampled_from(Ending)
+KIND = st.sampled_from(("good", *KINDS))
 NUMBER = st.integers(0, 99)
 T = TypeVar("T")
 
@@ -43,7 +47,7 @@ class Way(RuleBasedStateMachine):
 
     @initialize(
         seed=st.integers(0, 2**32 - 1),
-        kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=3),
+        kinds=st.lists(KIND, min_size=1, max_size=3),
         doomed=st.lists(QUEUE, min_size=3, max_size=9),
     )
     def begin(self, seed: int, kinds: list[str], doomed: list[str]) -> None:
@@ -56,18 +60,22 @@ class Way(RuleBasedStateMachine):
 
     # Users.
 
-    @rule(kind=st.sampled_from(KINDS), text=st.sampled_from("abc"))
-    def upload(self, kind: str, text: str) -> None:
-        """Upload a recording, the same one now and then."""
-        self.world.run(self.world.upload(kind, text, None))
+    @rule(kind=KIND, text=st.sampled_from("abc"), lost=st.lists(QUEUE, max_size=3), ending=st.none() | ENDING)
+    def upload(self, kind: str, text: str, lost: list[str], ending: Ending | None) -> None:
+        """Upload a recording, the same one now and then; have messages lost on its way, or end it at once."""
+        self.world.queues.doomed.update(lost)
+        job_id = self.world.run(self.world.upload(kind, text, None))
+        if ending and job_id:
+            self.world.run(self.world.end(ending, job_id))
 
     @rule(key=st.sampled_from(["k1", "k2"]))
     def upload_with_key(self, key: str) -> None:
         self.world.run(self.world.upload("good", key, key))
 
     @precondition(lambda self: self.world.told)
-    @rule(ending=st.sampled_from(Ending), number=NUMBER)
-    def end(self, ending: Ending, number: int) -> None:
+    @rule(ending=ENDING, number=NUMBER, lost=st.lists(ENDS_QUEUE, max_size=3))
+    def end(self, ending: Ending, number: int, lost: list[str]) -> None:
+        self.world.queues.doomed.update(lost)
         self.world.run(self.world.end(ending, picked(number, list(self.world.told))))
 
     # Messages.
@@ -145,12 +153,22 @@ class Way(RuleBasedStateMachine):
             self.world.server.answers = does
 
     @precondition(lambda self: self.world.server.accepted)
-    @rule(number=NUMBER, in_outage=st.booleans())
-    def call_back(self, number: int, in_outage: bool) -> None:
+    @rule(number=NUMBER)
+    def call_back(self, number: int) -> None:
         """Also for what was called back about: servers may call twice."""
-        if in_outage:
-            self.world.go_away("RabbitMQ")
         self.world.run(self.world.call_back(picked(number, self.world.server.accepted)))
+
+    @precondition(lambda self: self.world.server.open and not self.world.faults.away)
+    @rule(what=st.sampled_from(["RabbitMQ", "MongoDB", "analyzer-bridge"]), seconds=st.sampled_from([3.0, 10.0]))
+    def call_back_in_an_outage(self, what: Any, seconds: float) -> None:
+        """Keep the calls from being handled for some time."""
+        if what == "RabbitMQ":
+            self.world.go_away(what)
+        self.call_back_all()
+        if what != "RabbitMQ":
+            self.go_away(what, for_long=True)
+        self.pass_time(seconds, is_mended=False)
+        self.come_back()
 
     @precondition(lambda self: self.world.server.open)
     @rule()

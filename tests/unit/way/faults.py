@@ -14,6 +14,10 @@ Service = Literal["gateway", "uploader", "analyzer-bridge", "notifier"]
 T = TypeVar("T")
 
 
+TURNS = (0, 0, 1, 2, 8)
+"""How many turns of the loop a step may take."""
+
+
 class KilledError(BaseException):
     """The process is gone, so nothing may catch this."""
 
@@ -37,7 +41,7 @@ class Faults:
 
     async def step(self, process: "Process", back_end: BackEnd) -> None:
         """Let others run, then let happen what is due; raises when this process or the back end is gone."""
-        for _ in range(self._random.randrange(3)):
+        for _ in range(self._random.choice(TURNS)):
             await asyncio.sleep(0)
         if process.is_alive and self._next is not None:
             fault, steps = self._next

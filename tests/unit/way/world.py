@@ -57,7 +57,7 @@ from uploader.subscribers import subscribe as subscribe_uploader
 from uploader.uploads import Uploads
 
 REDRIVE_AFTER = timedelta(seconds=2)
-ANALYSIS_TIMEOUT = timedelta(seconds=5)
+ANALYSIS_TIMEOUT = timedelta(seconds=20)
 ATTEMPTS = 3
 JOB_MAX_AGE = timedelta(hours=6)
 """Longer than a run: what goes well is never given up."""
@@ -484,9 +484,16 @@ class World:
 
     async def deliver_all(self) -> None:
         """Have messages handled, several at once, until none is left."""
-        while waiting := self.deliverable():
-            chosen = self.random.sample(waiting, min(len(waiting), AT_ONCE))
-            await _all(self.deliver(queue) for queue in chosen)
+        in_hand: set[asyncio.Task[None]] = set()
+        while True:
+            while len(in_hand) < AT_ONCE and (waiting := self.deliverable()):
+                in_hand.add(asyncio.create_task(self.deliver(self.random.choice(waiting))))
+                await asyncio.sleep(0)  # it takes its message
+            if not in_hand:
+                return
+            done, in_hand = await asyncio.wait(in_hand, return_when=asyncio.FIRST_COMPLETED)
+            for delivery in done:
+                delivery.result()
             self._start_anew()
 
     def deliverable(self) -> list[str]:
@@ -741,12 +748,6 @@ class Gateway:
 
 async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _all(doing: Iterable[Coroutine[Any, Any, None]]) -> None:
-    for outcome in await asyncio.gather(*doing, return_exceptions=True):
-        if outcome is not None:
-            raise outcome
 
 
 def _end(job: Job) -> str:

@@ -15,8 +15,9 @@ from local_stack.stack import Stack
 from tests.support import gateway_stores, uploader_bucket
 from tests.unit import stories
 from uploader import storage as uploader_storage
-from uploader.uploads import ObjectStore as UploaderStore
 from uploader.uploads import StoredRecording
+
+UploaderStore = uploader_bucket.Bucket | uploader_storage.Bucket
 
 CONTENT = b"sound of a recording"
 BOTH = ["in memory", "S3"]
@@ -134,3 +135,11 @@ async def test_a_recording_is_kept_with_what_was_found_out(uploads: tuple[Upload
     await store.remove_all(f"{key}-kept")
     await store.remove_all(f"{key}-kept")
     assert await store.find(f"{key}-kept.") is None
+
+
+async def test_what_the_uploader_discards_is_deleted_soon(uploads: tuple[UploaderStore, str]) -> None:
+    store, key = uploads
+    store.discard(key)
+    store.discard(f"{key}-never-there")
+    await store.delete_discarded()
+    assert await store.find(key) is None

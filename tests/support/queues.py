@@ -42,15 +42,17 @@ class Queues:
         """Put an event into a queue, as if it had been there before."""
         self.queued.append(Message(queue.name, event.encode(), event.id, headers=headers))
 
-    async def handle_next(self) -> None:
-        """Have the first message handled; when that fails, it stays first and comes again."""
-        message = self.queued[0]
+    async def handle_next(self, queue: str | None = None) -> None:
+        """Have the first message handled, of all or of one queue; when that fails, it is first again."""
+        index = next(index for index, message in enumerate(self.queued) if queue in {None, message.queue})
+        message = self.queued[index]
+        del self.queued[index]
         try:
             await self._deliver[message.queue](message)
         except BaseException:
             message.redelivered = True
+            self.queued.appendleft(message)
             raise
-        self.queued.popleft()
 
     async def handle_all(self, most: int = 100) -> None:
         """Have messages handled until none is left."""

@@ -10,7 +10,10 @@ from uploader.uploads import Fetched, KeptRecording, StoredRecording
 
 
 class Bucket:
-    """The bucket; `descriptions` is what was kept with an object, `removed` which prefixes were emptied."""
+    """The bucket; `descriptions` is what was kept with an object, `removed` which prefixes were emptied.
+
+    What is discarded goes when `delete_discarded` is called.
+    """
 
     def __init__(self, objects: dict[str, bytes]) -> None:
         self.objects = dict(objects)
@@ -18,6 +21,7 @@ class Bucket:
         self.opened: list[IO[bytes]] = []
         self.before_keep: Callable[[], None] = lambda: None
         self.removed: list[str] = []
+        self.discarded: list[str] = []
         self.error: Exception | None = None
         """What S3 says to deletions."""
 
@@ -46,6 +50,15 @@ class Bucket:
             raise self.error
         for key in [key for key in self.objects if key.startswith(prefix)]:
             del self.objects[key]
+
+    def discard(self, key: str) -> None:
+        """Delete the object soon."""
+        self.discarded.append(key)
+
+    async def delete_discarded(self) -> None:
+        """Delete what was discarded."""
+        while self.discarded:
+            self.objects.pop(self.discarded.pop(), None)
 
     def _read(self, key: str) -> bytes:
         if key not in self.objects:

@@ -1,8 +1,10 @@
 """The messages that the notifier consumes: every event about a job, and the progress that other replicas report."""
 
+from collections.abc import Callable
+from typing import Protocol
+
 from chassis import subscribing
-from chassis.rabbitmq.connection import RabbitMQ
-from chassis.subscribing import Delivery
+from chassis.subscribing import Delivery, Subscribing
 from contracts import events, topology
 from contracts.events import AnalysisRemoved, AudioRemoved, Event, JobProgressed
 from notifier import SERVICE
@@ -12,7 +14,23 @@ from notifier.progress import Progress
 FAN_OUT_QUEUE = "notifier.progress"
 
 
-def subscribe(rabbitmq: RabbitMQ, progress: Progress, hub: Hub) -> None:
+class FanOut(Protocol):
+    """Reaches every replica."""
+
+    async def tell(self, event: Event) -> None:
+        """Publish to every replica that listens; the event may be lost in an outage."""
+
+
+class Broker(Subscribing, Protocol):
+    """The broker as the notifier needs it; `chassis.rabbitmq.connection.RabbitMQ` implements it."""
+
+    def fan_out(
+        self, exchange: str, prefix: str, deliver: Callable[[str, bytes], None], on_connected: Callable[[], None]
+    ) -> FanOut:
+        """Call `deliver` with the routing key and body of every message on a fan-out exchange."""
+
+
+def subscribe(rabbitmq: Broker, progress: Progress, hub: Hub) -> None:
     """Register the notifier's subscribers: one for every event, and one for the progress that replicas report."""
 
     def on_job_progressed(job_id: str, body: bytes) -> None:

@@ -1,16 +1,14 @@
 """The messages that the uploader consumes."""
 
 from chassis import subscribing
-from chassis.rabbitmq.connection import RabbitMQ
-from chassis.subscribing import Delivery
+from chassis.subscribing import Delivery, Subscribing
 from contracts import topology
 from contracts.events import AudioStored, JobPurged, UploadReceived
 from uploader import SERVICE
-from uploader.storage import Bucket
-from uploader.uploads import Uploads
+from uploader.uploads import ObjectStore, Uploads
 
 
-def subscribe(rabbitmq: RabbitMQ, uploads: Uploads, bucket: Bucket) -> None:
+def subscribe(rabbitmq: Subscribing, uploads: Uploads, storage: ObjectStore) -> None:
     """Register the uploader's subscribers."""
 
     async def on_upload_received(event: UploadReceived, delivery: Delivery) -> None:
@@ -22,7 +20,7 @@ def subscribe(rabbitmq: RabbitMQ, uploads: Uploads, bucket: Bucket) -> None:
             # The inbox object is deleted later, in a batch. The message may be redelivered before that or after it: the
             # recording is in audio/ in both cases. One that was rejected stays, to be rejected again if that is lost;
             # the gateway's sweeper removes it.
-            bucket.discard(event.data.inbox_key)
+            storage.discard(event.data.inbox_key)
 
     async def on_job_purged(event: JobPurged, _: Delivery) -> None:
         told = await uploads.purge(event)

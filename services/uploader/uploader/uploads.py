@@ -82,6 +82,9 @@ class ObjectStore(Protocol):
     async def find(self, prefix: str) -> KeptRecording | None:
         """Return the recording kept under a key that starts with `prefix`; None when there is none."""
 
+    def discard(self, key: str) -> None:
+        """Delete the object soon; it stays when this process ends before that."""
+
     async def remove_all(self, prefix: str) -> None:
         """Delete every object whose key starts with `prefix`; BackEndError when S3 refuses to delete one of them."""
 

@@ -120,10 +120,10 @@ class Broker(Queues):
         (queue,) = [one for one in topology.QUEUES if one.service == "analyzer-bridge" and isinstance(event, one.event)]
         self.put(queue, event)
 
-    async def handle_next(self) -> None:
+    async def handle_next(self, queue: str | None = None) -> None:
         """Have the first message handled; it stays when its acknowledgement does not come."""
         message = self.queued[0]
-        await super().handle_next()
+        await super().handle_next(queue)
         try:
             self._step()
         except BaseException:

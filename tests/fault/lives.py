@@ -1,4 +1,13 @@
-"""Jobs whose own messages are swallowed: each lives so that these messages come about, and says what was wrong."""
+"""Jobs whose own messages are swallowed: each lives so that these messages come about, and says what was wrong.
+
+What is told again mends nearly everything. Some messages have little to lose, and what they had is not told again:
+
+- job.held: the user is not told that the job waits for an operator;
+- job.resumed: the job is shown as held until it moves on, and is told again as late as a held job;
+- analysis.webhook-ignored: a line of the job's history;
+- job.cancelled or job.expired at the bridge, when the notifier had its own: the analysis goes on, and its outcome is
+  recorded though the job has ended.
+"""
 
 import asyncio
 import time

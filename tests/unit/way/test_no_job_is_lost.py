@@ -27,7 +27,7 @@ FAULT = st.sampled_from(("death", "death", *BACK_ENDS))
 QUEUE = st.sampled_from([queue.name for queue in topology.QUEUES if queue.event not in (JobHeld, JobResumed)])
 ENDS_QUEUE = st.sampled_from([queue.name for queue in topology.QUEUES if queue.event in ENDS_FROM_OUTSIDE])
 ENDING = st.sampled_from(Ending)
-KIND = st.sampled_from(("good", *KINDS))
+KIND = st.sampled_from(("good", "good", *KINDS))
 NUMBER = st.integers(0, 99)
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Way(RuleBasedStateMachine):
         text=st.sampled_from("abc"),
         key=st.sampled_from([None, None, "k1", "k2"]),
         lost=st.lists(QUEUE, max_size=3),
-        ending=st.none() | ENDING,
+        ending=st.sampled_from([None] * 6 + [*Ending]),
     )
     def upload(self, kind: str, text: str, key: str | None, lost: list[str], ending: Ending | None) -> None:
         """Upload a recording, the same one now and then; have messages lost on its way, or end it at once."""
@@ -155,7 +155,10 @@ class Way(RuleBasedStateMachine):
             self.world.run(self.world.call_back(request))
 
     @precondition(lambda self: self.world.server.open and not self.world.faults.away)
-    @rule(what=st.sampled_from(["RabbitMQ", "MongoDB", "analyzer-bridge"]), seconds=st.sampled_from([3.0, 10.0]))
+    @rule(
+        what=st.sampled_from(["RabbitMQ", "RabbitMQ", "MongoDB", "analyzer-bridge"]),
+        seconds=st.sampled_from([3.0, 10.0]),
+    )
     def call_back_in_an_outage(self, what: Any, seconds: float) -> None:
         """Keep the calls from being handled for some time."""
         if what == "RabbitMQ":

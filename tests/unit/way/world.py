@@ -243,26 +243,20 @@ class Probe:
         return stories.AUDIO
 
 
-class AskingBridge:
-    """A bridge that asks for what waits: what it was asked for when it failed is asked for once more."""
+class AskingBridge(Bridge):
+    """A bridge that is excused: what it was asking for when it failed is asked for once more."""
 
-    def __init__(self, world: "World", bridge: Bridge) -> None:
-        self._world = world
-        self._bridge = bridge
+    world: "World"
 
     async def ask_waiting(self, due: Analysis) -> Event | None:
-        """Ask for an analysis."""
-        before = self._world.server.asked(due.job_id)
+        """Ask for an analysis that waits."""
+        before = self.world.server.asked(due.job_id)
         try:
-            return await self._bridge.ask_waiting(due)
+            return await super().ask_waiting(due)
         except BaseException:
-            if self._world.server.asked(due.job_id) > before:
-                self._world.told[due.job_id].excuses += 1
+            if self.world.server.asked(due.job_id) > before:
+                self.world.told[due.job_id].excuses += 1
             raise
-
-    async def announced(self, event: Event) -> None:
-        """Note that an outcome was published."""
-        await self._bridge.announced(event)
 
 
 class AnalysisServer:
@@ -404,10 +398,11 @@ class World:
     def _start_bridge(self, replica: Replica) -> None:
         analyses, link, room = replica.reaching("MongoDB", self.analyses), Link(self, replica), Room()
         server = replica.reaching("analysis server", self.server)
-        bridge = Bridge(analyses, server, room, timeout=ANALYSIS_TIMEOUT, attempts=ATTEMPTS, version="1")
+        bridge = AskingBridge(analyses, server, room, timeout=ANALYSIS_TIMEOUT, attempts=ATTEMPTS, version="1")
+        bridge.world = self
         subscribe_bridge(link, bridge)
         deadlines = Deadlines(bridge, analyses, link, room, now=self.loop.now)
-        waiting = Waiting(AskingBridge(self, bridge), analyses, server, link, room)
+        waiting = Waiting(bridge, analyses, server, link, room)
         replica.parts += deadlines, waiting
         deadlines.start()
         waiting.start()

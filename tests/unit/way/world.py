@@ -188,6 +188,11 @@ class Link:
         await self._replica.step("RabbitMQ")
         return await self._world.queues.depths(names)
 
+    async def is_up(self) -> bool:
+        """Tell whether the broker answers."""
+        await self._replica.step("RabbitMQ")
+        return True
+
     async def consumes(self) -> bool:
         """Tell whether this process takes messages from its queues."""
         await self._replica.step("RabbitMQ")

@@ -157,7 +157,7 @@ class Way(RuleBasedStateMachine):
     @precondition(lambda self: self.world.server.open and not self.world.faults.away)
     @rule(
         what=st.sampled_from(["RabbitMQ", "RabbitMQ", "MongoDB", "analyzer-bridge"]),
-        seconds=st.sampled_from([3.0, 10.0]),
+        seconds=st.sampled_from([3.0, 30.0]),
     )
     def call_back_in_an_outage(self, what: Any, seconds: float) -> None:
         """Keep the calls from being handled for some time."""

@@ -230,10 +230,22 @@ async def test_webhooks_are_kept_once_and_come_back_in_order(world: World) -> No
     made = [Story(str(uuid.uuid4())).analysis_webhook_received() for _ in range(3)]
     for webhook in (*made, made[0]):
         await world.webhooks.keep(webhook)
-    assert await world.webhooks.oldest(2) == made[:2]
+    now = datetime.now(UTC) + SECOND
+    assert await world.webhooks.due(now, 2) == made[:2]
     await world.webhooks.remove(made[0].id)
     await world.webhooks.forget(made[1].subject)
-    assert await world.webhooks.oldest(9) == made[2:]
+    assert await world.webhooks.due(now, 9) == made[2:]
+
+
+async def test_other_webhooks_of_a_job_can_be_held_back(world: World) -> None:
+    first, other = [Story(str(uuid.uuid4())).analysis_webhook_received() for _ in range(2)]
+    second = first.model_copy(update={"id": str(uuid.uuid4())})
+    for webhook in (first, second, other):
+        await world.webhooks.keep(webhook)
+    now = datetime.now(UTC) + SECOND
+    await world.webhooks.hold_back_others(first, now + 10 * SECOND)
+    assert await world.webhooks.due(now, 9) == [first, other]
+    assert second in await world.webhooks.due(now + 10 * SECOND, 9)
 
 
 async def test_every_look_is_read_from_an_index(real: World, address: str) -> None:
@@ -246,7 +258,7 @@ async def test_every_look_is_read_from_an_index(real: World, address: str) -> No
         await real.redrives.removals(Ending.CANCEL, NOW, 10)
         await real.redrives.removals(Ending.PURGE, NOW, 10)
         await real.redrives.longest_due()
-        await real.webhooks.oldest(10)
+        await real.webhooks.due(NOW, 10)
     looks: list[dict[str, Any]] = [entry for entry in entries if "planSummary" in entry]
     assert len(looks) == 6
     assert all(entry["planSummary"].startswith("IXSCAN") for entry in looks), [one["planSummary"] for one in looks]

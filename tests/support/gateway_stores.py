@@ -257,6 +257,8 @@ class KeptWebhooks:
 
     def __init__(self) -> None:
         self.kept: dict[str, Event] = {}
+        self.held_back: dict[str, datetime] = {}
+        """Until when each of the others of a job waits."""
         self.error: Exception | None = None
 
     async def prepare(self) -> None:
@@ -269,10 +271,16 @@ class KeptWebhooks:
             raise self.error
         self.kept.setdefault(webhook.id, webhook)
 
-    async def oldest(self, limit: int) -> list[Event]:
-        """Return those kept for longest."""
+    async def due(self, now: datetime, limit: int) -> list[Event]:
+        """Return those that are not held back."""
         await asyncio.sleep(0)
-        return list(self.kept.values())[:limit]
+        return [one for one in self.kept.values() if self.held_back.get(one.id, now) <= now][:limit]
+
+    async def hold_back_others(self, webhook: Event, until: datetime) -> None:
+        """Have all other webhooks of its job wait."""
+        await asyncio.sleep(0)
+        others = [one.id for one in self.kept.values() if one.subject == webhook.subject and one.id != webhook.id]
+        self.held_back.update(dict.fromkeys(others, until))
 
     async def remove(self, event_id: str) -> None:
         """Remove one."""

@@ -215,15 +215,18 @@ async def test_kept_webhooks_go_before_anything_else_the_oldest_first() -> None:
     assert isinstance(gateway.broker.published[-1], JobCancelled)
 
 
-async def test_of_a_jobs_kept_webhooks_one_goes_at_each_look() -> None:
+async def test_a_jobs_kept_webhooks_go_some_time_apart() -> None:
     """The bridge handles many messages at a time, in any order; the first that came must be the first that counts."""
     gateway = Gateway()
     first, other = webhook(), webhook(1)
     second = first.model_copy(update={"id": "another call"})
     for one in (first, second, other):
         await gateway.webhooks.keep(one)
-    await gateway.look()
+    await gateway.look(2)
     assert gateway.broker.published == [first, other]
+    wait = gateway.webhooks.held_back[second.id] - datetime.now(UTC)
+    assert timedelta(seconds=9) < wait <= timedelta(seconds=10)
+    gateway.webhooks.held_back.clear()
     await gateway.look()
     assert gateway.broker.published == [first, other, second]
 

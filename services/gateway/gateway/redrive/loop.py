@@ -29,6 +29,8 @@ WEBHOOKS_AT_ONCE = 20
 """How many kept webhooks are read at once; each may be as large as a result."""
 AT_ONCE = 16
 """How many jobs one gateway claims and tells at the same time."""
+BETWEEN_WEBHOOKS = timedelta(seconds=10)
+"""Between two kept webhooks of one job; by then the first has been handled."""
 MAX_WAITING = 1000
 """With more messages than this in a queue on the way, nothing is added: a message that waits there is not lost."""
 HANDLED_PER_SECOND = 16
@@ -89,12 +91,16 @@ class Redrive:
                 log.warning("redrive waits", reason=reason_of(error))
 
     async def _publish_kept(self) -> None:
-        """Publish the kept webhooks, the oldest first; of each job one in a look, so that they are handled in order."""
-        published: set[str] = set()
-        while kept := [one for one in await self._webhooks.oldest(WEBHOOKS_AT_ONCE) if one.subject not in published]:
-            for webhook in kept:
+        """Publish the kept webhooks, the oldest first, and those of one job some time apart.
+
+        The bridge handles many messages at a time, in any order: the call that came first must be the one that counts.
+        """
+        while due := await self._webhooks.due(_now(), WEBHOOKS_AT_ONCE):
+            published: set[str] = set()
+            for webhook in due:
                 if webhook.subject in published:
                     continue
+                await self._webhooks.hold_back_others(webhook, _now() + BETWEEN_WEBHOOKS)
                 await self._broker.publish(webhook)
                 await self._webhooks.remove(webhook.id)
                 published.add(webhook.subject)

@@ -1,5 +1,6 @@
 """Webhooks that could not be published when they came: the analysis server calls once, so they are kept until then."""
 
+from datetime import datetime
 from typing import Protocol
 
 import structlog
@@ -21,8 +22,11 @@ class KeptWebhooks(Protocol):
     async def keep(self, webhook: Event) -> None:
         """Keep a webhook; the same again changes nothing. Once it returns, the webhook cannot be lost."""
 
-    async def oldest(self, limit: int) -> list[Event]:
-        """Return the `limit` webhooks that have been kept for longest, the oldest first."""
+    async def due(self, now: datetime, limit: int) -> list[Event]:
+        """Return up to `limit` webhooks that are not held back, the oldest first."""
+
+    async def hold_back_others(self, webhook: Event, until: datetime) -> None:
+        """Have all other webhooks of its job wait until then."""
 
     async def remove(self, event_id: str) -> None:
         """Remove one that was published."""

@@ -232,8 +232,8 @@ async def test_webhooks_are_kept_once_and_come_back_in_order(world: World) -> No
         await world.webhooks.keep(webhook)
     now = datetime.now(UTC) + SECOND
     assert await world.webhooks.due(now, 2) == made[:2]
-    await world.webhooks.remove(made[0].id)
-    await world.webhooks.forget(made[1].subject)
+    await world.webhooks.remove([made[0].id])
+    await world.webhooks.forget([made[1].subject])
     assert await world.webhooks.due(now, 9) == made[2:]
 
 
@@ -243,7 +243,7 @@ async def test_other_webhooks_of_a_job_can_be_held_back(world: World) -> None:
     for webhook in (first, second, other):
         await world.webhooks.keep(webhook)
     now = datetime.now(UTC) + SECOND
-    await world.webhooks.hold_back_others(first, now + 10 * SECOND)
+    await world.webhooks.hold_back_others([first], now + 10 * SECOND)
     assert await world.webhooks.due(now, 9) == [first, other]
     assert second in await world.webhooks.due(now + 10 * SECOND, 9)
 

@@ -203,7 +203,7 @@ class Redrives:
         kept = self._jobs.there(job.job_id)
         if kept is None or _has_ended(kept) or kept.cancel_asked_at is not None:
             return None
-        return kept.upload_received if self._set(job.job_id, job.publish_at, publish_at=until) else None
+        return (kept.upload_received or "") if self._set(job.job_id, job.publish_at, publish_at=until) else None
 
     async def removals(self, ending: Ending, now: datetime, limit: int) -> list[Removal]:
         """Return the cancels or purges that are due."""
@@ -276,21 +276,23 @@ class KeptWebhooks:
         await asyncio.sleep(0)
         return [one for one in self.kept.values() if self.held_back.get(one.id, now) <= now][:limit]
 
-    async def hold_back_others(self, webhook: Event, until: datetime) -> None:
-        """Have all other webhooks of its job wait."""
+    async def hold_back_others(self, webhooks: list[Event], until: datetime) -> None:
+        """Have all other webhooks of their jobs wait."""
         await asyncio.sleep(0)
-        others = [one.id for one in self.kept.values() if one.subject == webhook.subject and one.id != webhook.id]
+        jobs, ids = {webhook.subject for webhook in webhooks}, {webhook.id for webhook in webhooks}
+        others = [one.id for one in self.kept.values() if one.subject in jobs and one.id not in ids]
         self.held_back.update(dict.fromkeys(others, until))
 
-    async def remove(self, event_id: str) -> None:
-        """Remove one."""
+    async def remove(self, event_ids: list[str]) -> None:
+        """Remove these."""
         await asyncio.sleep(0)
-        self.kept.pop(event_id, None)
+        for event_id in event_ids:
+            self.kept.pop(event_id, None)
 
-    async def forget(self, job_id: str) -> None:
-        """Remove all of a job."""
+    async def forget(self, job_ids: list[str]) -> None:
+        """Remove all of these jobs."""
         await asyncio.sleep(0)
-        self.kept = {event_id: event for event_id, event in self.kept.items() if event.subject != job_id}
+        self.kept = {event_id: event for event_id, event in self.kept.items() if event.subject not in job_ids}
 
 
 @dataclass(frozen=True)
@@ -427,7 +429,6 @@ def _standing(job: Job) -> StandingJob:
     return StandingJob(
         job_id=job.job_id,
         publish_at=job.publish_at,
-        created_at=job.created_at,
         updated_at=job.view.updated_at,
         stage=job.view.stage,
         progress=job.view.progress,

@@ -72,7 +72,11 @@ class Jobs:
             if job.view.status == Status.PROCESSING
             and job.created_at < moment
             and job.view.updated_at < moment
-            and (job.view.stage == Stage.HELD or (job.redriven_at is not None and job.redriven_at > redriven_since))
+            and (
+                job.view.stage == Stage.HELD
+                or job.publish_at is None
+                or (job.redriven_at is not None and job.redriven_at > redriven_since)
+            )
         ]
         return [
             StandingJob(job.job_id, job.token_id, job.traceparent, job.revision, job.view.stage == Stage.HELD)

@@ -183,7 +183,9 @@ class Bridge:
         if event.source == f"/sori/{SERVICE}":
             return None
         known = await self._analyses.find(event.subject)
-        return telling.purged(event) if known is not None and known.created_at > event.time - CLOCKS else None
+        if known is None or known.status == AnalysisStatus.PURGED:
+            return None
+        return telling.purged(event) if known.created_at > event.time - CLOCKS else None
 
     async def forget(self, event: JobPurged) -> Event:
         """Leave nothing of the job's analysis but a mark, which keeps messages in flight from bringing it back."""
@@ -270,12 +272,19 @@ class Bridge:
         return telling.stands(existing)
 
     async def _begin_deadline(self, existing: Analysis) -> Event | None:
-        """Ask for what an earlier version left to a message in the broker, unless another message has it asked for."""
-        asked = replace(existing, deadline=datetime.now(UTC) + self._timeout)
-        if not await self._analyses.reschedule(existing, asked):
+        """Ask for what an earlier version left to a message in the broker, or have it wait like any other.
+
+        Unless another message has done so.
+        """
+        now, waits = datetime.now(UTC), not self._may_ask()
+        later = replace(existing, waiting=waits, deadline=now if waits else now + self._timeout)
+        if not await self._analyses.reschedule(existing, later):
             return await self._standing(existing.job_id)
+        if waits:
+            self._room.recorded()
+            return telling.stands(later)
         self._room.take()
-        return await self._ask(asked)
+        return await self._ask(later)
 
     async def _settle(self, event: Event, outcome: Outcome) -> Analysis:
         """Record an outcome unless there is one, even for an unknown analysis; return the analysis as it stands."""

@@ -94,14 +94,21 @@ class _Subscriber:
 
     async def _deliver_once(self, message: Message) -> None:
         """Drop the message if it fails: whoever told it again looks at its job again."""
+        if message.redelivered:
+            # The try before never ended: the message may be what kills its subscriber.
+            self._drop("tried before without an outcome")
+            return
         try:
             event = self._decoded(message)
             with self._bound(event):
-                await self._handle(event, Delivery(redriven=True, repeated=_is_repeated(message)))
+                await self._handle(event, Delivery(redriven=True))
                 log.info("redriven event handled", type=event.type)
         except Exception as error:  # noqa: BLE001 - whatever failed, the next redrive tries again
-            REDRIVES_DROPPED.labels(self._queue.name).inc()
-            log.warning("redriven event dropped", reason=reason_of(error), queue=self._queue.name)
+            self._drop(reason_of(error))
+
+    def _drop(self, reason: str) -> None:
+        REDRIVES_DROPPED.labels(self._queue.name).inc()
+        log.warning("redriven event dropped", reason=reason, queue=self._queue.name)
 
     async def _deliver_until_done(self, message: Message) -> None:
         deliveries = _count(message, topology.DELIVERIES_HEADER, 0)

@@ -34,5 +34,6 @@ class Jobs(Protocol):
     async def standing_since(self, moment: datetime, redriven_since: datetime) -> Sequence[StandingJob]:
         """Return some of the unfinished jobs that have not changed since `moment`, the oldest first.
 
-        Of those that are not held, only those that the gateway has told again since `redriven_since`, in vain.
+        Of those that are not held, only those that the gateway has told again since `redriven_since`, in vain, or that
+        it never tells again.
         """

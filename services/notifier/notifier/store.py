@@ -43,12 +43,19 @@ class JobStore:
     async def standing_since(self, moment: datetime, redriven_since: datetime) -> Sequence[StandingJob]:
         """Return the oldest of the unfinished jobs that have not changed since `moment`.
 
-        Of those that are not held, only those that the gateway has told again since `redriven_since`, in vain.
+        Of those that are not held, only those that the gateway has told again since `redriven_since`, in vain, or that
+        it never tells again.
         """
         # created_at is never later than updated_at, so this query can use the index on status and created_at that the
         # gateway's lists have. An index of its own would have to be written with every change of every job.
         older = {"created_at": {"$lt": moment}, "view.updated_at": {"$lt": moment}}
-        told_in_vain = {"$or": [{"view.stage": Stage.HELD.value}, {"redriven_at": {"$gt": redriven_since}}]}
+        told_in_vain = {
+            "$or": [
+                {"view.stage": Stage.HELD.value},
+                {"redriven_at": {"$gt": redriven_since}},
+                {"publish_at": None},
+            ]
+        }
         fields = {"token_id": 1, "traceparent": 1, "revision": 1, "view.stage": 1}
         query = {"view.status": Status.PROCESSING.value, **older, **told_in_vain}
         with translating():

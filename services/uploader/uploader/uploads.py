@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import IO, Protocol
 
 import structlog
@@ -28,8 +29,12 @@ from uploader.errors import InHandError, RejectedError
 
 log = structlog.get_logger()
 
+TELLS_AGAIN = "/sori/gateway"
+"""The source of purges that are told again until they are done."""
 MAX_REFUSED = 1000
 """The most purged jobs that the warning counts."""
+REFUSED_SECONDS = 2 * 3600.0
+"""How long a refusal counts: a purge is told again within an hour."""
 EXTENSIONS: dict[str, tuple[str, str]] = {
     "wav": ("wav", "audio/wav"),
     "flac": ("flac", "audio/flac"),
@@ -103,8 +108,8 @@ class Uploads:
         self._storage = storage
         self._probe = probe
         self._in_hand: Counter[str] = Counter()
-        # By job: why S3 does not let the recording be removed.
-        self._refused: dict[str, str] = {}
+        # By job: why S3 did not let the recording be removed, and when that was.
+        self._refused: dict[str, tuple[str, float]] = {}
 
     async def store(self, event: UploadReceived) -> Event:
         """Verify and keep the recording, or reject it; return the event to publish."""
@@ -124,8 +129,9 @@ class Uploads:
     async def purge(self, event: JobPurged) -> Event | None:
         """Remove the job's recording, first from the inbox, so that nothing can be copied from there any more.
 
-        Return the event that says that nothing is left; None when S3 refuses, which is tried again at the next repeat
-        of `event`. InHandError when the recording was being stored meanwhile.
+        Return the event that says that nothing is left; None when S3 refuses and the gateway tells `event` again.
+        Raises what S3 says when it refuses and nobody does, and InHandError when the recording was being stored
+        meanwhile.
         """
         try:
             await self._storage.remove_all(_inbox_prefix(event.subject))
@@ -135,7 +141,9 @@ class Uploads:
         except BackEndError as error:
             log.error("S3 refuses to remove a purged recording", reason=reason_of(error))  # noqa: TRY400 - a traceback adds nothing to the reason
             if len(self._refused) < MAX_REFUSED:
-                self._refused[event.subject] = reason_of(error)
+                self._refused[event.subject] = (reason_of(error), monotonic())
+            if event.source != TELLS_AGAIN:
+                raise
             return None
         if self._in_hand[event.subject]:
             raise InHandError(event.subject)
@@ -145,9 +153,12 @@ class Uploads:
 
     def warnings(self) -> list[str]:
         """Return a warning for /health while S3 refuses to remove purged recordings."""
+        # Another process may have removed what was refused here.
+        since = monotonic() - REFUSED_SECONDS
+        self._refused = {job_id: refusal for job_id, refusal in self._refused.items() if refusal[1] > since}
         if not self._refused:
             return []
-        reasons = ", ".join(sorted(set(self._refused.values())))
+        reasons = ", ".join(sorted({reason for reason, _ in self._refused.values()}))
         return [f"S3 refuses to remove the recordings of {len(self._refused)} purged jobs ({reasons}); tried again"]
 
     @contextmanager

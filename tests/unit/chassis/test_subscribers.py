@@ -130,3 +130,11 @@ async def test_a_message_that_was_not_acknowledged_has_been_here_before(service:
     service.rabbitmq.queued.append(Message(service.queue.name, service.event.encode(), "an id", redelivered=True))
     await service.rabbitmq.handle_next()
     assert service.deliveries == [Delivery(repeated=True)]
+
+
+async def test_a_redriven_message_that_may_have_killed_its_subscriber_is_dropped(service: Service) -> None:
+    body = service.event.encode()
+    headers = {topology.REDRIVE_HEADER: 1}
+    service.rabbitmq.queued.append(Message(service.queue.name, body, "an id", headers=headers, redelivered=True))
+    await service.rabbitmq.handle_next()
+    assert (service.handled, service.rabbitmq.passed, service.rabbitmq.dead) == (0, [], [])

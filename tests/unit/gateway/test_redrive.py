@@ -132,7 +132,7 @@ async def test_jobs_told_before_hold_up_no_job_that_nobody_was_told_of() -> None
 
 async def test_of_many_that_nobody_has_seen_a_queue_gets_no_more_than_it_holds() -> None:
     gateway = Gateway(*(job(number, received=False) for number in range(20)))
-    gateway.broker.waiting = loop.MAX_WAITING - 7
+    gateway.broker.waiting = loop.MAX_QUEUED - 7
     await gateway.look()
     assert [event.subject for event in gateway.broker.published] == [job(number).job_id for number in range(7)]
 
@@ -194,7 +194,7 @@ async def test_a_cancel_is_done_when_the_job_has_ended_and_a_purge_is_not() -> N
 
 
 async def test_a_job_that_is_to_be_purged_loses_its_kept_webhooks() -> None:
-    gateway = Gateway(job(0), job(1), broker=Broker(failures=1))
+    gateway = Gateway(job(0), job(1), broker=Broker(failures=2))
     for number in range(2):
         await gateway.webhooks.keep(webhook(number))
     await gateway.jobs.ask_end(Ending.PURGE, [job().job_id], LONG_AGO)
@@ -238,6 +238,31 @@ async def test_no_end_is_claimed_while_the_broker_is_away(ending: Ending) -> Non
     before = gateway.job()
     await gateway.look()
     assert gateway.job() == before
+
+
+async def test_a_webhook_that_the_broker_refuses_does_not_hold_up_the_others() -> None:
+    class Refusing(Broker):
+        async def publish(self, event: Event, *, redriven: bool = False) -> None:
+            if event.subject == job(1).job_id:
+                raise BackEndError("RabbitMQ", "too large")
+            await super().publish(event, redriven=redriven)
+
+    gateway = Gateway(broker=Refusing())
+    for number in range(3):
+        await gateway.webhooks.keep(webhook(number))
+    await gateway.look(2)
+    assert gateway.broker.published == [webhook(0), webhook(2)]
+    assert list(gateway.webhooks.kept.values()) == [webhook(1)]
+
+
+@pytest.mark.parametrize("text", [None, "no event"])
+async def test_a_job_without_an_event_counts_as_told_in_vain(text: str | None) -> None:
+    """Else it could never expire."""
+    gateway = Gateway(job(upload_received=text))
+    await gateway.look(2)
+    assert gateway.broker.redriven == []
+    assert gateway.job().redriven_at is not None
+    assert gateway.wait() > timedelta(minutes=59)
 
 
 async def test_a_kept_webhook_stays_until_it_is_published() -> None:

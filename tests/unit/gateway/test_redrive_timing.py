@@ -15,7 +15,6 @@ AFTER = timedelta(seconds=60)
 JOB = StandingJob(
     job_id=stories.JOB_ID,
     publish_at=NOW,
-    created_at=NOW - timedelta(hours=1),
     updated_at=NOW - timedelta(hours=1),
     stage=Stage.STORING,
     progress=40,
@@ -69,8 +68,14 @@ def test_a_job_that_waits_for_an_operator_or_its_turn_is_seldom_told_again(stage
     assert decide(told, NOW, AFTER) == Wait(NOW + ago(minutes=59), redrives=1)
 
 
-def test_a_job_that_nobody_has_seen_is_told_whatever_else_is_so() -> None:
-    assert decide(replace(JOB, is_received=False, updated_at=NOW), NOW, AFTER) == Tell(0)
+def test_a_job_that_nobody_has_seen_is_told_at_once_unless_it_is_held() -> None:
+    unseen = replace(JOB, is_received=False, updated_at=NOW)
+    assert decide(unseen, NOW, AFTER) == Tell(0)
+    assert decide(replace(unseen, stage=Stage.HELD), NOW, AFTER) == Wait(NOW + ago(minutes=60), redrives=0)
+
+
+def test_a_job_that_subscribers_have_seen_has_its_time_from_then_on() -> None:
+    assert decide(replace(JOB, updated_at=NOW - ago(seconds=15)), NOW, AFTER) == Wait(NOW + ago(seconds=45), redrives=0)
 
 
 def test_waits_double_up_to_sixty_times_and_are_not_all_the_same() -> None:

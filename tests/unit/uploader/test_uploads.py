@@ -161,12 +161,21 @@ async def test_a_purge_that_s3_refuses_is_told_in_health_until_it_is_done(error:
     storage = Bucket({AUDIO: CONTENT})
     uploads = Uploads(storage, Probe())
     storage.error = error
-    assert await uploads.purge(stories.purged()) is None
+    event = stories.purged().model_copy(update={"source": "/sori/gateway"})
+    assert await uploads.purge(event) is None, "the gateway tells it again"
     (warning,) = uploads.warnings()
     assert "1 purged job" in warning
     storage.error = None
-    assert await uploads.purge(stories.purged()) is not None
+    assert await uploads.purge(event) is not None
     assert uploads.warnings() == []
+
+
+async def test_a_purge_that_nobody_tells_again_is_tried_again_here() -> None:
+    """As the bridge's, when a recording was stored after the job's document was gone."""
+    storage = Bucket({AUDIO: CONTENT})
+    storage.error = DeletionError("AccessDenied")
+    with pytest.raises(DeletionError):
+        await Uploads(storage, Probe()).purge(stories.purged().model_copy(update={"source": "/sori/analyzer-bridge"}))
 
 
 async def test_a_purge_waits_for_an_s3_that_is_away() -> None:

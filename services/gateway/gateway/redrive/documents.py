@@ -41,7 +41,7 @@ class Redrives(Protocol):
         """Have each of these jobs looked at later, unless its time was changed or its end asked for meanwhile."""
 
     async def claim(self, job: StandingJob, until: datetime) -> str | None:
-        """Claim a job and return its upload.received as text; None when another gateway was faster."""
+        """Claim a job and return its upload.received as text, "" without one; None when another was faster."""
 
     async def removals(self, ending: Ending, now: datetime, limit: int) -> list[Removal]:
         """Return up to `limit` cancels or purges whose time has come."""

@@ -31,7 +31,7 @@ AT_ONCE = 16
 """How many jobs one gateway claims and tells at the same time."""
 BETWEEN_WEBHOOKS = timedelta(seconds=10)
 """Between two kept webhooks of one job; by then the first has been handled."""
-MAX_WAITING = 1000
+MAX_QUEUED = 1000
 """With more messages than this in a queue on the way, nothing is added: a message that waits there is not lost."""
 HANDLED_PER_SECOND = 16
 """How many messages a slow service handles. With more waiting than it can handle within REDRIVE_AFTER, a job that only
@@ -60,7 +60,7 @@ class Redrive:
         self._broker = broker
         self._after = after
         self._prepared = False
-        self._most_waiting = min(MAX_WAITING, int(after.total_seconds() * HANDLED_PER_SECOND))
+        self._most_queued = min(MAX_QUEUED, int(after.total_seconds() * HANDLED_PER_SECOND))
         self._allowed = float(REDRIVES_PER_SECOND)
         self._allowed_at = time.monotonic()
         self._at_once = asyncio.Semaphore(AT_ONCE)
@@ -96,55 +96,56 @@ class Redrive:
         The bridge handles many messages at a time, in any order: the call that came first must be the one that counts.
         """
         while due := await self._webhooks.due(_now(), WEBHOOKS_AT_ONCE):
-            published: set[str] = set()
-            for webhook in due:
-                if webhook.subject in published:
-                    continue
-                await self._webhooks.hold_back_others(webhook, _now() + BETWEEN_WEBHOOKS)
-                await self._broker.publish(webhook)
-                await self._webhooks.remove(webhook.id)
-                published.add(webhook.subject)
-                TOLD_AGAIN.labels("webhook").inc()
-                log.info("kept webhook published", job_id=webhook.subject, event_id=webhook.id)
+            # Of each job the first, since a dict keeps the place of a key's first insertion.
+            first = list({webhook.subject: webhook for webhook in reversed(due)}.values())[::-1]
+            await self._webhooks.hold_back_others(first, _now() + BETWEEN_WEBHOOKS)
+            answers = await asyncio.gather(*map(self._broker.publish, first), return_exceptions=True)
+            published = [webhook for webhook, answer in zip(first, answers, strict=True) if answer is None]
+            await self._webhooks.remove([webhook.id for webhook in published])
+            TOLD_AGAIN.labels("webhook").inc(len(published))
+            log.info("kept webhooks published", jobs=[webhook.subject for webhook in published])
+            for failure in filter(None, answers):
+                raise failure
 
     async def _tell_removals(self) -> None:
-        for ending in Ending:
-            due = await self._redrives.removals(ending, _now(), JOBS_PER_LOOK)
-            if ending == Ending.PURGE:
-                for removal in due:
-                    await self._webhooks.forget(removal.job_id)
-            if due and await self._broker.is_up():
-                await self._each(self._tell_removal(removal) for removal in due)
+        purges = await self._redrives.removals(Ending.PURGE, _now(), JOBS_PER_LOOK)
+        if purges:
+            await self._webhooks.forget([removal.job_id for removal in purges])
+        due = [*purges, *await self._redrives.removals(Ending.CANCEL, _now(), JOBS_PER_LOOK)]
+        if due and await self._broker.is_up():
+            await self._each(self._tell_removal(removal) for removal in due)
 
     async def _tell_removal(self, removal: Removal) -> None:
         until = _now() + timing.CLAIM
         if not await self._redrives.claim_removal(removal, until):
             return
         event = removals.event_of(removal.ending, removal.job_id, removal.token_id, removal.traceparent)
-
-        async def publish() -> None:
-            await self._broker.publish(event, redriven=removal.redrives > 0)
-
-        await self._tell(event, removal.redrives, until, publish, removal.ending.value)
+        is_repeat = removal.redrives > 0
+        told = await self._tell(event, removal.redrives, until, lambda: self._broker.publish(event, redriven=is_repeat))
+        if told and is_repeat:
+            TOLD_AGAIN.labels(removal.ending.value).inc()
 
     async def _tell_jobs(self) -> None:
+        now = _now()
         # First those that nobody may have seen: each of them waits since its upload was accepted.
         repeats: list[StandingJob] = []
-        while not repeats and (unseen := await self._redrives.due(_now(), received=False, limit=JOBS_PER_LOOK)):
-            first = [job for job in unseen if not job.redrives]
+        while not repeats and (unseen := await self._redrives.due(now, received=False, limit=JOBS_PER_LOOK)):
             # What this loop has told before may only wait for its turn, like any other job that stands still.
             repeats = [job for job in unseen if job.redrives]
-            room = MAX_WAITING - await self._longest_queue()
+            first = [job for job in unseen if not job.redrives]
+            room = MAX_QUEUED - await self._longest_queue()
             await self._each(self._tell_first(job) for job in first[: max(room, 0)])
             if room < len(first):
-                break
-        standing = [*repeats, *await self._redrives.due(_now(), received=True, limit=JOBS_PER_LOOK)]
+                return
+        await self._tell_standing([*repeats, *await self._redrives.due(now, received=True, limit=JOBS_PER_LOOK)])
+
+    async def _tell_standing(self, standing: Sequence[StandingJob]) -> None:
         decided = [(job, timing.decide(job, _now(), self._after)) for job in standing]
         waits = [(job, decision) for job, decision in decided if isinstance(decision, Wait)]
         told = [(job, decision) for job, decision in decided if isinstance(decision, Tell)]
         if waits:
             await self._redrives.postpone(waits)
-        if told and await self._longest_queue() <= self._most_waiting:
+        if told and await self._longest_queue() <= self._most_queued:
             granted = self._granted(len(told))
             await self._each(self._tell_again(job, decision.redrives) for job, decision in told[:granted])
 
@@ -189,27 +190,29 @@ class Redrive:
         try:
             event = events.decode(text.encode())
         except InvalidEventError as error:
-            # A newer gateway may have written it, and will tell it.
-            log.error("a job holds what is no event", job_id=job.job_id, reason=str(error))  # noqa: TRY400 - a traceback adds nothing to the reason
-            await self._redrives.hurry(job.job_id, until, _now() + timing.LONGEST * self._after)
+            # A newer gateway may have written it, and will tell it. Until then the job counts as told in vain.
+            log.error("a job holds no event that can be told", job_id=job.job_id, reason=str(error))  # noqa: TRY400 - a traceback adds nothing to the reason
+            now = _now()
+            await self._redrives.told(job.job_id, until, redrives, now, now + timing.LONGEST * self._after)
             return
-        await self._tell(event, redrives, until, lambda: publish(event), what)
+        if await self._tell(event, redrives, until, lambda: publish(event)):
+            TOLD_AGAIN.labels(what).inc()
 
     async def _tell(
-        self, event: Event, redrives: int, claimed: datetime, publish: Callable[[], Awaitable[None]], what: str
-    ) -> None:
-        """Publish, and note when the job is looked at again."""
+        self, event: Event, redrives: int, claimed: datetime, publish: Callable[[], Awaitable[None]]
+    ) -> bool:
+        """Publish, and note when the job is looked at again; tell whether it was published."""
         try:
             await publish()
         except BackEndError as error:
             log.warning("event not told yet", job_id=event.subject, type=event.type, reason=reason_of(error))
             await self._redrives.hurry(event.subject, claimed, _now() + timing.AFTER_FAILURE)
-            return
+            return False
         now = _now()
         then = timing.next_look(now, self._after, redrives + 1)
         await self._redrives.told(event.subject, claimed, redrives + 1, now, then)
-        TOLD_AGAIN.labels(what).inc()
-        log.info("told again", job_id=event.subject, type=event.type, trace_id=event.trace_id, times=redrives + 1)
+        log.info("event told", job_id=event.subject, type=event.type, trace_id=event.trace_id, times=redrives + 1)
+        return True
 
     async def _each(self, tellings: Iterable[Awaitable[None]]) -> None:
         async def one(telling: Awaitable[None]) -> None:

@@ -18,7 +18,7 @@ _OVERRULED: dict[Ending, dict[str, Any]] = {Ending.CANCEL: {"purge_asked_at": No
 """A job that is to be purged need not be cancelled as well."""
 _STANDING: dict[str, Any] = {
     **{"view.updated_at": 1, "view.stage": 1, "view.progress": 1},
-    **{"publish_at": 1, "created_at": 1, "redrives": 1, "redriven_at": 1, "analysis_deadline": 1},
+    **{"publish_at": 1, "redrives": 1, "redriven_at": 1, "analysis_deadline": 1},
 }
 _REMOVAL = {"token_id": 1, "traceparent": 1, "publish_at": 1, "redrives": 1}
 
@@ -60,7 +60,7 @@ class RedriveStore:
             found = await self._jobs.find_one_and_update(
                 query, {"$set": {"publish_at": until}}, projection={"upload_received": 1}
             )
-        return None if found is None else found.get("upload_received")
+        return None if found is None else found.get("upload_received") or ""
 
     async def removals(self, ending: Ending, now: datetime, limit: int) -> list[Removal]:
         """Return up to `limit` cancels or purges whose time has come."""
@@ -113,7 +113,6 @@ def _standing(document: dict[str, Any], *, received: bool) -> StandingJob:
     return StandingJob(
         job_id=document["_id"],
         publish_at=document["publish_at"],
-        created_at=document["created_at"],
         updated_at=view["updated_at"],
         stage=view["stage"],
         progress=view["progress"],

@@ -24,7 +24,6 @@ class StandingJob:
 
     job_id: str
     publish_at: datetime
-    created_at: datetime
     updated_at: datetime
     stage: Stage
     progress: int
@@ -57,11 +56,9 @@ def first_look(now: datetime, after: timedelta) -> datetime:
 
 def decide(job: StandingJob, now: datetime, after: timedelta) -> Wait | Tell:
     """Decide what becomes of a job whose time has come; `after` is REDRIVE_AFTER."""
-    if not job.is_received:
-        return Tell(job.redrives)
-    if (patient := _patient_until(job, after)) is not None and now < patient:
-        return Wait(patient, job.redrives)
-    if job.updated_at <= (job.redriven_at or job.created_at):
+    if (until := _left_alone_until(job, after)) is not None and now < until:
+        return Wait(until, job.redrives)
+    if not job.is_received or (job.redriven_at is not None and job.updated_at <= job.redriven_at):
         return Tell(job.redrives)
     until = job.updated_at + after
     return Wait(until, 0) if now < until else Tell(0)
@@ -73,7 +70,7 @@ def next_look(now: datetime, after: timedelta, redrives: int) -> datetime:
     return now + wait * random.uniform(1 - JITTER, 1)  # noqa: S311 - jitter, not a secret
 
 
-def _patient_until(job: StandingJob, after: timedelta) -> datetime | None:
+def _left_alone_until(job: StandingJob, after: timedelta) -> datetime | None:
     """Return until when a job is known to wait for something else than an event; None when it is not."""
     waits_for_operator = job.stage == Stage.HELD
     if waits_for_operator or (job.stage == Stage.WAITING and job.progress == DELAYED_PROGRESS):

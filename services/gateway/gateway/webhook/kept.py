@@ -25,14 +25,14 @@ class KeptWebhooks(Protocol):
     async def due(self, now: datetime, limit: int) -> list[Event]:
         """Return up to `limit` webhooks that are not held back, the oldest first."""
 
-    async def hold_back_others(self, webhook: Event, until: datetime) -> None:
-        """Have all other webhooks of its job wait until then."""
+    async def hold_back_others(self, webhooks: list[Event], until: datetime) -> None:
+        """Have all other webhooks of their jobs wait until then."""
 
-    async def remove(self, event_id: str) -> None:
-        """Remove one that was published."""
+    async def remove(self, event_ids: list[str]) -> None:
+        """Remove those that were published."""
 
-    async def forget(self, job_id: str) -> None:
-        """Remove all of a job."""
+    async def forget(self, job_ids: list[str]) -> None:
+        """Remove all of these jobs."""
 
 
 class Webhooks:

@@ -1,12 +1,18 @@
 """MongoDB: the `webhooks` collection, which has the calls that could not be published yet."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import structlog
 from pymongo import ASCENDING
 
 from chassis.mongodb import MongoDB, translating
 from contracts import events
-from contracts.events import Event
+from contracts.events import Event, InvalidEventError
+
+log = structlog.get_logger()
+
+UNREADABLE_WAITS = timedelta(hours=1)
 
 
 class KeptWebhookStore:
@@ -32,20 +38,36 @@ class KeptWebhookStore:
         query = {"publish_at": {"$lte": now}}
         with translating():
             found = self._webhooks.find(query, {"event": 1}).sort("publish_at", ASCENDING).limit(limit)
-            return [events.decode(document["event"].encode()) for document in await found.to_list(limit)]
+            documents = await found.to_list(limit)
+        return [event for document in documents if (event := await self._read(document)) is not None]
 
-    async def hold_back_others(self, webhook: Event, until: datetime) -> None:
-        """Have all other webhooks of its job wait until then."""
-        query = {"job_id": webhook.subject, "_id": {"$ne": webhook.id}}
+    async def hold_back_others(self, webhooks: list[Event], until: datetime) -> None:
+        """Have all other webhooks of their jobs wait until then."""
+        jobs, ids = [webhook.subject for webhook in webhooks], [webhook.id for webhook in webhooks]
+        query = {"job_id": {"$in": jobs}, "_id": {"$nin": ids}}
         with translating():
             await self._webhooks.update_many(query, {"$set": {"publish_at": until}})
 
-    async def remove(self, event_id: str) -> None:
-        """Remove one that was published."""
+    async def remove(self, event_ids: list[str]) -> None:
+        """Remove those that were published."""
         with translating():
-            await self._webhooks.delete_one({"_id": event_id})
+            await self._webhooks.delete_many({"_id": {"$in": event_ids}})
 
-    async def forget(self, job_id: str) -> None:
-        """Remove all of a job."""
+    async def forget(self, job_ids: list[str]) -> None:
+        """Remove all of these jobs."""
         with translating():
-            await self._webhooks.delete_many({"job_id": job_id})
+            await self._webhooks.delete_many({"job_id": {"$in": job_ids}})
+
+    async def _read(self, document: dict[str, Any]) -> Event | None:
+        """Return the event of a document. One that cannot be read must not hold up the others: it waits an hour.
+
+        A newer gateway may have written it, and will publish it.
+        """
+        try:
+            return events.decode(document["event"].encode())
+        except InvalidEventError as error:
+            log.error("a kept webhook is no event", event_id=document["_id"], reason=str(error))  # noqa: TRY400 - a traceback adds nothing to the reason
+        later = {"$set": {"publish_at": datetime.now(UTC) + UNREADABLE_WAITS}}
+        with translating():
+            await self._webhooks.update_one({"_id": document["_id"]}, later)
+        return None

@@ -14,7 +14,7 @@ from pymongo import MongoClient
 
 from chassis.rabbitmq.declaring import declare_all
 from contracts import events, topology
-from contracts.events import JobHeld, UploadReceived
+from contracts.events import JobHeld, JobPurged, UploadReceived
 from contracts.job import Job, Status
 from local_stack.stack import Stack
 from sorictl import job_store, rabbitmq, redriving, retired
@@ -198,6 +198,17 @@ async def test_unfinished_jobs_get_their_event_and_all_lose_their_outbox(back_en
     assert "outbox" not in await back_ends.jobs.index_information()
     assert (await back_ends.sorictl("setup")).out == NOTHING_TO_DO
     assert {found["_id"] async for found in back_ends.jobs.find({"publish_at": {"$gt": datetime.now(UTC)}})} == set()
+
+
+async def test_a_purge_that_an_earlier_version_has_begun_is_told_again(back_ends: BackEnds) -> None:
+    made = document(Status.CANCELLED)
+    made["history"].append({**made["history"][0], "type": JobPurged.TYPE})
+    await back_ends.jobs.insert_many([made, document(Status.CANCELLED)])
+    said = await back_ends.sorictl("setup")
+    assert said.out.splitlines()[-1] == "MongoDB: 1 purges that are not done will be told again."
+    (found,) = [found async for found in back_ends.jobs.find({"purge_asked_at": {"$ne": None}})]
+    assert (found["_id"], found["publish_at"]) == (made["_id"], found["purge_asked_at"])
+    assert (await back_ends.sorictl("setup")).out == NOTHING_TO_DO
 
 
 @pytest.mark.parametrize("meanwhile", [{"view.status": "completed"}, {"publish_at": datetime(2026, 1, 1, tzinfo=UTC)}])

@@ -11,7 +11,7 @@ from bson.codec_options import CodecOptions
 from pymongo import UpdateOne, WriteConcern
 from pymongo.errors import OperationFailure
 
-from contracts.events import UploadReceived
+from contracts.events import JobPurged, UploadReceived
 from contracts.job import Job, Status
 from sorictl.imports import Document
 from sorictl.mongodb import client_of
@@ -31,6 +31,8 @@ _NEVER_TOLD_AGAIN = {
     "purge_asked_at": None,
 }
 """The jobs of earlier versions that nobody would ever look at again."""
+_HALF_PURGED = {"history.type": JobPurged.TYPE, "purge_asked_at": None}
+"""The jobs whose purge an earlier version has told, and which are still there: nobody would tell it again."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,11 @@ class BroughtUp:
     told: int
     rebuilt: int
     outboxes: int
+    purges: int
     index: bool
 
     def __bool__(self) -> bool:
-        return any((self.told, self.outboxes, self.index))
+        return any((self.told, self.outboxes, self.purges, self.index))
 
 
 class JobStore:
@@ -63,6 +66,8 @@ class JobStore:
     def bring_up(self, rebuild: Callable[[Job], UploadReceived]) -> BroughtUp:
         """Give processing jobs of earlier versions what the gateway tells them again by, and remove their outboxes.
 
+        Purges that an earlier version has begun, and that are not done, become states of their jobs.
+
         `rebuild` makes the event of a job that has none. Each job is changed whole, and only if nobody else has changed
         it meanwhile, so this may be broken off, repeated, and run beside services of any version.
         """
@@ -74,7 +79,10 @@ class JobStore:
         # A job that an earlier gateway has inserted since then keeps its outbox for the next time.
         marked = {"outbox": {"$exists": True}, "$nor": [_NEVER_TOLD_AGAIN]}
         outboxes = self._jobs.update_many(marked, {"$unset": {"outbox": ""}}).modified_count
-        return BroughtUp(told, rebuilt, outboxes, self._drop_old_index())
+        now = datetime.now(UTC)
+        purge = {"$set": {"purge_asked_at": now, "publish_at": now, "redrives": 0}}
+        purges = self._jobs.update_many(_HALF_PURGED, purge).modified_count
+        return BroughtUp(told, rebuilt, outboxes, purges, self._drop_old_index())
 
     def _never_told_again(self) -> Iterator[Document]:
         fields = ("outbox", "upload_received", "token_id", "sha256", "traceparent", "created_at", "view")

@@ -70,6 +70,8 @@ def _set_up_mongodb() -> None:
     index = "removed" if done.index else "not there"
     _say(f"MongoDB: {done.told:,} unfinished jobs will be told again ({done.rebuilt:,} events rebuilt),")
     _say(f"         {done.outboxes:,} other outbox marks removed, the old index {index}.")
+    if done.purges:
+        _say(f"MongoDB: {done.purges:,} purges that are not done will be told again.")
 
 
 def _say(line: str) -> None:

@@ -139,7 +139,7 @@ async def test_every_recording_is_a_job_of_its_own() -> None:
 
 @pytest.mark.parametrize("error", [BackEndError("MongoDB", "down"), TimeoutError(), KeyboardInterrupt()])
 async def test_a_job_that_may_have_been_kept_after_all_keeps_its_bytes(error: BaseException) -> None:
-    """An insert of unknown outcome: the relay may take the job up; if there is none, the sweeper takes the bytes."""
+    """An insert of unknown outcome: the job may be told again; if there is none, the sweeper takes the bytes."""
     taken = Taken(error)
     with pytest.raises(type(error)):
         await taken.accept(Arriving(CONTENT))

@@ -90,7 +90,7 @@ class AnalysisServerClient:
 
     def _leave_alone_when_away(self) -> None:
         if (seconds := self.away_for()) > 0:
-            raise AnalysisServerUnavailableError("left alone", seconds)
+            raise AnalysisServerUnavailableError("left alone", seconds, asked=False)
         self._breaker.close_if_rested()
 
     async def _ask(self, form: dict[str, str]) -> httpx.Response:

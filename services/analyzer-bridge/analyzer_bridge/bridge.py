@@ -41,6 +41,8 @@ LEASE = timedelta(seconds=30)
 """How long one replica has to ask for an analysis that waits before another may; longer than a request takes."""
 PAUSE_SECONDS = 5.0
 """How long a recording waits that was not taken on, unless the server asked for more; and if it is busy, all others."""
+LONGEST_PAUSE_SECONDS = 60.0
+"""How long one waits at most during which the connection broke again and again, unless the server asked for more."""
 FAILURE_DELAYS = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0)
 """How long a recording waits with which the server failed, by how often in a row; the last for all further times."""
 CLOCKS = timedelta(minutes=5)
@@ -329,12 +331,16 @@ class Bridge:
 
     async def _wait(self, analysis: Analysis, error: AnalysisNotTakenError) -> Event | None:
         """Have an analysis that was not taken on wait for its next try, which uses no attempt up."""
-        failures = analysis.failures
+        failures, at_least = analysis.failures, error.retry_after or 0.0
         if isinstance(error, AnalysisServerFailedError):
             failures += 1
-            seconds = max(_failure_delay(failures), error.retry_after or 0.0)
+            seconds = max(_failure_delay(failures), at_least)
+        elif isinstance(error, AnalysisServerUnavailableError) and error.asked and not error.busy:
+            # A few recordings that it cannot bear must not make the server look away all the time.
+            failures += 1
+            seconds = max(PAUSE_SECONDS, min(_failure_delay(failures), LONGEST_PAUSE_SECONDS), at_least)
         else:
-            seconds = max(PAUSE_SECONDS, error.retry_after or 0.0)
+            seconds = max(PAUSE_SECONDS, at_least)
             if isinstance(error, AnalysisServerUnavailableError) and error.busy:
                 self._room.rest(seconds)
         log.warning("analysis not taken on", reason=str(error), failures=failures, delay_seconds=seconds)

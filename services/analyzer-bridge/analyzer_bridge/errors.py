@@ -33,14 +33,18 @@ class AnalysisServerFailedError(AnalysisNotTakenError):
 class AnalysisServerUnavailableError(AnalysisNotTakenError):
     """The analysis server can accept no recording now.
 
-    `busy` says that the server told so itself. Otherwise this recording may be what it cannot bear.
+    `busy` says that the server told so itself, `asked` that it was asked at all. If it was, and did not say so, this
+    recording may be what it cannot bear.
     """
 
     code = "analysis_server_unavailable"
 
-    def __init__(self, reason: str, retry_after: float | None = None, *, busy: bool = False) -> None:
+    def __init__(
+        self, reason: str, retry_after: float | None = None, *, busy: bool = False, asked: bool = True
+    ) -> None:
         super().__init__(reason, retry_after)
         self.busy = busy
+        self.asked = asked
 
 
 class AnalysisChangedError(Exception):

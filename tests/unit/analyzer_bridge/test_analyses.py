@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from analyzer_bridge.analysis import Analysis, AnalysisStatus, Outcome
-from analyzer_bridge.bridge import CLOCKS, LEASE, PAUSE_SECONDS
+from analyzer_bridge.bridge import CLOCKS, LEASE, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS
 from analyzer_bridge.errors import (
     AnalysisChangedError,
     AnalysisRefusedError,
@@ -548,8 +548,26 @@ async def test_a_recording_that_the_server_fails_with_waits_longer_each_time_and
     )
     assert world.room.free, "it is there for others"
     await world.ask_waiting()
-    assert waits_for(world.analyses.of(JOB_ID)) <= PAUSE_SECONDS, "its absence says nothing about the recording"
+    assert waits_for(world.analyses.of(JOB_ID)) <= LONGEST_PAUSE_SECONDS, "its absence says little about the recording"
     assert of(await world.ask_waiting()) == ASKED
+    assert world.analyses.of(JOB_ID).failures == 0
+
+
+async def test_a_recording_that_breaks_the_connection_each_time_waits_up_to_a_minute() -> None:
+    """A few of these must not make the server look away to all others."""
+    world = World(*[AnalysisServerUnavailableError("RemoteProtocolError")] * 9)
+    await world.bridge.begin(stored(), FIRST)
+    waits = [waits_for(world.analyses.of(JOB_ID))]
+    for _ in range(8):
+        await world.ask_waiting()
+        waits.append(waits_for(world.analyses.of(JOB_ID)))
+    assert all(seconds <= PAUSE_SECONDS for seconds in waits[:3])
+    assert all(29 < seconds <= LONGEST_PAUSE_SECONDS for seconds in waits[4:])
+
+
+async def test_a_server_that_is_left_alone_says_nothing_about_the_recording() -> None:
+    world = World(AnalysisServerUnavailableError("left alone", 3.0, asked=False))
+    await world.bridge.begin(stored(), FIRST)
     assert world.analyses.of(JOB_ID).failures == 0
 
 

@@ -149,6 +149,8 @@ _EVENTS: dict[type[Event], Callable[[Story], Event]] = {
     events.JobResumed: lambda story: story.job_resumed(_held(story)),
     events.JobCancelled: Story.job_cancelled,
     events.JobPurged: Story.job_purged,
+    events.AudioRemoved: Story.audio_removed,
+    events.AnalysisRemoved: Story.analysis_removed,
     events.JobExpired: Story.job_expired,
 }
 _CRASHING: dict[topology.Queue, Callable[[Story], bytes]] = {
@@ -181,7 +183,9 @@ async def _failing(queue: topology.Queue, story: Story, proxied: Proxied, bucket
             pytest.skip("mounting is not allowed here")  # the S3 server would delete whatever it is asked to
         await bucket.put(f"audio/{story.job_id}.wav", b"a recording")
         with proxied.undeletable(f"audio/{story.job_id}.wav"):
-            yield _EVENTS[queue.event](story).encode()
+            # Of the bridge's: what the gateway asks for is told again by it, and is never set aside.
+            purged = story.job_purged().model_copy(update={"source": "/sori/analyzer-bridge"})
+            yield purged.encode()
 
 
 @QUEUES

@@ -124,7 +124,15 @@ async def test_a_purged_job_is_gone_in_whatever_order_its_events_come(
     proxied: Proxied, proxied_broker: Broker, proxied_sori: Sori, *, proxied_jobs: Any, rounds: Rounds
 ) -> None:
     stories = [
-        [*_begun(story), *_resumed(story), story.job_purged(), story.analysis_completed(), story.job_cancelled()]
+        [
+            *_begun(story),
+            *_resumed(story),
+            story.job_purged(),
+            story.audio_removed(),
+            story.analysis_removed(),
+            story.analysis_completed(),
+            story.job_cancelled(),
+        ]
         for story in (Story(str(uuid.uuid4())) for _ in range(JOBS))
     ]
     await insert(proxied_jobs, stories)

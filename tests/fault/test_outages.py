@@ -189,6 +189,7 @@ async def test_a_queue_that_is_deleted_under_its_consumers_comes_back_and_costs_
     assert proxied.service_pids() == before
 
 
+@pytest.mark.full
 async def test_consumers_that_the_broker_counts_but_gives_nothing_are_replaced(
     proxied: Proxied, proxied_broker: Broker, client: httpx.AsyncClient, rounds: Rounds
 ) -> None:

@@ -34,8 +34,7 @@ class Story:
             sha256=self._sha256,
         )
         event = events.UploadReceived.new(self.job_id, data, source="gateway", traceparent=TRACEPARENT)
-        now = datetime.now(UTC)
-        return event.model_copy(update={"time": now.replace(microsecond=now.microsecond // 1000 * 1000) - age})
+        return event.model_copy(update={"time": _now() - age})
 
     def audio_stored(self) -> events.AudioStored:
         """The recording was verified and stored."""
@@ -54,7 +53,7 @@ class Story:
             token_id=self._token_id,
             s3_url=self._s3_url,
             attempt=attempt,
-            deadline=datetime.now(UTC) + timedelta(minutes=10),
+            deadline=_now() + timedelta(minutes=10),
         )
         return events.AnalysisRequested.new(
             self.job_id, data, source="analyzer-bridge", traceparent=TRACEPARENT, step=str(attempt)
@@ -126,3 +125,9 @@ class Story:
         """A message about the job was set aside."""
         data = events.JobHeldData(queue=queue, event_id=about.id, event_type=about.type, reason="a test")
         return events.JobHeld.new(self.job_id, data, source="notifier", traceparent=TRACEPARENT, step=about.id)
+
+
+def _now() -> datetime:
+    """The time to the millisecond, which is what MongoDB keeps."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)

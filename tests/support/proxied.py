@@ -23,6 +23,8 @@ SETTINGS = {
     "ANALYSIS_TIMEOUT": "5",
     "ANALYSIS_ATTEMPTS": "20",
     "INBOX_MAX_AGE": "3600",
+    # What a fault has lost is told again sooner than people would have it.
+    "REDRIVE_AFTER": "10",
 }
 BACK_ENDS = {"rabbitmq": "RABBITMQ_URL", "mongodb": "MONGODB_URL", "s3": "S3_ENDPOINT_URL"}
 """The setting that names each back end, by its name in health reports."""

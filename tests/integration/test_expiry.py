@@ -72,7 +72,8 @@ async def kept(jobs: Any, age: timedelta, *, redriven: bool = True, then: str = 
         assert change is not None
         job = changed(job, change)
     told_again = {"redriven_at": datetime.now(UTC)} if redriven else {}
-    await jobs.insert_one({**job.model_dump(by_alias=True), **told_again})
+    later = {"publish_at": datetime.now(UTC) + DAY}
+    await jobs.insert_one({**job.model_dump(by_alias=True), **told_again, **later})
     return story.job_id
 
 
@@ -96,6 +97,7 @@ async def test_what_stands_still_is_given_up_and_nothing_else(
         }
         assert ends[still]["progress"] == 40
         assert not await standing(store) & {still, held, young, ended, never_told}
+        assert (await sori.state(never_told))["status"] == "processing"
         assert (await sori.state(young))["status"] == "processing"
         assert (await sori.state(ended))["error"]["code"] == "analysis_timed_out"
     finally:

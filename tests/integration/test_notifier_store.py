@@ -142,14 +142,15 @@ async def test_a_job_of_which_all_was_removed_is_gone_and_stays_so(collection: C
 
 async def test_what_has_not_moved_for_long_stands_still(collection: Collection) -> None:
     now = datetime.now(UTC)
-    lately, before = ({"redriven_at": now - timedelta(hours=hours)} for hours in (1, 3))
+    lately, before = ({"redriven_at": now - timedelta(hours=hours), "publish_at": now} for hours in (1, 3))
     told_again, told_before, young = [
         await collection.put(story(age)[2].model_copy(update=redriven))
         for age, redriven in ((1.5 * DAY, lately), (1.5 * DAY, before), (timedelta(hours=1), lately))
     ]
-    never_told = await collection.put(story(3 * DAY)[2])
+    never_told = await collection.put(story(3 * DAY)[2].model_copy(update={"publish_at": now}))
+    of_an_earlier_version = await collection.put(story(3 * DAY)[2])
     told, received, new = story(1.5 * DAY)
     held = told.job_held("uploader.upload-received", received).model_copy(update={"time": received.time})
     held_job = await collection.put(changed(new, change_by(new, held)))
-    assert await collection.standing(DAY) == {told_again.job_id, held_job.job_id}
+    assert await collection.standing(DAY) == {told_again.job_id, held_job.job_id, of_an_earlier_version.job_id}
     assert not await collection.standing(DAY) & {told_before.job_id, never_told.job_id, young.job_id}

@@ -263,7 +263,7 @@ class Event(BaseModel):
             id=event_id(job_id, cls.TYPE, step),
             source=f"/sori/{source}",
             subject=job_id,
-            time=_now(),
+            time=now(),
             traceparent=traceparent,
             type=cls.TYPE,
             data=data,
@@ -458,10 +458,10 @@ _ANY: TypeAdapter[Any] = TypeAdapter(AnyEvent)
 _OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
 
 
-def _now() -> datetime:
-    """The time to the millisecond, which is what MongoDB keeps: a state reads the same from there and from here."""
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+def now() -> datetime:
+    """Return the time to the millisecond, which is what MongoDB keeps: what is read from there equals what is here."""
+    exactly = datetime.now(UTC)
+    return exactly.replace(microsecond=exactly.microsecond // 1000 * 1000)
 
 
 def decode(body: bytes) -> Event:

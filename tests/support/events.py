@@ -1,7 +1,7 @@
 """Events of one made-up job, as the services would have published them."""
 
 import hashlib
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from contracts import events
 from contracts.events import Event
@@ -34,7 +34,7 @@ class Story:
             sha256=self._sha256,
         )
         event = events.UploadReceived.new(self.job_id, data, source="gateway", traceparent=TRACEPARENT)
-        return event.model_copy(update={"time": _now() - age})
+        return event.model_copy(update={"time": events.now() - age})
 
     def audio_stored(self) -> events.AudioStored:
         """The recording was verified and stored."""
@@ -53,7 +53,7 @@ class Story:
             token_id=self._token_id,
             s3_url=self._s3_url,
             attempt=attempt,
-            deadline=_now() + timedelta(minutes=10),
+            deadline=events.now() + timedelta(minutes=10),
         )
         return events.AnalysisRequested.new(
             self.job_id, data, source="analyzer-bridge", traceparent=TRACEPARENT, step=str(attempt)
@@ -125,9 +125,3 @@ class Story:
         """A message about the job was set aside."""
         data = events.JobHeldData(queue=queue, event_id=about.id, event_type=about.type, reason="a test")
         return events.JobHeld.new(self.job_id, data, source="notifier", traceparent=TRACEPARENT, step=about.id)
-
-
-def _now() -> datetime:
-    """The time to the millisecond, which is what MongoDB keeps."""
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)

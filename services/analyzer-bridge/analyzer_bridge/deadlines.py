@@ -4,18 +4,13 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-import structlog
-from structlog.contextvars import bound_contextvars
-
 from analyzer_bridge.analysis import Analysis
 from analyzer_bridge.bridge import Analyses, Bridge
+from analyzer_bridge.pursuing import pursue
 from analyzer_bridge.room import Room
-from chassis.errors import reason_of
 from chassis.periodic import Periodic
 from chassis.publishing import Broker
 from contracts import topology
-
-log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0
 LOOK_ANALYSES = 100
@@ -89,12 +84,4 @@ class Deadlines:
 
     async def _pursue(self, analysis: Analysis) -> None:
         async with self._at_once:
-            with bound_contextvars(job_id=analysis.job_id, trace_id=analysis.traceparent[3:35]):
-                try:
-                    event = await self._bridge.pursue(analysis)
-                    if event is not None:
-                        await self._broker.publish(event)
-                        await self._bridge.announced(event)
-                        log.info("overdue analysis pursued", type=event.type, attempt=analysis.attempt)
-                except Exception as error:  # noqa: BLE001 - most likely an outage: the next look finds it again
-                    log.warning("deadline waits", reason=reason_of(error))
+            await pursue(analysis, self._bridge.pursue, self._bridge, self._broker)

@@ -3,17 +3,12 @@
 import asyncio
 from datetime import UTC, datetime
 
-import structlog
-from structlog.contextvars import bound_contextvars
-
 from analyzer_bridge.analysis import Analysis
 from analyzer_bridge.bridge import Analyses, AnalysisServer, Bridge
+from analyzer_bridge.pursuing import pursue
 from analyzer_bridge.room import Room
-from chassis.errors import reason_of
 from chassis.periodic import Periodic
 from chassis.publishing import Publisher
-
-log = structlog.get_logger()
 
 AT_ONCE = 32
 """Analyses asked for at once."""
@@ -80,14 +75,5 @@ class Waiting:
         return len(due) > places
 
     async def _ask(self, analysis: Analysis) -> None:
-        with bound_contextvars(job_id=analysis.job_id, trace_id=analysis.traceparent[3:35]):
-            if self._room.rests:
-                return
-            try:
-                event = await self._bridge.ask_waiting(analysis)
-                if event is not None:
-                    await self._publisher.publish(event)
-                    await self._bridge.announced(event)
-                    log.info("waiting analysis pursued", type=event.type, attempt=analysis.attempt)
-            except Exception as error:  # noqa: BLE001 - most likely an outage: a later look finds it again
-                log.warning("analysis waits", reason=reason_of(error))
+        if not self._room.rests:
+            await pursue(analysis, self._bridge.ask_waiting, self._bridge, self._publisher)

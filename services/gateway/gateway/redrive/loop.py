@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import structlog
@@ -95,10 +95,12 @@ class Redrive:
 
         The bridge handles many messages at a time, in any order: the call that came first must be the one that counts.
         """
-        while due := await self._webhooks.due(_now(), WEBHOOKS_AT_ONCE):
-            # Of each job the first, since a dict keeps the place of a key's first insertion.
-            first = list({webhook.subject: webhook for webhook in reversed(due)}.values())[::-1]
-            await self._webhooks.hold_back_others(first, _now() + BETWEEN_WEBHOOKS)
+        while due := await self._webhooks.due(events.now(), WEBHOOKS_AT_ONCE):
+            first_of: dict[str, Event] = {}
+            for webhook in due:
+                first_of.setdefault(webhook.subject, webhook)
+            first = list(first_of.values())
+            await self._webhooks.hold_back_others(first, events.now() + BETWEEN_WEBHOOKS)
             answers = await asyncio.gather(*map(self._broker.publish, first), return_exceptions=True)
             published = [webhook for webhook, answer in zip(first, answers, strict=True) if answer is None]
             await self._webhooks.remove([webhook.id for webhook in published])
@@ -108,15 +110,15 @@ class Redrive:
                 raise failure
 
     async def _tell_removals(self) -> None:
-        purges = await self._redrives.removals(Ending.PURGE, _now(), JOBS_PER_LOOK)
+        purges = await self._redrives.removals(Ending.PURGE, events.now(), JOBS_PER_LOOK)
         if purges:
             await self._webhooks.forget([removal.job_id for removal in purges])
-        due = [*purges, *await self._redrives.removals(Ending.CANCEL, _now(), JOBS_PER_LOOK)]
+        due = [*purges, *await self._redrives.removals(Ending.CANCEL, events.now(), JOBS_PER_LOOK)]
         if due and await self._broker.is_up():
             await self._each(self._tell_removal(removal) for removal in due)
 
     async def _tell_removal(self, removal: Removal) -> None:
-        until = _now() + timing.CLAIM
+        until = events.now() + timing.CLAIM
         if not await self._redrives.claim_removal(removal, until):
             return
         event = removals.event_of(removal.ending, removal.job_id, removal.token_id, removal.traceparent)
@@ -126,21 +128,25 @@ class Redrive:
             TOLD_AGAIN.labels(removal.ending.value).inc()
 
     async def _tell_jobs(self) -> None:
-        now = _now()
+        now = events.now()
         # First those that nobody may have seen: each of them waits since its upload was accepted.
         repeats: list[StandingJob] = []
         while not repeats and (unseen := await self._redrives.due(now, received=False, limit=JOBS_PER_LOOK)):
             # What this loop has told before may only wait for its turn, like any other job that stands still.
             repeats = [job for job in unseen if job.redrives]
             first = [job for job in unseen if not job.redrives]
-            room = MAX_QUEUED - await self._longest_queue()
-            await self._each(self._tell_first(job) for job in first[: max(room, 0)])
-            if room < len(first):
+            if first and not await self._tell_all_first(first):
                 return
         await self._tell_standing([*repeats, *await self._redrives.due(now, received=True, limit=JOBS_PER_LOOK)])
 
+    async def _tell_all_first(self, jobs: Sequence[StandingJob]) -> bool:
+        """Tell as many of these jobs as the queues have room for; return whether that was all of them."""
+        room = MAX_QUEUED - await self._longest_queue()
+        await self._each(self._tell_first(job) for job in jobs[: max(room, 0)])
+        return room >= len(jobs)
+
     async def _tell_standing(self, standing: Sequence[StandingJob]) -> None:
-        decided = [(job, timing.decide(job, _now(), self._after)) for job in standing]
+        decided = [(job, timing.decide(job, events.now(), self._after)) for job in standing]
         waits = [(job, decision) for job, decision in decided if isinstance(decision, Wait)]
         told = [(job, decision) for job, decision in decided if isinstance(decision, Tell)]
         if waits:
@@ -183,7 +189,7 @@ class Redrive:
     async def _claim_and_tell(
         self, job: StandingJob, redrives: int, publish: Callable[[Event], Awaitable[None]], what: str
     ) -> None:
-        until = _now() + timing.CLAIM
+        until = events.now() + timing.CLAIM
         text = await self._redrives.claim(job, until)
         if text is None:
             return
@@ -192,7 +198,7 @@ class Redrive:
         except InvalidEventError as error:
             # A newer gateway may have written it, and will tell it. Until then the job counts as told in vain.
             log.error("a job holds no event that can be told", job_id=job.job_id, reason=str(error))  # noqa: TRY400 - a traceback adds nothing to the reason
-            now = _now()
+            now = events.now()
             await self._redrives.told(job.job_id, until, redrives, now, now + timing.LONGEST * self._after)
             return
         if await self._tell(event, redrives, until, lambda: publish(event)):
@@ -206,9 +212,9 @@ class Redrive:
             await publish()
         except BackEndError as error:
             log.warning("event not told yet", job_id=event.subject, type=event.type, reason=reason_of(error))
-            await self._redrives.hurry(event.subject, claimed, _now() + timing.AFTER_FAILURE)
+            await self._redrives.hurry(event.subject, claimed, events.now() + timing.AFTER_FAILURE)
             return False
-        now = _now()
+        now = events.now()
         then = timing.next_look(now, self._after, redrives + 1)
         await self._redrives.told(event.subject, claimed, redrives + 1, now, then)
         log.info("event told", job_id=event.subject, type=event.type, trace_id=event.trace_id, times=redrives + 1)
@@ -220,9 +226,3 @@ class Redrive:
                 await telling
 
         await asyncio.gather(*(one(telling) for telling in tellings))
-
-
-def _now() -> datetime:
-    """The time to the millisecond, which is what MongoDB keeps: claims are compared with what was read."""
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)

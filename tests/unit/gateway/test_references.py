@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from contracts.audio import container
 from contracts.catalogue import LARGEST_ID, Script, Token
 from contracts.events import Reference, ReferenceScript
 from gateway.catalogue.rows import ChangedError, RevisedRow, TokenNotFoundError
@@ -18,7 +19,6 @@ from tests.support.gateway_stores import Bucket
 from tests.support.recordings import Format, speech
 from tests.support.references import Records, Tokens
 from tests.support.waiting import until_true
-from uploader.uploads import EXTENSIONS
 
 TOKEN = Token(id=7, token_name="Truth", actor_name="Jack", start_time=61.5, end_time=66.0)
 SOUND = b"RIFF and so on"
@@ -101,7 +101,7 @@ async def test_it_is_kept_with_the_type_that_browsers_play_it_by(kind: Format) -
     world = World()
     await world.put(speech("Hello.", kind))
     (content_type,) = world.bucket.types.values()
-    assert content_type == EXTENSIONS[{"m4a": "mov", "webm": "matroska"}.get(kind, kind)][1]
+    assert content_type == container({"m4a": "mov", "webm": "matroska"}.get(kind, kind)).media_type
     await world.put(b"<!doctype html><html>")
     assert world.bucket.types[str(world.named)] == "application/octet-stream"
 

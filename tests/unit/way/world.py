@@ -30,6 +30,7 @@ from contracts import events, topology
 from contracts.events import AudioInfo, Event, JobProgressed, JsonObject, Reference
 from contracts.failures import FailureCode
 from contracts.job import Job, is_terminal
+from decoding.errors import RejectedError
 from gateway.audio import UNKNOWN_TYPE
 from gateway.availability import Availability
 from gateway.jobs.removals import Ending
@@ -52,7 +53,6 @@ from tests.support.references import Records, Tokens
 from tests.unit import stories
 from tests.unit.way.faults import Fault, Faults, KilledError, Process, Service
 from tests.unit.way.virtual_time import VirtualLoop
-from uploader.errors import RejectedError
 from uploader.subscribers import subscribe as subscribe_uploader
 from uploader.uploads import Uploads
 

@@ -57,16 +57,23 @@ def hear(path: Path, scripts: Sequence[Script], max_seconds: float) -> Heard:
     recording, kept = AudioFile(path, max_seconds), _Kept()
     tracks = measures.track(kept.passing(recording.blocks()))
     voice = Voice(recording.duration_s, pitch_hz=tracks.pitch_hz, level_db=tracks.intensity_db)
+    lost = _lost(recording.damaged_packets)
     if kept.is_too_long:
         text = f"Only recordings of up to {MAX_SECONDS:g} s are aligned and compared sound by sound."
-        return Heard(voice, recording.loudness_lufs, [warning("recording_too_long_to_align", text)])
+        return Heard(voice, recording.loudness_lufs, [*lost, warning("recording_too_long_to_align", text)])
     samples = kept.samples()
     voice = replace(voice, mfcc=measures.mfcc(samples, len(tracks.pitch_hz)))
     text = " ".join(one.script for one in scripts)
     if not text:
-        return Heard(voice, recording.loudness_lufs, [])
+        return Heard(voice, recording.loudness_lufs, lost)
     aligned, warnings = _aligned(voice, samples, text, tracks)
-    return Heard(aligned, recording.loudness_lufs, warnings)
+    return Heard(aligned, recording.loudness_lufs, [*lost, *warnings])
+
+
+def _lost(packets: int) -> Warnings:
+    if not packets:
+        return []
+    return [warning("audio_partly_damaged", f"{packets} pieces of the sound could not be decoded and were left out.")]
 
 
 class _Kept:

@@ -1,6 +1,5 @@
 """Turns a reference's files into what is known of the actor's voice. Runs in a worker process."""
 
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,19 +19,14 @@ _SLACK_S = 0.5  # a codec's padding or one frame more does not mean that a marke
 
 
 def understand(
-    files: Mapping[Part, Path], scripts: Sequence[Script], max_seconds: float, time_limit_s: int
+    files: Mapping[Part, Path], scripts: Sequence[Script], max_seconds: float
 ) -> tuple[bytes | None, Warnings]:
     """Return the actor's voice (`Voice.to_bytes`), None if nothing is known of it, and warnings of what was left out.
 
-    What somebody marked takes precedence over what was found in the sound. After `time_limit_s` SIGALRM ends the
-    process.
+    What somebody marked takes precedence over what was found in the sound.
     """
-    signal.alarm(time_limit_s)
-    try:
-        warnings: Warnings = []
-        voice = _understood(files, scripts, max_seconds, warnings)
-    finally:
-        signal.alarm(0)
+    warnings: Warnings = []
+    voice = _understood(files, scripts, max_seconds, warnings)
     return (voice.to_bytes() if voice.duration_s else None), warnings
 
 

@@ -91,7 +91,7 @@ class Children:
 
     async def _do(self, work: Callable[..., Found], told: tuple[object, ...], limits: Limits) -> Found:
         async with self._places:
-            child = self._idle.pop() if self._idle else _Child(self._memory_bytes, self._prepare)
+            child = self._idle_one() or _Child(self._memory_bytes, self._prepare)
             self._all.add(child)
             try:
                 reply = await self._reply(child, work, told, limits)
@@ -105,6 +105,15 @@ class Children:
             raise reply.error
         found: Found = reply.found
         return found
+
+    def _idle_one(self) -> "_Child | None":
+        """Take out a child that waits for work. Those that were killed meanwhile are forgotten."""
+        while self._idle:
+            child = self._idle.pop()
+            if child.is_alive():
+                return child
+            self._all.discard(child)
+        return None
 
     async def _reply(
         self, child: "_Child", work: Callable[..., object], told: tuple[object, ...], limits: Limits
@@ -150,6 +159,10 @@ class _Child:
             self.join()
             raise _DiedError(self._process.exitcode) from None
         return reply
+
+    def is_alive(self) -> bool:
+        """Tell whether the process can do something."""
+        return self._process.is_alive()
 
     def kill(self) -> None:
         """End the process, which ends `do` too."""

@@ -6,7 +6,7 @@ from contracts.events import AudioInfo
 from contracts.failures import FailureCode
 from decoding.envelope import Envelope
 from decoding.errors import RejectedError
-from decoding.promises import Missing, missing
+from decoding.promises import missing
 from decoding.reading import Reading
 
 MAX_DAMAGE = 0.1
@@ -21,8 +21,7 @@ def inspect(path: str | PathLike[str], max_seconds: float) -> AudioInfo:
     reading, envelope = Reading(path, max_seconds), Envelope()
     for frame in reading.frames():
         envelope.add(frame)
-    lacks = missing(reading)
-    _check_whole(reading, lacks)
+    damaged_packets = check_whole(reading)
     assert reading.facts is not None  # noqa: S101 - the reading has ended
     return AudioInfo(
         duration_seconds=reading.seconds,
@@ -31,14 +30,17 @@ def inspect(path: str | PathLike[str], max_seconds: float) -> AudioInfo:
         codec=reading.facts.codec,
         container=reading.facts.container,
         waveform=envelope.points(),
-        damaged_packets=reading.damage.packets + lacks.packets,
+        damaged_packets=damaged_packets,
     )
 
 
-def _check_whole(reading: Reading, lacks: Missing) -> None:
+def check_whole(reading: Reading) -> int:
+    """Return how many packets of what was read are lost; RejectedError when too many are, or the end is."""
+    lacks = missing(reading)
     if lacks.is_cut:
         raise RejectedError(FailureCode.AUDIO_TRUNCATED)
     if lacks.share + reading.damage.share > MAX_DAMAGE:
         raise RejectedError(FailureCode.AUDIO_DAMAGED)
     if not reading.samples:
         raise RejectedError(FailureCode.AUDIO_EMPTY)
+    return reading.damage.packets + lacks.packets

@@ -41,6 +41,16 @@ class FailureCode(StrEnum):
     """Nothing moved the job for JOB_MAX_AGE."""
 
 
+AUDIO_FAILURES = (
+    FailureCode.NOT_AUDIO,
+    FailureCode.AUDIO_TRUNCATED,
+    FailureCode.AUDIO_DAMAGED,
+    FailureCode.AUDIO_TOO_COMPLEX,
+    FailureCode.AUDIO_EMPTY,
+    FailureCode.AUDIO_TOO_LONG,
+)
+"""Why a file cannot be used as a recording or a reference, whoever sends it."""
+
 _SENTENCES: dict[FailureCode, tuple[str, str]] = {
     FailureCode.NOT_AUDIO: (
         "오디오 파일로 읽을 수 없습니다. 다른 형식으로 녹음해 다시 올려 주세요.",

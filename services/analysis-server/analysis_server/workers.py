@@ -14,7 +14,7 @@ EXHAUSTED = "analysis_exhausted"
 """The code of the AnalysisError of what needs too much, and would need it again."""
 _LATE = "analysis_late"
 _MEMORY_BYTES = 2 * 1024**3
-_CLOCK_PER_CPU = 3
+_CLOCK_PER_CPU = 6
 """How many times as long as its use of a processor an analysis may take by the clock."""
 _TRIES_WHEN_LATE = 2
 

@@ -207,7 +207,6 @@ def codes(result: dict[str, Any]) -> list[str]:
         ("textgrid_address_invalid", "http://example.com/a.TextGrid"),
         ("textgrid_malformed", TEXTGRID[:-10]),
         ("textgrid_malformed", TEXTGRID.replace(b"\n1\n", b"\n60\n")),
-        ("textgrid_without_words", TEXTGRID.replace(b'"words"', b'"phones"')),
         ("textgrid_too_large", b" " * 5_000_000),
         ("pitch_missing", f"s3://{BUCKET}/references/none"),
         ("pitch_malformed", PITCH[:-1]),

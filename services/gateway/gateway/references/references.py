@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+from urllib.parse import unquote
 
 from contracts.catalogue import Script, Token
 from contracts.events import Reference, ReferenceScript
@@ -161,7 +162,8 @@ def audio_type(beginning: bytes) -> str:
 
 def key_in(url: str) -> str | None:
     """Return the key of reference audio that an address of any form contains, None when it contains none."""
-    found = _KEY.search(url)
+    # An https address may have any of its characters escaped; what is named so must not be swept either.
+    found = _KEY.search(unquote(url))
     return None if found is None else found[0]
 
 

@@ -234,6 +234,11 @@ class Redrives:
         await asyncio.sleep(0)
         self._set(job_id, claimed, publish_at=then)
 
+    async def purges_told_in_vain(self, most: int) -> int:
+        """Count the purges that have been told more than once."""
+        await asyncio.sleep(0)
+        return min(most, sum(bool(job.purge_asked_at) and job.redrives > 1 for job in self._jobs.kept.values()))
+
     async def longest_due(self) -> datetime | None:
         """Return the earliest time."""
         await asyncio.sleep(0)

@@ -46,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
         await deadlines.stop()
         await asyncio.gather(waiting.stop(seconds), rabbitmq.drain(seconds))
 
-    def warnings() -> list[str]:
+    async def warnings() -> list[str]:
         return [*server.warnings(), *waiting.warnings()]
 
     stopping = Stopping(drain, settings.shutdown_grace)

@@ -7,7 +7,7 @@ ObjectMissingError ── S3 answered that there is no such object
 
 
 class BackEndError(Exception):
-    """A back end did not do what it was asked. `back_end` is its name; `reason` names the driver's error."""
+    """A back end did not do what it was asked. `back_end` is its name; `reason` its code, or the driver's error."""
 
     def __init__(self, back_end: str, reason: str) -> None:
         super().__init__(f"{back_end}: {reason}")

@@ -11,7 +11,7 @@ from contracts.api import Health
 
 Check = Callable[[], Awaitable[bool]]
 DeadLetters = Callable[[], Awaitable[dict[str, int]]]
-Warnings = Callable[[], list[str]]
+Warnings = Callable[[], Awaitable[list[str]]]
 CHECK_SECONDS = 2.0
 
 
@@ -23,12 +23,20 @@ async def _run(check: Check) -> Literal["up", "down"]:
         return "down"
 
 
-async def _waiting(dead_letters: DeadLetters) -> list[str]:
+async def _none() -> list[str]:
+    return []
+
+
+async def _told(warnings: Warnings) -> list[str]:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
-            counts = await dead_letters()
+            return await warnings()
     except Exception:  # noqa: BLE001 - as above; the checks report the outage
         return []
+
+
+async def _waiting(dead_letters: DeadLetters) -> list[str]:
+    counts = await dead_letters()
     return [
         f"dead letters of {queue}: {count}, see sorictl dead-letters list --queue {queue}"
         for queue, count in counts.items()
@@ -37,7 +45,7 @@ async def _waiting(dead_letters: DeadLetters) -> list[str]:
 
 
 def health_routes(
-    service: str, checks: Mapping[str, Check], dead_letters: DeadLetters, warnings: Warnings = list
+    service: str, checks: Mapping[str, Check], dead_letters: DeadLetters, warnings: Warnings = _none
 ) -> APIRouter:
     """Return /health, /health/live and /health/ready for a service that needs all of `checks`.
 
@@ -58,7 +66,8 @@ def health_routes(
     async def report_with_warnings(response: Response) -> Health:
         """Say what this service can reach, and what somebody should look at; 503 when it cannot do its work."""
         health = await report(response)
-        return health.model_copy(update={"warnings": [*warnings(), *await _waiting(dead_letters)]})
+        told = await asyncio.gather(_told(warnings), _told(lambda: _waiting(dead_letters)))
+        return health.model_copy(update={"warnings": [warning for some in told for warning in some]})
 
     async def live() -> dict[str, str]:
         """Say that the process runs."""

@@ -140,7 +140,7 @@ def create_api(settings: Settings) -> FastAPI:
         "mongodb": mongodb.is_up,
         "s3": bucket.is_up,
     }
-    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters))
+    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters, redrive.warnings))
     app.include_router(metrics_routes(rabbitmq.dead_letters, longest_due(redrives)))
     app.add_middleware(_LastAnswers, stopping=stopping)
     return app

@@ -52,7 +52,7 @@ class ObjectStore(Protocol):
         """Yield the keys under `prefix` that were written before `moment`, a page at a time."""
 
     async def remove_all(self, keys: list[str]) -> None:
-        """Delete up to 1,000 objects at once."""
+        """Delete up to 1,000 objects at once, or all that the store lets go of before raising BackEndError."""
 
     async def remove_under(self, prefix: str) -> None:
         """Delete every object whose key starts with `prefix`."""

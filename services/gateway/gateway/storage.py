@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from chassis import s3
 from chassis.errors import AwayError, BackEndError, ObjectMissingError
-from chassis.s3 import translating
+from chassis.s3 import Deletions, UnsupportedError, translating
 from chassis.settings import S3Settings
 from contracts.audio import UNKNOWN_TYPE
 from gateway.audio import AudioGoneError, StoredAudio
@@ -19,8 +19,8 @@ PART_BYTES = 5 * 1024 * 1024
 PARTS_IN_FLIGHT = 2
 """How many parts this process sends at once: more would take memory and gain no speed."""
 CALL_SECONDS = 60.0
-"""The limit for a call with its repeat; less than the edge waits. The client's own limits begin once a request is sent,
-and a body is not sent before S3 answers `Expect: 100-continue`: without this limit a silent S3 would hold us for ever.
+"""The limit for a call with its repeat; less than the edge waits. The client's own limits begin once a request is sent:
+without this limit an S3 that reads no body would hold us for ever.
 """
 ABORT_SECONDS = 5.0
 """How long a failed upload waits for its parts to be removed; the sweeper aborts what is left."""
@@ -40,11 +40,13 @@ class Bucket:
         self._name = settings.s3_bucket_name
         self._stack = AsyncExitStack()
         self._s3: Any = None
+        self._deletions = Deletions(None, self._name)
         self._sending = asyncio.Semaphore(PARTS_IN_FLIGHT)
 
     async def __aenter__(self) -> Self:
         client = s3.connected(self._settings, connections=CONNECTIONS, attempts=ATTEMPTS)
         self._s3 = await self._stack.enter_async_context(client)
+        self._deletions = Deletions(self._s3, self._name)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -95,10 +97,10 @@ class Bucket:
                 yield keys
 
     async def remove_all(self, keys: list[str]) -> None:
-        """Delete up to 1,000 objects at once."""
-        if keys:
-            objects = [{"Key": key} for key in keys]
-            await self._call("delete_objects", Delete={"Objects": objects, "Quiet": True})
+        """Delete up to 1,000 objects at once; DeletionError when some of them stay."""
+        with translating():
+            async with asyncio.timeout(CALL_SECONDS):
+                await self._deletions.delete(keys)
 
     async def remove_under(self, prefix: str) -> None:
         """Delete every object whose key starts with `prefix`."""
@@ -108,11 +110,12 @@ class Bucket:
     async def abort_unfinished(self, prefix: str, moment: datetime) -> int:
         """Abort multipart uploads under `prefix` that were begun before `moment`; return how many."""
         aborted = 0
-        async for page in self._pages("list_multipart_uploads", prefix):
-            old = [upload for upload in page.get("Uploads", []) if upload["Initiated"] < moment]
-            for upload in old:
-                await self._abort({"Key": upload["Key"], "UploadId": upload["UploadId"]})
-            aborted += len(old)
+        with suppress(UnsupportedError):  # not every store lists them; such a store must remove them by itself
+            async for page in self._pages("list_multipart_uploads", prefix):
+                old = [upload for upload in page.get("Uploads", []) if upload["Initiated"] < moment]
+                for upload in old:
+                    await self._abort({"Key": upload["Key"], "UploadId": upload["UploadId"]})
+                aborted += len(old)
         return aborted
 
     async def is_up(self) -> bool:

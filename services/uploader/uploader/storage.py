@@ -11,12 +11,11 @@ from typing import IO, Any, Self
 import structlog
 
 from chassis import s3
-from chassis.errors import reason_of
+from chassis.errors import BackEndError, ObjectMissingError, reason_of
 from chassis.periodic import Periodic
-from chassis.s3 import translating
+from chassis.s3 import DeletionError, Deletions, translating
 from chassis.settings import S3Settings
 from contracts.events import AudioInfo
-from uploader.errors import DeletionError
 from uploader.uploads import Fetched, KeptRecording, StoredRecording
 
 log = structlog.get_logger()
@@ -45,12 +44,14 @@ class Bucket:
         self._bucket = settings.s3_bucket_name
         self._stack = AsyncExitStack()
         self._s3: Any = None
+        self._deletions = Deletions(None, self._bucket)
         self._discarded: list[str] = []
         self._discarding = Periodic(self.delete_discarded, seconds=DISCARD_SECONDS, waiting="inbox objects stay")
 
     async def __aenter__(self) -> Self:
         client = self._connect(self._settings, connections=CONNECTIONS, attempts=ATTEMPTS)
         self._s3 = await self._stack.enter_async_context(client)
+        self._deletions = Deletions(self._s3, self._bucket)
         self._discarding.start()
         return self
 
@@ -101,10 +102,17 @@ class Bucket:
 
     async def remove_all(self, prefix: str) -> None:
         """Delete every object whose key starts with `prefix`; DeletionError when one of them stays."""
-        with translating():
-            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-            async for page in pages:
-                await self._delete([found["Key"] for found in page.get("Contents", [])])
+        deleted: set[str] = set()
+        # Looked at until nothing is left: only that proves that the store has done what it said.
+        while keys := await self._listed(prefix):
+            if deleted.issuperset(keys):
+                raise DeletionError("still listed", keys)
+            await self._deletions.delete(keys)
+            deleted.update(keys)
+
+    async def has_any(self, prefix: str) -> bool:
+        """Tell whether there is an object whose key starts with `prefix`."""
+        return bool(await self._listed(prefix))
 
     def discard(self, key: str) -> None:
         """Delete the object soon, together with others."""
@@ -120,21 +128,25 @@ class Bucket:
         """Delete the discarded objects; those that S3 does not delete now are tried again later."""
         keys = self._discarded[:DELETE_KEYS]
         try:
-            await self._delete(keys)
+            await self._deletions.delete(keys)
+        except DeletionError as error:
+            log.warning("inbox objects stay for now", count=len(error.keys), reason=reason_of(error))
+            # Behind the others, which S3 may delete.
+            self._discarded = [*self._discarded[len(keys) :], *error.keys]
         except Exception as error:  # noqa: BLE001 - the recording is safe; leftovers are found by their age
             log.warning("inbox objects stay for now", count=len(keys), reason=reason_of(error))
         else:
             del self._discarded[: len(keys)]
 
-    async def _delete(self, keys: list[str]) -> None:
-        if not keys:
-            return
-        objects = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
-        with translating():
-            answer = await self._s3.delete_objects(Bucket=self._bucket, Delete=objects)
-        # S3 answers 200 even so, and lists the objects that it did not delete.
-        if errors := answer.get("Errors"):
-            raise DeletionError(errors[0].get("Code", ""))
+    async def _listed(self, prefix: str) -> list[str]:
+        """Return up to 1,000 keys that start with `prefix`."""
+        try:
+            with translating():
+                listed = await self._s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix)
+        except ObjectMissingError as error:
+            # A listing names no object: something between us and S3 gave this answer.
+            raise BackEndError("S3", reason_of(error)) from error
+        return [found["Key"] for found in listed.get("Contents", [])]
 
 
 async def _read(body: Any, content: IO[bytes], *, off_the_loop: bool) -> Fetched:
@@ -166,11 +178,22 @@ def _metadata(recording: StoredRecording) -> dict[str, str]:
 
 
 def _recording(head: dict[str, Any]) -> StoredRecording | None:
-    """Return what `keep` wrote to the object's metadata; None when the store has lost it, as rclone may."""
-    metadata = head["Metadata"]
-    if "sha256" not in metadata:
+    """Return what `keep` wrote to the object's metadata; None when the store has lost any of it, as rclone may."""
+    # Some stores give the names back with capitals.
+    metadata = {name.lower(): value for name, value in head["Metadata"].items()}
+    try:
+        return StoredRecording(
+            audio=_audio(metadata),
+            sha256=metadata["sha256"],
+            size_bytes=head["ContentLength"],
+            content_type=head.get("ContentType", ""),
+        )
+    except (KeyError, ValueError):
         return None
-    audio = AudioInfo(
+
+
+def _audio(metadata: dict[str, str]) -> AudioInfo:
+    return AudioInfo(
         duration_seconds=float(metadata["duration-seconds"]),
         sample_rate=int(metadata["sample-rate"]),
         channels=int(metadata["channels"]),
@@ -178,10 +201,4 @@ def _recording(head: dict[str, Any]) -> StoredRecording | None:
         container=metadata["container"],
         waveform=list(bytes.fromhex(metadata["waveform"])),
         damaged_packets=int(metadata.get("damaged-packets", 0)),
-    )
-    return StoredRecording(
-        audio=audio,
-        sha256=metadata["sha256"],
-        size_bytes=head["ContentLength"],
-        content_type=head.get("ContentType", ""),
     )

@@ -46,6 +46,31 @@ def test_any_key_comes_out_of_its_address_as_it_went_in(key: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "key"),
+    [
+        ("a+b.wav", "a+b.wav"),
+        ("a%2Bb.wav", "a+b.wav"),
+        ("a%20b.wav", "a b.wav"),
+        ("a%2520b.wav", "a%20b.wav"),
+        ("a%25b.wav", "a%b.wav"),
+        ("100%.wav", "100%.wav"),
+        ("a%23b%3Fc.wav", "a#b?c.wav"),
+        ("%EB%85%B9%EC%9D%8C.wav", "녹음.wav"),
+        ("녹음.wav", "녹음.wav"),
+        ("a//b.wav", "a//b.wav"),
+        ("/a.wav", "/a.wav"),
+        ("%2Fa.wav", "/a.wav"),
+        ("a.wav?versionId=3&X-Amz-Signature=a%2Bb", "a.wav"),
+    ],
+)
+def test_the_path_of_a_web_address_is_decoded_once_and_that_of_s3_never(written: str, key: str) -> None:
+    assert AWS.key_of(f"https://sori-audio.s3.amazonaws.com/{written}") == key
+    assert AWS.key_of(f"https://s3.eu-west-1.amazonaws.com/sori-audio/{written}") == key
+    assert OWN.key_of(f"http://127.0.0.1:9000/s3/sori-audio/{written}") == key
+    assert OWN.key_of(f"s3://sori-audio/{written}") == written
+
+
+@pytest.mark.parametrize(
     "address",
     [
         "s3://other/a.wav",

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from chassis.errors import BackEndError
 from contracts.audio import CONTAINERS, UNKNOWN_TYPE, Container
 from contracts.catalogue import LARGEST_ID, Script, Token
 from contracts.events import Reference, ReferenceScript
@@ -398,3 +399,36 @@ async def test_an_opaque_token_id_asks_the_catalogue_nothing(one: str, token_id:
     canonical = token_id.isascii() and token_id.isdecimal() and 1 <= int(token_id) <= LARGEST_ID
     await world.references.of(token_id)
     assert bool(world.tokens.asked) == (canonical and str(int(token_id)) == token_id)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "references/7/0123456789abcdef",
+        "s3://sori/references/7/0123456789abcdef",
+        "https://sori.s3.amazonaws.com/references/7/0123456789abcdef?versionId=1",
+        "https://sori.s3.amazonaws.com/references%2F7%2F0123456789abcdef",
+        "https://s3.amazonaws.com/sori/%72eferences/7/0123456789%61bcdef",
+    ],
+)
+def test_a_reference_is_known_by_any_form_of_its_address(address: str) -> None:
+    assert key_in(address) == "references/7/0123456789abcdef"
+
+
+async def test_a_reference_that_the_store_keeps_holds_up_no_other() -> None:
+    world = World()
+    world.tokens.name(TOKEN.id, None)
+
+    class Keeping(Bucket):
+        async def remove_under(self, prefix: str) -> None:
+            if prefix == "references/7/0123456789abcde0":
+                raise BackEndError("S3", "AccessDenied")
+            await super().remove_under(prefix)
+
+    bucket = Keeping()
+    keys = [f"references/7/0123456789abcde{number}" for number in range(3)]
+    for key in keys:
+        await world.records.add(key)
+        bucket.objects[key] = SOUND
+    await ReferenceSweeper(world.records, bucket, AGE).look(datetime.now(UTC) + AGE)
+    assert set(bucket.objects) == {keys[0]}

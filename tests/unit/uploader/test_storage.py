@@ -6,18 +6,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
 from botocore.exceptions import ClientError, ParamValidationError
 
 from chassis.errors import AwayError, BackEndError, ObjectMissingError
+from chassis.s3 import DeletionError
 from chassis.settings import S3Settings
 from tests.unit import stories
 from tests.unit.services import S3 as SETTINGS
 from uploader import storage as storage_module
-from uploader.errors import DeletionError
 from uploader.storage import MEMORY_BYTES, Bucket
 from uploader.uploads import StoredRecording
 
@@ -45,7 +44,7 @@ class Body:
 
 
 class S3:
-    """A client whose calls answer as they were made to."""
+    """A client whose calls answer as they were made to, with a list's entries one after the other."""
 
     def __init__(self, **answers: Any) -> None:
         self.answers = answers
@@ -56,16 +55,9 @@ class S3:
             answer = self.answers[name]
             if isinstance(answer, Exception):
                 raise answer
-            return answer
+            return answer.pop(0) if isinstance(answer, list) else answer
 
         return call
-
-    def get_paginator(self, _: str) -> Any:
-        async def paginate(**_: Any) -> AsyncIterator[dict[str, Any]]:
-            for page in self.answers["pages"]:
-                yield page
-
-        return SimpleNamespace(paginate=paginate)
 
     async def delete_objects(self, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:  # noqa: N803 - boto's names
         assert Bucket
@@ -164,16 +156,24 @@ async def test_a_fetch_that_fails_lets_go_of_its_temporary_file(
 
 
 async def test_what_the_store_says_it_did_not_delete_is_for_another_try(storage: Opening) -> None:
-    pages = [{"Contents": [{"Key": "inbox/a"}]}]
-    refusing = S3(pages=pages, delete_objects={"Errors": [{"Key": "inbox/a", "Code": "InternalError"}]})
+    listed = {"Contents": [{"Key": "inbox/a"}]}
+    refusing = S3(list_objects_v2=listed, delete_objects={"Errors": [{"Key": "inbox/a", "Code": "InternalError"}]})
     with pytest.raises(DeletionError, match="InternalError"):
         await (await storage(refusing)).remove_all("inbox/a")
 
 
 async def test_every_page_is_removed_and_nothing_to_remove_is_no_call(storage: Opening) -> None:
-    s3 = S3(pages=[{"Contents": [{"Key": "inbox/a"}, {"Key": "inbox/a.1"}]}, {"Contents": [{"Key": "inbox/a.2"}]}, {}])
+    pages = [{"Contents": [{"Key": "inbox/a"}, {"Key": "inbox/a.1"}]}, {"Contents": [{"Key": "inbox/a.2"}]}, {}]
+    s3 = S3(list_objects_v2=pages)
     await (await storage(s3)).remove_all("inbox/a")
     assert s3.deleted == [["inbox/a", "inbox/a.1"], ["inbox/a.2"]]
+
+
+@pytest.mark.parametrize(("code", "status"), [("404", 404), ("NotFound", 404), ("NoSuchBucket", 404)])
+async def test_a_listing_that_is_not_found_is_not_an_empty_one(storage: Opening, code: str, status: int) -> None:
+    lost = await storage(S3(list_objects_v2=refusal(code, status)))
+    with pytest.raises(BackEndError, match=code):
+        await lost.remove_all("inbox/a")
 
 
 async def test_inbox_objects_are_discarded_once_the_store_is_back(storage: Opening) -> None:

@@ -8,13 +8,13 @@ from typing import IO
 import pytest
 
 from chassis.errors import AwayError, BackEndError
-from chassis.s3 import ForbiddenError
+from chassis.s3 import DeletionError, ForbiddenError
 from contracts.events import AudioInfo, AudioRemoved, AudioStored, Event, Reference, UploadReceived, UploadRejected
 from contracts.failures import FailureCode
 from decoding.errors import RejectedError
 from tests.support.uploader_bucket import Bucket
 from tests.unit import stories
-from uploader.errors import DeletionError, InHandError
+from uploader.errors import InHandError
 from uploader.uploads import Uploads
 
 CONTENT = b"RIFF and so on"
@@ -157,24 +157,24 @@ async def test_a_purge_says_that_nothing_is_left() -> None:
     assert (told.subject, told.data.token_id, told.trace_id) == (stories.JOB_ID, stories.TOKEN_ID, stories.TRACE_ID)
 
 
-@pytest.mark.parametrize("error", [DeletionError("AccessDenied"), ForbiddenError("S3", "ClientError")])
+@pytest.mark.parametrize("error", [DeletionError("AccessDenied", [AUDIO]), ForbiddenError("S3", "AccessDenied")])
 async def test_a_purge_that_s3_refuses_is_told_in_health_until_it_is_done(error: BackEndError) -> None:
     storage = Bucket({AUDIO: CONTENT})
     uploads = Uploads(storage, Probe())
     storage.error = error
     event = stories.purged().model_copy(update={"source": "/sori/gateway"})
     assert await uploads.purge(event) is None, "the gateway tells it again"
-    (warning,) = uploads.warnings()
+    (warning,) = await uploads.warnings()
     assert "1 purged job" in warning
     storage.error = None
     assert await uploads.purge(event) is not None
-    assert uploads.warnings() == []
+    assert await uploads.warnings() == []
 
 
 async def test_a_purge_that_nobody_tells_again_is_tried_again_here() -> None:
     """As the bridge's, when a recording was stored after the job's document was gone."""
     storage = Bucket({AUDIO: CONTENT})
-    storage.error = DeletionError("AccessDenied")
+    storage.error = DeletionError("AccessDenied", [AUDIO])
     with pytest.raises(DeletionError):
         await Uploads(storage, Probe()).purge(stories.purged().model_copy(update={"source": "/sori/analyzer-bridge"}))
 
@@ -185,7 +185,22 @@ async def test_a_purge_waits_for_an_s3_that_is_away() -> None:
     uploads = Uploads(storage, Probe())
     with pytest.raises(AwayError):
         await uploads.purge(stories.purged())
-    assert uploads.warnings() == []
+    (warning,) = await uploads.warnings()
+    assert "away" in warning
+    storage.error = None
+    assert await uploads.purge(stories.purged()) is not None
+    assert await uploads.warnings() == []
+
+
+async def test_a_refusal_that_another_process_has_overcome_is_no_warning_any_more() -> None:
+    storage = Bucket({AUDIO: CONTENT})
+    one, other = Uploads(storage, Probe()), Uploads(storage, Probe())
+    storage.error = DeletionError("AccessDenied", [AUDIO])
+    event = stories.purged().model_copy(update={"source": "/sori/gateway"})
+    assert await one.purge(event) is None
+    storage.error = None
+    assert await other.purge(event) is not None
+    assert await one.warnings() == []
 
 
 async def test_a_purge_does_not_say_that_nothing_is_left_while_the_recording_is_being_stored() -> None:

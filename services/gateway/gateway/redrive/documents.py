@@ -55,5 +55,8 @@ class Redrives(Protocol):
     async def hurry(self, job_id: str, claimed: datetime, then: datetime) -> None:
         """Note that a claimed job could not be told; look again `then`."""
 
+    async def purges_told_in_vain(self, most: int) -> int:
+        """Return how many purges have been told more than once and are not done; counted up to `most`."""
+
     async def longest_due(self) -> datetime | None:
         """Return the earliest time at which any unfinished job is to be looked at; None without any."""

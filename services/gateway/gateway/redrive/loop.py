@@ -37,6 +37,8 @@ HANDLED_PER_SECOND = 16
 """How many messages a slow service handles. With more waiting than it can handle within REDRIVE_AFTER, a job that only
 waits for its turn would be taken for one that stands still."""
 REDRIVES_PER_SECOND = 50
+MAX_WARNED = 1000
+"""The most purges that the warning counts."""
 
 TOLD_AGAIN = Counter("sori_redrives", "What was told again because nothing had come of it.", ["what"])
 
@@ -77,6 +79,14 @@ class Redrive:
     async def stop(self) -> None:
         """Stop looking; what is claimed and not told is due again when the claim ends."""
         await self._looking.stop()
+
+    async def warnings(self) -> list[str]:
+        """Return a warning for /health while purges were told again and are still not done."""
+        count = await self._redrives.purges_told_in_vain(MAX_WARNED)
+        if not count:
+            return []
+        jobs = f"{count} or more jobs" if count == MAX_WARNED else f"{count} jobs"
+        return [f"the purge of {jobs} is not done yet, see the uploader's /health; told again until it is"]
 
     async def look(self) -> None:
         """Tell what is due now. What the broker does not take is due again soon."""

@@ -94,6 +94,13 @@ class RedriveStore:
         """Note that a claimed job could not be told; look again `then`."""
         await self._set(job_id, claimed, publish_at=then)
 
+    async def purges_told_in_vain(self, most: int) -> int:
+        """Return how many purges have been told more than once and are not done; counted up to `most`."""
+        query = {**indexes.WHICH[indexes.PURGES], "redrives": {"$gt": 1}}
+        with translating():
+            found: int = await self._jobs.count_documents(query, hint=indexes.PURGES, limit=most)
+        return found
+
     async def longest_due(self) -> datetime | None:
         """Return the earliest time at which any unfinished job is to be looked at; None without any."""
         query = {**indexes.WHICH[indexes.DUE], "publish_at": {"$type": "date"}}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from tempfile import TemporaryFile
 from typing import IO, Protocol
+from urllib.parse import unquote
 
 from chassis.children import LateError
 from contracts.audio import container
@@ -173,7 +174,8 @@ class References:
 
 def key_in(url: str) -> str | None:
     """Return the key of reference audio that an address of any form contains, None when it contains none."""
-    found = _KEY.search(url)
+    # An https address may have any of its characters escaped; what is named so must not be swept either.
+    found = _KEY.search(unquote(url))
     return None if found is None else found[0]
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from chassis.errors import AwayError, BackEndError, reason_of
 from chassis.periodic import Periodic, pace
 from gateway.audio import ObjectStore
 from gateway.references.references import PREFIX, Record, Records, key_in
@@ -46,10 +47,13 @@ class ReferenceSweeper:
         await self._mark([record for record in records if record.swept_at is None], named)
         removed = 0
         for record in records:
-            if record.swept_at is None and record.key not in named and _is_before(record.unused_since, moment):
-                removed += await self._remove(record)
-            elif _is_before(record.swept_at, moment):
-                await self._remove_for_good(record)
+            try:
+                removed += await self._sweep(record, named, moment)
+            except AwayError:
+                raise
+            except BackEndError as error:
+                # It stays condemned, is tried again at each look, and must not hold up the others.
+                log.warning("a reference stays", key=record.key, reason=reason_of(error))
         if removed or aborted:
             log.info("references swept", removed=removed, aborted_uploads=aborted)
 
@@ -58,6 +62,14 @@ class ReferenceSweeper:
         unused = {record.key for record in records} - used
         await self._records.mark_used(sorted(unused & named))
         await self._records.mark_unused(sorted(used - named))
+
+    async def _sweep(self, record: Record, named: Set[str | None], moment: datetime) -> bool:
+        """Remove a record's object if its time has come; tell whether it was removed for the first time."""
+        if record.swept_at is None and record.key not in named and _is_before(record.unused_since, moment):
+            return await self._remove(record)
+        if _is_before(record.swept_at, moment):
+            await self._remove_for_good(record)
+        return False
 
     async def _remove(self, record: Record) -> bool:
         if not await self._records.condemn(record):

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from chassis.errors import AwayError, BackEndError, reason_of
 from chassis.periodic import Periodic, pace
 from gateway.audio import ObjectStore
 from gateway.jobs.documents import Jobs
@@ -48,13 +49,23 @@ class InboxSweeper:
             unfinished = await self._jobs.unfinished(list({_job_id(key) for key in keys}))
             now = {key for key in keys if _job_id(key) not in unfinished}
             twice = sorted(now & self._not_needed)
-            await self._store.remove_all(twice)
-            removed += len(twice)
+            removed += await self._remove(twice)
             not_needed |= now
         self._not_needed = not_needed
         aborted = await self._store.abort_unfinished(PREFIX, moment)
         if removed or aborted:
             log.info("inbox swept", removed=removed, aborted_uploads=aborted)
+
+    async def _remove(self, keys: list[str]) -> int:
+        """Remove these; what the store refuses must not keep the other pages from being swept."""
+        try:
+            await self._store.remove_all(keys)
+        except AwayError:
+            raise
+        except BackEndError as error:
+            log.warning("inbox objects stay", keys=len(keys), reason=reason_of(error))
+            return 0
+        return len(keys)
 
 
 def _job_id(key: str) -> str:

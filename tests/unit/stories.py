@@ -101,6 +101,12 @@ def called_back(body: JsonObject | None, attempt: int = 1) -> events.AnalysisWeb
     return event
 
 
+def progressed(percent: int, attempt: int = 1) -> Event:
+    """The analysis server said how far it is."""
+    data = events.AnalysisProgressedData(attempt=attempt, percent=percent)
+    return made(events.AnalysisProgressed, data, f"{attempt}/{percent}")
+
+
 def completed(result: JsonObject | None = None) -> Event:
     """The recording has its result."""
     data = events.AnalysisCompletedData(token_id=TOKEN_ID, s3_url=S3_URL, result=result or RESULT, cached=False)

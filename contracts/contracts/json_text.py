@@ -15,9 +15,10 @@ Fault = Literal["damaged", "not_utf8", "not_json", "not_object", "too_deep"]
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _ESCAPES = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
+    r"(?:\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4}|\\[^u]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})+"
+    r"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
-"""A pair of surrogates, one that is alone, or any other escape, so that an escaped backslash begins none."""
+"""As many escapes as follow each other, or one surrogate that is alone. An escaped backslash begins no escape."""
 
 
 class UnreadableError(ValueError):
@@ -63,27 +64,30 @@ def read_object(text: str) -> JsonObject:
 
 def read_beginning(text: str) -> JsonObject:
     """Read the beginning of a JSON object that was cut anywhere; UnreadableError when it does not begin like one."""
-    try:
-        value = pydantic_core.from_json(_mended(text), allow_partial="trailing-strings")
-    except ValueError:
-        raise UnreadableError("not_json") from None
+    value = _read(text, whole=False)
     if not isinstance(value, dict):
         raise UnreadableError("not_object")
     return value
 
 
-def _read(text: str) -> JsonValue:
+def _read(text: str, *, whole: bool = True) -> JsonValue:
+    """Read any JSON; only if that fails, with an escaped U+FFFD for each escaped surrogate that is alone."""
+    text = text.strip("\ufeff \t\r\n")
     try:
-        value: JsonValue = pydantic_core.from_json(_mended(text))
+        return _parsed(text, whole=whole)
+    except UnreadableError:
+        mended = _ESCAPES.sub(lambda found: r"\ufffd" if found[1] else found[0], text)
+        if mended == text:
+            raise
+    return _parsed(mended, whole=whole)
+
+
+def _parsed(text: str, *, whole: bool) -> JsonValue:
+    try:
+        value: JsonValue = pydantic_core.from_json(text, allow_partial=False if whole else "trailing-strings")
     except ValueError as error:
         raise UnreadableError("too_deep" if "recursion limit" in str(error) else "not_json") from None
     return value
-
-
-def _mended(text: str) -> str:
-    """Return JSON text with an escaped U+FFFD for each escaped surrogate that is alone."""
-    text = text.strip("\ufeff \t\r\n")
-    return _ESCAPES.sub(lambda found: r"\ufffd" if found[1] else found[0], text) if r"\u" in text else text
 
 
 def _depth(value: JsonValue) -> int:

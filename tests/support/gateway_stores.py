@@ -8,9 +8,10 @@ from typing import Any
 
 from chassis.errors import AwayError, BackEndError
 from contracts import topology
+from contracts.audio import UNKNOWN_TYPE
 from contracts.events import Event, UploadReceived
 from contracts.job import Job, Status, is_terminal
-from gateway.audio import UNKNOWN_TYPE, AudioGoneError, Recording, StoredAudio
+from gateway.audio import AudioGoneError, Recording, StoredAudio
 from gateway.jobs.listing import Cursor, JobFilter
 from gateway.jobs.removals import Ending
 from gateway.redrive.documents import Removal

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-UNKNOWN_TYPE = "application/octet-stream"
+from contracts.audio import UNKNOWN_TYPE
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,13 @@ class AnalysisWebhookReceivedData(EventData):
     body: JsonObject | None = Field(default=None, description="The call's JSON body; absent when too large to keep")
 
 
+class AnalysisProgressedData(EventData):
+    """The analysis server said how far it is."""
+
+    attempt: int = Field(ge=1, description="The attempt that is under way")
+    percent: int = Field(ge=0, le=100, description="How much of the analysis is done")
+
+
 class AnalysisCompletedData(EventData):
     """A recording has its result."""
 
@@ -325,6 +332,14 @@ class AnalysisWebhookReceived(Event):
     data: AnalysisWebhookReceivedData
 
 
+class AnalysisProgressed(Event):
+    """analysis.progressed: the analysis server said how far it is."""
+
+    TYPE: ClassVar[str] = "analysis.progressed.v1"
+    type: Literal["analysis.progressed.v1"]
+    data: AnalysisProgressedData
+
+
 class AnalysisCompleted(Event):
     """analysis.completed: the recording has its result."""
 
@@ -429,6 +444,7 @@ AnyEvent = Annotated[
     | AnalysisRequested
     | AnalysisWebhookReceived
     | AnalysisWebhookIgnored
+    | AnalysisProgressed
     | AnalysisCompleted
     | AnalysisFailed
     | JobHeld
@@ -449,6 +465,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     AnalysisRequested,
     AnalysisWebhookReceived,
     AnalysisWebhookIgnored,
+    AnalysisProgressed,
     AnalysisCompleted,
     AnalysisFailed,
     JobHeld,

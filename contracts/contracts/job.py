@@ -28,7 +28,7 @@ class Stage(StrEnum):
     STORING = "storing"
     REQUESTING = "requesting"
     WAITING = "waiting"
-    """For the analysis server: to take the recording on (progress 70), or to call back (90)."""
+    """For the analysis server: to take the recording on (progress 70), or to call back (90, more as it goes on)."""
     HELD = "held"
     """A message about the job is among the dead letters; a replay moves it on."""
     DONE = "done"
@@ -46,26 +46,31 @@ COMPLETED_MESSAGE = "분석 완료"
 FAILED_MESSAGE = "분석 실패"
 CANCELLED_MESSAGE = "분석 취소"
 
+_ASKED_PROGRESS = 90
+"""Where a job stands whose analysis is under way, until the analysis server says that it is further: up to 99."""
 _STAGE_AT: dict[int, Stage] = {
     10: Stage.RECEIVED,
     40: Stage.STORING,
     70: Stage.REQUESTING,
-    90: Stage.WAITING,
+    **dict.fromkeys(range(_ASKED_PROGRESS, 100), Stage.WAITING),
 }
 _PROGRESS_AFTER: dict[str, int] = {
     events.UploadReceived.TYPE: 40,
     events.AudioStored.TYPE: 70,
-    events.AnalysisRequested.TYPE: 90,
+    events.AnalysisRequested.TYPE: _ASKED_PROGRESS,
 }
 _PROGRESS_WHEN_HELD: dict[str, int] = {
     **_PROGRESS_AFTER,
-    events.AnalysisWebhookReceived.TYPE: 90,
+    # Interim calls may have moved the job on to 99; the one that is set aside may be the last.
+    events.AnalysisWebhookReceived.TYPE: 99,
+    events.AnalysisProgressed.TYPE: 0,  # holds nothing up
 }
 DELAYED_PROGRESS = 70
 """Where a job stands whose recording waits to be taken on by the analysis server."""
 COMPLETED_PROGRESS = 100
 _PROGRESS_WHEN_FAILED: dict[str, int] = {
-    # The highest progress possible before the failure: a failed job's last progress must not depend on event order.
+    # The highest progress possible before the failure, but for what interim calls tell: a failed job's last progress
+    # must not depend on event order.
     events.UploadRejected.TYPE: 40,
     events.AnalysisFailed.TYPE: 90,
 }
@@ -182,17 +187,19 @@ class Change(BaseModel):
 
 
 def apply(job: Job, event: Event) -> Change | None:
-    """Return what `event` changes, or None when it was applied before.
+    """Return what `event` changes; None when it was applied before, or tells of a progress that listeners do not see.
 
     The same events in any order lead to the same end, except those that end a job from outside (cancelled, purged,
     expired): of such an end and the job's own, the one that comes first stands. What is removed of a job proves that
-    it was purged.
+    it was purged. A job that fails stays at the progress that its analysis was seen at.
     """
     if any(entry.event_id == event.id for entry in job.history):
         return None
     facts = _facts(job, event)
     view = _view(job.model_copy(update=facts), event)
     visible = view.model_copy(update={"updated_at": job.view.updated_at}) != job.view
+    if isinstance(event, events.AnalysisProgressed) and not visible:
+        return None
     revision = job.revision + 1 if visible else job.revision
     entry = HistoryEntry(event_id=event.id, type=event.type, time=event.time)
     if visible:
@@ -282,8 +289,14 @@ def _view(job: Job, event: Event) -> View:
     elif isinstance(event, events.JobCancelled | events.JobPurged | events.AudioRemoved | events.AnalysisRemoved):
         update |= {"status": Status.CANCELLED, "stage": Stage.DONE, "message": CANCELLED_MESSAGE}
     else:
-        update |= _underway(job, max(before.progress, _PROGRESS_AFTER.get(event.type, 0)))
+        update |= _underway(job, max(before.progress, _progress_after(event)))
     return before.model_copy(update=update)
+
+
+def _progress_after(event: Event) -> int:
+    if isinstance(event, events.AnalysisProgressed):
+        return _ASKED_PROGRESS + event.data.percent * (COMPLETED_PROGRESS - 1 - _ASKED_PROGRESS) // 100
+    return _PROGRESS_AFTER.get(event.type, 0)
 
 
 def _underway(job: Job, progress: int) -> dict[str, Any]:

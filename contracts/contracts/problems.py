@@ -1,11 +1,12 @@
 """Problem bodies (RFC 9457): every `code` that the public HTTP surface answers with, in Korean and English."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.catalogue import MAX_SCRIPTS
 from contracts.failures import AUDIO_FAILURES, Language, sentence
+from contracts.json_text import MAX_DEPTH, Fault
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -190,6 +191,36 @@ WEBHOOK_NOT_JSON = ProblemKind(
     400,
     ("본문을 읽을 수 없습니다", "본문은 JSON 객체여야 합니다."),
     ("Unreadable body", "The body must be a JSON object."),
+)
+
+
+def _unreadable(korean: str, english: str) -> ProblemKind:
+    """Return `webhook_not_json` with what is wrong with the body at hand."""
+    return replace(
+        WEBHOOK_NOT_JSON, korean=(WEBHOOK_NOT_JSON.korean[0], korean), english=(WEBHOOK_NOT_JSON.english[0], english)
+    )
+
+
+WEBHOOK_FAULTS: dict[Fault, ProblemKind] = {
+    "damaged": _unreadable(
+        "압축된 본문이 손상되어 풀 수 없습니다.", "The body is compressed, and damaged: it cannot be unpacked."
+    ),
+    "not_utf8": _unreadable(
+        "본문이 UTF-8이 아닙니다. UTF-8로 보내 주세요.", "The body is not UTF-8. Send it as UTF-8."
+    ),
+    "not_json": _unreadable("본문이 올바른 JSON이 아닙니다.", "The body is not valid JSON."),
+    "not_object": _unreadable("본문이 JSON 객체가 아닙니다.", "The body is JSON, but not a JSON object."),
+    "too_deep": _unreadable(
+        f"본문이 너무 깊게 중첩되어 있습니다. {MAX_DEPTH}단계까지 보낼 수 있습니다.",
+        f"The body is nested too deeply. At most {MAX_DEPTH} levels are allowed.",
+    ),
+}
+"""What `webhook_not_json` says of each fault."""
+ENCODING_UNSUPPORTED = ProblemKind(
+    "encoding_unsupported",
+    415,
+    ("지원하지 않는 Content-Encoding입니다", "압축하지 않거나 gzip 또는 deflate로 한 번만 압축해 보내 주세요."),
+    ("Unsupported Content-Encoding", "Send the body as it is, or compressed once with gzip or deflate."),
 )
 RESULT_TOO_LARGE = ProblemKind(
     "result_too_large",

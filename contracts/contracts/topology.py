@@ -33,6 +33,11 @@ MAX_WAITS = 1500
 """How often a message waits for something that is away before it becomes a dead letter, which takes about a day."""
 CRASHES_BEFORE_DEAD_LETTER = 50
 """How often a message may be redelivered without an outcome, as when it kills its subscriber."""
+DEAD_LETTER_RETURNS = 1_000_000_000
+"""How often a dead letter may be looked at, which returns it to its queue.
+
+RabbitMQ 4 drops a message after 20 returns unless its queue has a limit of its own; 3.10 does not take -1 for none.
+"""
 DELIVERIES_HEADER = "x-delivery-count"
 """How often a quorum queue has delivered the message before."""
 
@@ -55,7 +60,10 @@ class RetryDelay:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Queue arguments. A message that expires keeps its routing key: the name of the queue that it returns to."""
+        """Queue arguments. A message that expires keeps its routing key: the name of the queue that it returns to.
+
+        No limit of deliveries: nobody takes messages from here.
+        """
         return {
             "x-queue-type": "quorum",
             "x-message-ttl": self.milliseconds,
@@ -80,7 +88,12 @@ class Queue:
 
     @property
     def name(self) -> str:
-        """`<service>.<event>`, e.g. analyzer-bridge.audio-stored."""
+        """`<service>.<event's type>`, e.g. analyzer-bridge.audio.stored.v1."""
+        return f"{self.service}.{self.event.TYPE}"
+
+    @property
+    def former_name(self) -> str:
+        """Its name in earlier versions, whose dead letters the broker would not keep for ever."""
         return f"{self.service}.{self.event.TYPE.rsplit('.', 1)[0].replace('.', '-')}"
 
     @property
@@ -106,7 +119,7 @@ class Queue:
         }
 
 
-DEAD_ARGUMENTS: dict[str, Any] = {"x-queue-type": "quorum"}
+DEAD_ARGUMENTS: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": DEAD_LETTER_RETURNS}
 
 UPLOADER_UPLOAD_RECEIVED = Queue("uploader", events.UploadReceived)
 UPLOADER_JOB_PURGED = Queue("uploader", events.JobPurged)
@@ -124,6 +137,7 @@ NOTIFIER_QUEUES = tuple(
         events.AnalysisDelayed,
         events.AnalysisRequested,
         events.AnalysisWebhookIgnored,
+        events.AnalysisProgressed,
         events.AnalysisCompleted,
         events.AnalysisFailed,
         events.JobHeld,
@@ -153,9 +167,9 @@ QUEUES_ON_THE_WAY: tuple[str, ...] = (
 )
 """Names of the queues in which a message that is to move a job may wait, those of its retries among them."""
 
-RETIRED_EXCHANGES: tuple[str, ...] = tuple(f"{queue.name}.witness" for queue in QUEUES)
+RETIRED_EXCHANGES: tuple[str, ...] = tuple(f"{queue.former_name}.witness" for queue in QUEUES)
 """Exchanges of earlier versions, which `sorictl setup` removes."""
-RETIRED_QUEUES: dict[str, str] = {}
+RETIRED_QUEUES: dict[str, str] = {queue.former_name: queue.name for queue in QUEUES}
 """Queues of earlier versions, and for each the queue that takes over what lies in it.
 
 `sorictl setup` moves the messages and removes the queue. A queue whose arguments change gets a new name, and its old
@@ -173,6 +187,7 @@ PUBLISHES: dict[Service, tuple[type[Event], ...]] = {
         events.AnalysisDelayed,
         events.AnalysisRequested,
         events.AnalysisWebhookIgnored,
+        events.AnalysisProgressed,
         events.AnalysisCompleted,
         events.AnalysisFailed,
         events.JobPurged,

@@ -1,14 +1,40 @@
 """The analysis server's webhook: the signature in its address, and what the bodies seen in the wild mean."""
 
 import hmac
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from pydantic import JsonValue
+
 from contracts.events import JsonObject
 from contracts.failures import FailureCode
+from contracts.json_text import UnreadableError, read_object
 
 _ATTEMPT = re.compile(r"[1-9][0-9]{0,8}")
+_PERCENT = re.compile(r"\s*([0-9]{0,3}\.?[0-9]{1,20})\s*(%?)\s*")
+
+_SUCCESS = frozenset(
+    {"success", "successful", "succeeded", "succeed", "complete", "completed", "done", "finished", "ok", "okay"}
+)
+_FAILURE = frozenset(
+    {"failed", "fail", "failure", "error", "errored", "canceled", "cancelled", "aborted", "abort", "exception"}
+    | {"crashed", "terminated", "killed", "rejected", "expired", "timeout", "timedout", "unsuccessful"}
+)
+_UNDERWAY = frozenset(
+    {"processing", "inprogress", "progress", "pending", "queued", "started", "starting", "running", "working"}
+    | {"accepted", "received", "waiting", "partial"}
+)
+"""Words of a status, in lower case, without spaces, hyphens and underscores. A result beside one of the last is not the
+final one."""
+_RESULTS = ("result", "analysis_results", "analysis_result", "results")
+_PAYLOADS = ("output", "data", "payload")
+"""Where a result lies, too, if the status says that there is one."""
+_ENVELOPES = ("data", "payload", "body", "job")
+"""Where all that is said lies, in bodies that wrap it."""
+_PERCENTS = ("progress", "percent", "percentage", "progress_percent", "progress_percentage", "percent_complete")
 
 ENVELOPE_BYTES = 16 * 1024
 """How much larger than its result a webhook body may be."""
@@ -29,6 +55,14 @@ class Failure:
     detail: str = ""
 
 
+@dataclass(frozen=True)
+class Interim:
+    """The analysis goes on; `progress` is in percent, when it is told; `status` is the server's own, for logs only."""
+
+    progress: int | None = None
+    status: str = ""
+
+
 def signature(secret: str, job_id: str, attempt: int) -> str:
     """Return the hex HMAC-SHA256 (RFC 2104) over job id and attempt that authenticates a webhook call."""
     return hmac.digest(secret.encode(), f"{job_id}.{attempt}".encode(), "sha256").hex()
@@ -47,14 +81,95 @@ def address(webhook_url: str, secret: str, job_id: str, attempt: int) -> str:
     return f"{webhook_url}{'&' if '?' in webhook_url else '?'}{query}"
 
 
-def outcome(body: JsonObject) -> Success | Failure:
-    """Read a body in any of the shapes that analysis servers send; any other body is a `result_invalid` failure."""
-    status = str(body.get("status", "")).lower()
-    if status in {"success", "completed"}:
-        result = body["result"] if "result" in body else body.get("analysis_results")
-        if isinstance(result, dict):
-            return Success(result)
-        return Failure(FailureCode.RESULT_INVALID, "the result is no JSON object")
-    if status in {"failed", "failure", "error"}:
-        return Failure(FailureCode.ANALYSIS_FAILED, str(body.get("error", ""))[:500])
-    return Failure(FailureCode.RESULT_INVALID, f"unknown status {status[:40]!r}")
+def outcome(body: JsonObject) -> Success | Failure | Interim:
+    """Read a body in any of the shapes that analysis servers send.
+
+    Only a known word for a failure, or a success without a readable result, is a failure. An unknown status with a
+    result is a success; without one, the analysis goes on.
+    """
+    word = _word(body)
+    if word in _FAILURE:
+        return Failure(FailureCode.ANALYSIS_FAILED, _detail(body))
+    result = _first_object(body, _RESULTS)
+    if word not in _UNDERWAY and result is None:
+        for name in _ENVELOPES:
+            inner = _object(body.get(name))
+            if inner is not None and (_word(inner) or _first_object(inner, _RESULTS) is not None):
+                return outcome(inner)
+    if word in _SUCCESS and result is None:
+        result = _first_object(body, _PAYLOADS)
+        if result is None:
+            return Failure(FailureCode.RESULT_INVALID, "the result is no JSON object")
+    if result is None or word in _UNDERWAY:
+        return Interim(_progress(body), str(body.get("status", ""))[:40])
+    return Success(result)
+
+
+def essence(said: Success | Failure | Interim) -> JsonObject:
+    """Return the shortest body that says the same."""
+    if isinstance(said, Success):
+        return {"status": "success", "result": said.result}
+    if isinstance(said, Interim):
+        return {"status": "processing", "progress": said.progress}
+    return (
+        {"status": "success"} if said.code == FailureCode.RESULT_INVALID else {"status": "failed", "error": said.detail}
+    )
+
+
+def _word(body: JsonObject) -> str:
+    """Return the status as one word; empty when the body has none."""
+    for name in ("status", "state"):
+        status = body.get(name)
+        if isinstance(status, str) and status.strip():
+            return re.sub(r"[\s_-]+", "", status).lower()
+    for name in ("success", "ok"):
+        if isinstance(body.get(name), bool):
+            return "success" if body[name] else "failed"
+    return ""
+
+
+def _detail(body: JsonObject) -> str:
+    return str(body.get("error") or body.get("message") or "")[:500]
+
+
+def _first_object(body: JsonObject, names: Sequence[str]) -> JsonObject | None:
+    found = (_object(body.get(name)) for name in names)
+    return next((value for value in found if value is not None), None)
+
+
+def _object(value: JsonValue) -> JsonObject | None:
+    """Return a JSON object that is given as one, or as JSON text."""
+    if isinstance(value, str) and "{" in value:
+        try:
+            return read_object(value)
+        except UnreadableError:
+            return None
+    return value if isinstance(value, dict) else None
+
+
+def _progress(body: JsonObject) -> int | None:
+    """Return how much is done, from 0 to 100; None when that is not told."""
+    for name in _PERCENTS:
+        value = body.get(name)
+        percent = _progress(value) if isinstance(value, dict) else _percent(value)
+        if percent is not None:
+            return percent
+    inner = next((value for name in _ENVELOPES if isinstance(value := body.get(name), dict)), None)
+    return None if inner is None else _progress(inner)
+
+
+def _percent(value: JsonValue) -> int | None:
+    """Return a number, or the text of one, as percent; a broken number below 1 is a share of 1, unless a % follows."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    is_share = True
+    if isinstance(value, str):
+        found = _PERCENT.fullmatch(value)
+        if found is None:
+            return None
+        value, is_share = float(found[1]), not found[2]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if is_share and 0 < value < 1:
+        value *= 100
+    return int(min(max(round(value, 6), 0), 100))

@@ -116,8 +116,13 @@ def test_every_error_is_a_problem_of_the_contract_with_an_example(openapi: Docum
 def test_the_webhook_shows_every_shape_and_what_its_address_carries(openapi: Document, path: str) -> None:
     call = operations(openapi)["post", path]
     shapes = call["requestBody"]["content"]["application/json"]["examples"]
-    assert {example["value"]["status"] for example in shapes.values()} == {"success", "completed", "failed"}
-    assert len(shapes) == 4
+    assert {example["value"]["status"] for example in shapes.values()} == {
+        "success",
+        "completed",
+        "failed",
+        "processing",
+    }
+    assert len(shapes) == 5
     assert {parameter["name"] for parameter in call["parameters"]} >= {"job_id", "attempt", "signature"}
 
 

@@ -5,6 +5,7 @@ What is told again mends nearly everything. Some messages have little to lose, a
 - job.held: the user is not told that the job waits for an operator;
 - job.resumed: the job is shown as held until it moves on, and is told again as late as a held job;
 - analysis.webhook-ignored: a line of the job's history;
+- analysis.progressed: the user sees less of how far the analysis is;
 - job.cancelled or job.expired at the bridge, when the notifier had its own: the analysis goes on, and its outcome is
   recorded though the job has ended.
 """
@@ -41,6 +42,7 @@ DELAYED = told_by(events.AnalysisDelayed)
 COMPLETED, FAILED = told_by(events.AnalysisCompleted), told_by(events.AnalysisFailed)
 IGNORED = told_by(events.AnalysisWebhookIgnored)
 WEBHOOK = topology.BRIDGE_WEBHOOK_RECEIVED.name
+PROGRESSED = told_by(events.AnalysisProgressed)
 HELD = {told_by(events.JobHeld), told_by(events.JobResumed)}
 CANCELLED = {topology.BRIDGE_JOB_CANCELLED.name, told_by(events.JobCancelled)}
 EXPIRED = {topology.BRIDGE_JOB_EXPIRED.name, told_by(events.JobExpired)}
@@ -192,6 +194,8 @@ class Life:
 
     async def _go_on(self) -> None:
         """Do what is to be done before the job's end."""
+        if PROGRESSED in self.queues:
+            await self._progress()
         if self.queues & HELD:
             if REJECTED not in self.queues:
                 await self._at(90)
@@ -214,6 +218,12 @@ class Life:
             return any(block.state["progress"] >= progress for block in self.heard)
 
         await until_true(is_there, f"job {self.job_id} at {progress}", limit_seconds=self.world.limit_seconds)
+
+    async def _progress(self) -> None:
+        """Tell how far the analysis is, as the bridge does."""
+        data = events.AnalysisProgressedData(attempt=1, percent=40)
+        about = {"source": "analyzer-bridge", "traceparent": self._traceparent}
+        await self.world.broker.publish(events.AnalysisProgressed.new(self.job_id, data, step="1/40", **about))
 
     async def _hold_and_resume(self) -> None:
         """Tell of a hold and its end, as a subscriber and the operator's command do."""

@@ -73,7 +73,7 @@ async def test_a_listener_hears_the_copy_of_an_event_that_is_kept(
         completed = story.analysis_completed()
         later = completed.model_copy(update={"time": completed.time + timedelta(seconds=1)})
         for copy in rounds.random.sample([completed, later], 2):
-            await proxied_broker.put("notifier.analysis-completed", copy.encode())
+            await proxied_broker.put("notifier.analysis.completed.v1", copy.encode())
     for story, heard in zip(stories, await asyncio.gather(*listening), strict=True):
         assert [int(block.id or 0) for block in heard] == [1, 2]
         assert heard[-1].state == await proxied_sori.state(story.job_id)

@@ -158,7 +158,7 @@ async def test_a_job_that_ends_while_it_waits_is_not_asked_for_when_the_server_i
             await broker.publish(other.audio_stored())
             await overheard.until(other.job_id, AnalysisDelayed)
         await overheard.until(other.job_id, AnalysisRequested)
-        await broker.until_empty("analyzer-bridge.audio-stored")
+        await broker.until_empty("analyzer-bridge.audio.stored.v1")
         assert not overheard.of(job_id, AnalysisRequested)
     assert len(await analysis_server.requests_for(token_id)) == asked
 

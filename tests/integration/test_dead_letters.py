@@ -77,7 +77,7 @@ async def test_a_replay_after_the_cause_is_gone_takes_the_held_job_to_its_end(
         Job.received(story.upload_received(), None).model_dump(by_alias=True, exclude={"upload_received"})
     )
     stored = story.audio_stored()
-    await broker.put("notifier.audio-stored", stored.encode(), stored.id)
+    await broker.put("notifier.audio.stored.v1", stored.encode(), stored.id)
     # As the bridge sets it aside; whatever the analysis server answers is recorded, so that is no cause any more.
     held_step = topology.held_step(topology.BRIDGE_AUDIO_STORED.name, stored.id, 0)
     hold = events.JobHeldData(
@@ -99,7 +99,9 @@ async def test_a_replay_after_the_cause_is_gone_takes_the_held_job_to_its_end(
     assert (letter["queue"], letter["replays"]) == (topology.BRIDGE_AUDIO_STORED.name, 0)
     assert letter["service_version"].startswith("analyzer-bridge ")
     table = await operator.dead_letters("list", "--job", story.job_id)
-    assert all(part in table.out for part in (stored.id, story.job_id, "analyzer-bridge.audio-stored: 1 dead letter"))
+    assert all(
+        part in table.out for part in (stored.id, story.job_id, "analyzer-bridge.audio.stored.v1: 1 dead letter")
+    )
     assert max(map(len, table.out.splitlines())) <= 80
     assert "\x1b" not in table.out + table.err
 

@@ -55,7 +55,7 @@ async def test_an_event_that_cannot_be_read_becomes_a_dead_letter_with_its_reaso
 
 async def test_an_unknown_version_on_the_exchange_harms_nobody(broker: Broker, sori: Sori) -> None:
     event = json.loads(Story(str(uuid.uuid4())).upload_received().encode())
-    await broker.put("uploader.upload-received", json.dumps(event | {"type": "upload.received.v2"}).encode(), "v2")
+    await broker.put("uploader.upload.received.v1", json.dumps(event | {"type": "upload.received.v2"}).encode(), "v2")
     await broker.dead_letter(topology.UPLOADER_UPLOAD_RECEIVED, "v2")
     assert (await sori.completed())["status"] == "completed"
 
@@ -77,9 +77,9 @@ async def test_every_queue_goes_on_after_what_it_could_not_read(broker: Broker, 
 async def test_an_event_of_an_unknown_job_is_passed_over(broker: Broker, sori: Sori, jobs: Any) -> None:
     story = Story(str(uuid.uuid4()))
     before = await jobs.count_documents({})
-    await broker.put("notifier.analysis-completed", story.analysis_completed().encode())
+    await broker.put("notifier.analysis.completed.v1", story.analysis_completed().encode())
     # Nothing else waits in this queue: when it is empty, the event has been taken.
-    await broker.until_empty("notifier.analysis-completed")
+    await broker.until_empty("notifier.analysis.completed.v1")
     assert (await sori.completed())["status"] == "completed"
     assert await jobs.count_documents({}) == before + 1
 
@@ -168,7 +168,7 @@ async def test_a_held_job_says_so_and_moves_on(broker: Broker, sori: Sori, analy
     await analysis_server.request_for(token_id)
     await sori.reached(job_id, 90)
     story = Story(job_id, token_id)
-    await broker.publish(story.job_held("analyzer-bridge.analysis-webhook-received", story.analysis_completed()))
+    await broker.publish(story.job_held("analyzer-bridge.analysis.webhook-received.v1", story.analysis_completed()))
 
     async def held() -> dict[str, Any] | None:
         state = await sori.state(job_id)

@@ -64,7 +64,7 @@ async def kept(jobs: Any, age: timedelta, *, redriven: bool = True, then: str = 
     job = Job.received(received, None)
     happened: list[Event] = [received]
     if then == "held":
-        happened.append(story.job_held("uploader.upload-received", received))
+        happened.append(story.job_held("uploader.upload.received.v1", received))
     elif then:
         happened.append(getattr(story, then)())
     for event in happened:

@@ -150,7 +150,7 @@ async def test_what_has_not_moved_for_long_stands_still(collection: Collection) 
     never_told = await collection.put(story(3 * DAY)[2].model_copy(update={"publish_at": now}))
     of_an_earlier_version = await collection.put(story(3 * DAY)[2])
     told, received, new = story(1.5 * DAY)
-    held = told.job_held("uploader.upload-received", received).model_copy(update={"time": received.time})
+    held = told.job_held("uploader.upload.received.v1", received).model_copy(update={"time": received.time})
     held_job = await collection.put(changed(new, change_by(new, held)))
     assert await collection.standing(DAY) == {told_again.job_id, held_job.job_id, of_an_earlier_version.job_id}
     assert not await collection.standing(DAY) & {told_before.job_id, never_told.job_id, young.job_id}

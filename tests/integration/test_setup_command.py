@@ -102,7 +102,9 @@ async def test_witnesses_of_earlier_versions_are_removed(back_ends: BackEnds) ->
         await declare_all(await channel.get_underlay_channel())
         for queue in topology.QUEUES[:3]:
             kind = aio_pika.ExchangeType.FANOUT
-            witness = await channel.declare_exchange(f"{queue.name}.witness", kind, durable=True, auto_delete=True)
+            witness = await channel.declare_exchange(
+                f"{queue.former_name}.witness", kind, durable=True, auto_delete=True
+            )
             await (await channel.get_queue(queue.name)).bind(witness)
     said = await back_ends.sorictl("setup")
     assert (said.status, said.out.splitlines()[0]) == (
@@ -134,6 +136,31 @@ async def test_messages_of_a_retired_queue_are_moved_in_order_as_they_were(back_
     held_step = topology.held_step(OLD, event.id, 0)
     assert resuming.data.held_id == events.event_id(event.subject, JobHeld.TYPE, held_step)
     assert await take_over(back_ends) == []
+
+
+async def test_every_queue_of_the_version_before_is_moved_by_the_command(back_ends: BackEnds) -> None:
+    """Their dead letters had no limit of deliveries; the queues' own arguments name them."""
+    story = Story(str(uuid.uuid4()))
+    letter = story.upload_received()
+    async with back_ends.connection.channel() as channel:
+        await declare_all(await channel.get_underlay_channel())
+        for queue in topology.QUEUES:
+            dead = f"{queue.former_name}.dead"
+            await channel.declare_queue(dead, durable=True, arguments={"x-queue-type": "quorum"})
+            arguments = {**queue.arguments, "x-dead-letter-routing-key": dead}
+            former = await channel.declare_queue(queue.former_name, durable=True, arguments=arguments)
+            await former.bind(topology.EVENTS_EXCHANGE, queue.routing_key)
+    for queue in topology.QUEUES:
+        await back_ends.put(queue.former_name, letter.encode(), queue.name)
+        await back_ends.put(f"{queue.former_name}.dead", letter.encode(), letter.id)
+    said = await back_ends.sorictl("setup")
+    assert said.status == 0, said
+    for queue in topology.QUEUES:
+        assert await back_ends.count(queue.former_name) is None
+        assert await back_ends.count(f"{queue.former_name}.dead") is None
+        assert [message.message_id for message in await back_ends.taken(queue.name)] == [queue.name]
+        assert [message.message_id for message in await back_ends.taken(queue.dead_name)] == [letter.id]
+    assert (await back_ends.sorictl("setup")).out == NOTHING_TO_DO
 
 
 async def test_a_retired_queue_gets_nothing_more_and_stays_while_it_is_consumed(back_ends: BackEnds) -> None:

@@ -91,6 +91,12 @@ class Story:
         data = events.AnalysisWebhookIgnoredData(attempt=1, said="completed")
         return events.AnalysisWebhookIgnored.new(self.job_id, data, source="analyzer-bridge", traceparent=TRACEPARENT)
 
+    def analysis_progressed(self, percent: int = 40) -> events.AnalysisProgressed:
+        """The analysis server said how far it is."""
+        data = events.AnalysisProgressedData(attempt=1, percent=percent)
+        about = {"source": "analyzer-bridge", "traceparent": TRACEPARENT, "step": f"1/{percent}"}
+        return events.AnalysisProgressed.new(self.job_id, data, **about)
+
     def job_cancelled(self) -> events.JobCancelled:
         """The user has cancelled the job."""
         data = events.JobCancelledData(token_id=self._token_id)

@@ -101,6 +101,12 @@ def called_back(body: JsonObject | None, attempt: int = 1) -> events.AnalysisWeb
     return event
 
 
+def progressed(percent: int, attempt: int = 1) -> Event:
+    """The analysis server said how far it is."""
+    data = events.AnalysisProgressedData(attempt=attempt, percent=percent)
+    return made(events.AnalysisProgressed, data, f"{attempt}/{percent}")
+
+
 def completed(result: JsonObject | None = None) -> Event:
     """The recording has its result."""
     data = events.AnalysisCompletedData(token_id=TOKEN_ID, s3_url=S3_URL, result=result or RESULT, cached=False)
@@ -185,12 +191,12 @@ COURSES: dict[str, tuple[Event, ...]] = {
 """The whole of what is published about one job, by how it went."""
 
 HOLDS: tuple[Event, ...] = (
-    held("uploader.upload-received", events.UploadReceived),
-    held("analyzer-bridge.audio-stored", events.AudioStored),
-    held("analyzer-bridge.analysis-webhook-received", events.AnalysisWebhookReceived, "1/abc"),
-    held("notifier.upload-received", events.UploadReceived),
-    held("notifier.analysis-requested", events.AnalysisRequested, "1"),
-    held("notifier.analysis-completed", events.AnalysisCompleted),
+    held("uploader.upload.received.v1", events.UploadReceived),
+    held("analyzer-bridge.audio.stored.v1", events.AudioStored),
+    held("analyzer-bridge.analysis.webhook-received.v1", events.AnalysisWebhookReceived, "1/abc"),
+    held("notifier.upload.received.v1", events.UploadReceived),
+    held("notifier.analysis.requested.v1", events.AnalysisRequested, "1"),
+    held("notifier.analysis.completed.v1", events.AnalysisCompleted),
 )
 """Dead letters that may join any course; a replay of what was set aside is a course that goes on."""
 
@@ -198,8 +204,8 @@ RESUMES: tuple[Event, ...] = tuple(resumed(hold) for hold in HOLDS)
 """What an operator did about each of them."""
 
 HOLDS_AGAIN: tuple[Event, ...] = (
-    held("analyzer-bridge.audio-stored", events.AudioStored, replays=1),
-    held("notifier.analysis-completed", events.AnalysisCompleted, replays=1),
+    held("analyzer-bridge.audio.stored.v1", events.AudioStored, replays=1),
+    held("notifier.analysis.completed.v1", events.AnalysisCompleted, replays=1),
 )
 """Dead letters that a replay did not help."""
 

@@ -163,11 +163,14 @@ class Bridge:
         return telling.stands(analysis)
 
     async def finish(self, event: AnalysisWebhookReceived) -> Event | None:
-        """Conclude an analysis by a webhook call, whether it waits or was asked for.
+        """Conclude an analysis by a webhook call that ends it, whether it waits or was asked for.
 
-        None while its recording is unknown: `begin` will publish then.
+        None while its recording is unknown: `begin` will publish then. A call that ends nothing tells of its progress,
+        if it is about the attempt that is under way.
         """
         outcome = _outcome(event)
+        if isinstance(outcome, webhook.Interim):
+            return await self._progressed(event, outcome)
         analysis = await self._settle(event, outcome)
         recorded = analysis.outcome or outcome
         # Earlier versions did not record `by`: the outcome may be that of this very event.
@@ -288,6 +291,15 @@ class Bridge:
         self._room.take()
         return await self._ask(later)
 
+    async def _progressed(self, event: AnalysisWebhookReceived, said: webhook.Interim) -> Event | None:
+        log.info("interim webhook", status=said.status, progress=said.progress)
+        if said.progress is None:
+            return None
+        analysis = await self._analyses.find(event.subject)
+        if analysis is None or analysis.outcome is not None or analysis.attempt != event.data.attempt:
+            return None
+        return telling.progressed(analysis, said.progress)
+
     async def _settle(self, event: Event, outcome: Outcome) -> Analysis:
         """Record an outcome unless there is one, even for an unknown analysis; return the analysis as it stands."""
         concluded = await self._conclude(event.subject, outcome, announced=True)
@@ -358,10 +370,12 @@ class Bridge:
         return None if found is None else telling.stands(found)
 
 
-def _outcome(event: AnalysisWebhookReceived) -> Outcome:
+def _outcome(event: AnalysisWebhookReceived) -> Outcome | webhook.Interim:
     if event.data.body is None:
         return Outcome.failed(FailureCode.RESULT_TOO_LARGE, by=event.id)
     said = webhook.outcome(event.data.body)
+    if isinstance(said, webhook.Interim):
+        return said
     if isinstance(said, webhook.Success):
         return Outcome.completed(events.to_json(said.result), by=event.id)
     log.warning("analysis failed", code=said.code, detail=said.detail)

@@ -13,6 +13,8 @@ from contracts.events import (
     AnalysisDelayedData,
     AnalysisFailed,
     AnalysisFailedData,
+    AnalysisProgressed,
+    AnalysisProgressedData,
     AnalysisRemoved,
     AnalysisRemovedData,
     AnalysisRequested,
@@ -51,6 +53,13 @@ def requested(analysis: Analysis) -> Event:
     return AnalysisRequested.new(
         analysis.job_id, data, source=SERVICE, traceparent=analysis.traceparent, step=str(analysis.attempt)
     )
+
+
+def progressed(analysis: Analysis, percent: int) -> Event:
+    """Return the event that tells how far an analysis is."""
+    data = AnalysisProgressedData(attempt=analysis.attempt, percent=percent)
+    step = f"{analysis.attempt}/{percent}"
+    return AnalysisProgressed.new(analysis.job_id, data, source=SERVICE, traceparent=analysis.traceparent, step=step)
 
 
 def told(analysis: Analysis) -> Event | None:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from starlette.types import ASGIApp
 
 from chassis import logs
+from chassis.plain_http import PlainHttp
 from chassis.settings import ServiceSettings
 from chassis.stopping import SHARE_FOR_WORK
 
@@ -38,6 +39,8 @@ def run(service: str, settings_type: type[SettingsType], create_app: Callable[[S
         create_app(settings),
         host=settings.host,
         port=settings.port,
+        http=PlainHttp,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

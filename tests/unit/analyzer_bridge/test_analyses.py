@@ -21,6 +21,7 @@ from contracts.events import (
     AnalysisCompleted,
     AnalysisDelayed,
     AnalysisFailed,
+    AnalysisProgressed,
     AnalysisRequested,
     AnalysisWebhookIgnored,
     AnalysisWebhookReceived,
@@ -114,6 +115,40 @@ async def test_a_webhook_concludes_the_analysis(body: JsonObject | None, expecte
     assert isinstance(event, AnalysisCompleted | AnalysisFailed)
     assert (event.data.token_id, event.data.s3_url) == (stories.TOKEN_ID, stories.S3_URL)
     assert (event.subject, event.trace_id) == (JOB_ID, stories.TRACE_ID)
+
+
+async def test_an_interim_webhook_tells_of_its_progress_and_ends_nothing() -> None:
+    world = World()
+    await world.bridge.begin(stored(), FIRST)
+    before = world.analyses.of(JOB_ID)
+    interim = called_back({"status": "processing", "progress": 40})
+    event = await world.bridge.finish(interim)
+    assert isinstance(event, AnalysisProgressed)
+    assert (event.data.attempt, event.data.percent, event.trace_id) == (1, 40, stories.TRACE_ID)
+    assert same(event, await world.bridge.finish(interim)), "a redelivery says the same"
+    assert world.analyses.of(JOB_ID) == before
+    assert of(await world.bridge.finish(called_back(SUCCESS))) == DONE
+
+
+@pytest.mark.parametrize("body", [{"status": "processing"}, {"status": "thinking", "result": None}, {}])
+async def test_an_interim_webhook_without_progress_tells_nothing_and_ends_nothing(body: JsonObject) -> None:
+    world = World()
+    await world.bridge.begin(stored(), FIRST)
+    assert await world.bridge.finish(called_back(body)) is None
+    assert of(await world.bridge.finish(called_back(SUCCESS))) == DONE
+
+
+async def test_an_interim_webhook_counts_for_the_attempt_that_is_under_way_alone() -> None:
+    world = World()
+    interim: JsonObject = {"status": "processing", "progress": 40}
+    assert await world.bridge.finish(called_back(interim)) is None, "nothing is known of the recording"
+    assert world.analyses.kept == {}
+    await world.bridge.begin(stored(), FIRST)
+    assert await world.bridge.finish(called_back(interim, 2)) is None
+    await world.bridge.finish(called_back(SUCCESS))
+    ended = world.analyses.of(JOB_ID)
+    assert await world.bridge.finish(called_back(interim)) is None
+    assert world.analyses.of(JOB_ID) == ended
 
 
 async def test_the_webhook_that_concluded_an_analysis_tells_its_outcome_again_when_redelivered() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from chassis import process
+from chassis.plain_http import PlainHttp
 from chassis.settings import OriginSettings
 from tests.unit.services import SERVICES, Service
 
@@ -150,6 +151,7 @@ def served(service: Service, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_required_settings_are_enough(served: Any) -> None:
     told = served()
     assert told["host"] == "127.0.0.1"
+    assert told["http"] is PlainHttp, "a body beside an offer of another protocol must be read"
     assert told["timeout_graceful_shutdown"] > 0, "open streams must not keep a service from stopping"
     assert told["timeout_keep_alive"] > 60, "the edge must be the one to close connections"
 

@@ -24,6 +24,7 @@ ALL: dict[str, Event] = {
         stories.rejected(),
         stories.requested(),
         stories.called_back({"status": "success", "result": {"score": None}}),
+        stories.progressed(40),
         stories.completed(),
         stories.failed(FailureCode.ANALYSIS_FAILED),
         stories.delayed(),

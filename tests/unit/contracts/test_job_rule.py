@@ -390,3 +390,51 @@ def test_what_a_listener_reads_is_a_job_state_as_documented(told: tuple[Arrivals
             view.status == Status.FAILED,
         )
         assert (state.job_id, state.progress, state.stage) == (job.job_id, view.progress, view.stage)
+
+
+@pytest.mark.parametrize(("percent", "shown"), [(0, 90), (11, 90), (12, 91), (40, 93), (50, 94), (99, 98), (100, 99)])
+def test_the_progress_of_an_analysis_is_shown_between_90_and_99(percent: int, shown: int) -> None:
+    asked = after(stories.new_job(), COURSES["begun"])
+    job = after(asked, [stories.progressed(percent)])
+    assert (job.view.progress, job.view.stage, job.view.message) == (shown, Stage.WAITING, "분석 중... 결과 대기")
+    assert job.revision - asked.revision == (shown > 90)
+
+
+def test_a_progress_that_nobody_sees_is_not_kept_in_the_history() -> None:
+    job = after(stories.new_job(), [*COURSES["begun"], stories.progressed(50)])
+    unseen = [stories.progressed(percent, attempt) for percent in (0, 10, 50, 51) for attempt in (1, 2)]
+    assert [apply(job, event) for event in unseen] == [None] * 8
+    ended = after(job, [stories.completed()])
+    assert apply(ended, stories.progressed(90)) is None
+
+
+@given(arrivals() | ended_from_outside(), st.lists(st.tuples(st.integers(0, 100), st.integers(0, 20)), max_size=5))
+def test_however_far_an_analysis_says_that_it_is_its_job_ends_alike(
+    told: tuple[Arrivals, Arrivals], said: list[tuple[int, int]]
+) -> None:
+    arrived = list(told[1])
+    without = after(stories.new_job(), arrived)
+    for percent, place in said:
+        arrived.insert(place, stories.progressed(percent))
+    jobs = steps(arrived)
+    progress = [job.view.progress for job in jobs]
+    assert progress == sorted(progress)
+    unlike = {"stage", "message", "progress"}
+    if is_terminal(without.view.status):
+        unlike = {"progress"}
+    assert {k: v for k, v in seen(jobs[-1]).items() if k not in unlike} == {
+        k: v for k, v in seen(without).items() if k not in unlike
+    }
+    assert len(jobs[-1].history) <= len(without.history) + 9
+
+
+def test_a_webhook_that_was_set_aside_holds_a_job_however_far_interim_calls_moved_it() -> None:
+    held = stories.held("q", events.AnalysisWebhookReceived)
+    for happened in ([stories.progressed(100), held], [held, stories.progressed(100)]):
+        job = after(stories.new_job(), [*COURSES["begun"], *happened])
+        assert (job.view.stage, job.view.progress) == (Stage.HELD, 99)
+
+
+def test_a_progress_that_was_set_aside_holds_nothing() -> None:
+    job = after(stories.new_job(), [*COURSES["begun"], stories.held("q", events.AnalysisProgressed)])
+    assert job.view.stage == Stage.WAITING

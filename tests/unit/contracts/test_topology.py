@@ -24,9 +24,9 @@ FROM_THE_OPERATOR = {events.JobResumed}
 
 @pytest.mark.parametrize("queue", QUEUES, ids=lambda queue: queue.name)
 def test_a_queue_is_named_after_its_service_and_event(queue: Queue) -> None:
-    service, event = queue.name.split(".")
+    service, _, event = queue.name.partition(".")
     assert service == queue.service in topology.SERVICES
-    assert f"{event.replace('-', '.', 1)}.v1" == queue.routing_key == queue.event.TYPE
+    assert event == queue.routing_key == queue.event.TYPE
 
 
 def test_names_are_unique() -> None:
@@ -44,6 +44,16 @@ def test_what_no_retry_helps_goes_behind_its_own_queue(queue: Queue) -> None:
     assert queue.arguments["x-dead-letter-strategy"] == "at-least-once"
     assert queue.arguments["x-overflow"] == "reject-publish"
     assert queue.arguments["x-delivery-limit"] > 0
+
+
+def test_a_dead_letter_may_be_looked_at_as_often_as_anybody_likes_on_every_rabbitmq() -> None:
+    """RabbitMQ 4 drops after 20 returns what lies in a queue without a limit; 3.10 takes no negative one."""
+    assert 10**6 < topology.DEAD_ARGUMENTS["x-delivery-limit"] < 2**31
+
+
+def test_what_lies_in_a_queue_of_an_earlier_version_goes_to_the_queue_of_its_event() -> None:
+    assert topology.RETIRED_QUEUES["analyzer-bridge.analysis-webhook-received"] == topology.BRIDGE_WEBHOOK_RECEIVED.name
+    assert set(topology.RETIRED_QUEUES.values()) == {queue.name for queue in QUEUES}
 
 
 @pytest.mark.parametrize("delay", RETRY_DELAYS, ids=lambda delay: delay.name)

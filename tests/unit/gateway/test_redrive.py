@@ -305,13 +305,13 @@ def availability(is_up: Callable[[], bool]) -> Availability:
 @pytest.mark.parametrize(("failures", "is_up"), [(1, True), (0, False)], ids=["publishing fails", "the broker is away"])
 async def test_a_webhook_that_cannot_be_published_is_kept(failures: int, is_up: bool) -> None:
     kept, broker = KeptWebhooks(), Broker(failures)
-    await Webhooks(kept, broker, availability(lambda: is_up)).take(webhook())
+    await Webhooks(kept, broker, availability(lambda: is_up)).take(webhook(), interim=False)
     assert (list(kept.kept.values()), broker.published) == ([webhook()], [])
 
 
 async def test_a_webhook_that_can_be_published_is_not_kept() -> None:
     kept, broker = KeptWebhooks(), Broker()
-    await Webhooks(kept, broker, availability(lambda: True)).take(webhook())
+    await Webhooks(kept, broker, availability(lambda: True)).take(webhook(), interim=False)
     assert (kept.kept, broker.published) == ({}, [webhook()])
 
 
@@ -319,4 +319,13 @@ async def test_a_webhook_that_is_neither_published_nor_kept_is_refused() -> None
     kept = KeptWebhooks()
     kept.error = BackEndError("MongoDB", "down")
     with pytest.raises(BackEndError):
-        await Webhooks(kept, Broker(1), availability(lambda: True)).take(webhook())
+        await Webhooks(kept, Broker(1), availability(lambda: True)).take(webhook(), interim=False)
+
+
+@pytest.mark.parametrize(("failures", "is_up"), [(1, True), (0, False)], ids=["publishing fails", "the broker is away"])
+async def test_an_interim_webhook_is_never_kept_where_it_would_hold_up_the_end(failures: int, is_up: bool) -> None:
+    kept, broker = KeptWebhooks(), Broker(failures)
+    await Webhooks(kept, broker, availability(lambda: is_up)).take(webhook(), interim=True)
+    assert (kept.kept, broker.published) == ({}, [])
+    await Webhooks(kept, broker, availability(lambda: True)).take(webhook(), interim=True)
+    assert (kept.kept, broker.published) == ({}, [webhook()])

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import timedelta
 
 import pytest
 
@@ -9,8 +10,8 @@ from contracts import events
 from contracts.events import Event, JobProgressed
 from contracts.failures import FailureCode
 from contracts.job import Status
-from notifier.errors import ContendedError
-from notifier.progress import ATTEMPTS, Progress
+from notifier.errors import ContendedError, TooSoonError
+from notifier.progress import ATTEMPTS, BETWEEN_PROGRESS, Progress
 from tests.support.notifier_jobs import Jobs
 from tests.unit import stories
 
@@ -128,3 +129,43 @@ async def test_a_failure_is_told_with_its_code_and_no_result() -> None:
     assert told is not None
     assert (told.data.status, told.data.error, told.data.result_json) == ("failed", FailureCode.RESULT_TOO_LARGE, None)
     assert isinstance(events.decode(told.encode()), JobProgressed)
+
+
+async def test_the_progress_of_an_analysis_is_passed_on_at_most_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the clock of who passes it on: what waited in a queue was made long ago."""
+    now = stories.BEGAN + timedelta(hours=1)
+    monkeypatch.setattr(events, "now", lambda: now)
+    jobs = Jobs(stories.new_job())
+    replicas = [Progress(jobs), Progress(jobs)]
+    await record(jobs, *stories.COURSES["begun"])
+    first = await replicas[0].record(stories.progressed(20))
+    assert first is not None
+    assert (first.data.progress, first.data.updated_at) == (91, now)
+    with pytest.raises(TooSoonError) as refused:
+        await replicas[1].record(stories.progressed(60))
+    assert 1.0 <= refused.value.retry_after == BETWEEN_PROGRESS.total_seconds()
+    assert await replicas[1].record(stories.progressed(21)) is None, "nobody sees it, so it need not wait"
+    now += timedelta(seconds=refused.value.retry_after)
+    later = await replicas[1].record(stories.progressed(60))
+    assert later is not None
+    assert later.data.progress == 95
+    assert await replicas[0].record(stories.progressed(40)) is None
+    again = await replicas[0].record(stories.progressed(60))
+    assert again is not None
+    assert (again.id, again.data) == (later.id, later.data)
+
+
+async def test_nothing_but_progress_waits_for_its_turn() -> None:
+    jobs = Jobs(stories.new_job())
+    told = await record(jobs, *stories.COURSES["begun"], stories.progressed(20), stories.completed())
+    assert [one and one.data.progress for one in told] == [40, 70, 90, 91, 100]
+    assert await record(jobs, stories.progressed(60)) == [None]
+
+
+async def test_replicas_that_are_told_of_progress_at_once_pass_one_on() -> None:
+    jobs = Jobs(stories.new_job())
+    await record(jobs, *stories.COURSES["begun"])
+    progressed = [stories.progressed(percent) for percent in range(10, 100, 20)]
+    told = await asyncio.gather(*(Progress(jobs).record(event) for event in progressed), return_exceptions=True)
+    assert len([one for one in told if isinstance(one, JobProgressed)]) == 1
+    assert {type(one) for one in told} <= {JobProgressed, TooSoonError, type(None)}

@@ -39,7 +39,7 @@ async def test_a_job_is_told_again_to_the_uploader_alone_by_the_event_that_it_be
     assert (choice.events, choice.refusals) == ([event], {})
     queues = Queues()
     await redrive(queues, choice.events)
-    assert queues.put == [("uploader.upload-received", event)]
+    assert queues.put == [("uploader.upload.received.v1", event)]
 
 
 @pytest.mark.parametrize(

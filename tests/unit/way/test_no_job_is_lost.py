@@ -154,6 +154,12 @@ class Way(RuleBasedStateMachine):
         for _ in range(times):
             self.world.run(self.world.call_back(request))
 
+    @precondition(lambda self: self.world.server.accepted)
+    @rule(number=NUMBER, percent=st.integers(0, 100))
+    def call_interim(self, number: int, percent: int) -> None:
+        """Tell how far something is, also after its end."""
+        self.world.run(self.world.call_interim(picked(number, self.world.server.accepted), percent))
+
     @precondition(lambda self: self.world.server.open and not self.world.faults.away)
     @rule(
         what=st.sampled_from(["RabbitMQ", "RabbitMQ", "MongoDB", "analyzer-bridge"]),

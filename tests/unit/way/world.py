@@ -6,7 +6,7 @@ Each service has replicas, which share what the real ones share: MongoDB, S3 and
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -40,7 +40,7 @@ from gateway.uploads.idempotency import Idempotency, JobGoneError, KeyInUseError
 from gateway.uploads.inbox_sweeper import InboxSweeper
 from gateway.uploads.publishing import Publishing
 from gateway.uploads.submissions import Submissions
-from gateway.webhook.calls import webhook_event
+from gateway.webhook.calls import call_of, webhook_event
 from gateway.webhook.kept import Webhooks
 from notifier.expiry import Expiry
 from notifier.hub import Hub
@@ -578,6 +578,12 @@ class World:
         except (BackEndError, KilledError):
             self.lose_call(request)
 
+    async def call_interim(self, request: Request, percent: int) -> None:
+        """Have the analysis server tell how far it is; whether that arrives matters to nothing."""
+        with suppress(BackEndError, KilledError):
+            await self.a_gateway().take_call(request, {"status": "processing", "progress": percent})
+            self.seen["webhook: interim"] += 1
+
     def lose_call(self, request: Request) -> None:
         """Have the analysis server never call back."""
         request.called_at = self.loop.time()
@@ -739,7 +745,9 @@ class Gateway:
         await self._availability.require("MongoDB")
         traceparent = await self._jobs.traceparent(request.job_id)
         if traceparent is not None:
-            await self._webhooks.take(webhook_event(request.job_id, request.attempt, body, traceparent))
+            call = call_of(body, 10**6)
+            event = webhook_event(request.job_id, request.attempt, call.body, traceparent)
+            await self._webhooks.take(event, interim=call.interim)
 
     async def _is_up(self, back_end: Any) -> bool:
         await self._replica.step(back_end)

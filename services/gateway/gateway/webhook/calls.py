@@ -1,38 +1,51 @@
-"""What a call of the webhook says: its body, and the event that it becomes."""
+"""What a call of the webhook says, and the event that it becomes."""
 
 import hashlib
-import json
 from collections.abc import AsyncIterator
-
-from pydantic import JsonValue
+from dataclasses import dataclass
 
 from contracts import events, webhook
 from contracts.events import AnalysisWebhookReceived, AnalysisWebhookReceivedData, Event, JsonObject
 from gateway import SERVICE
+from gateway.webhook.bodies import read_body
 
-MAX_DEPTH = 100
-"""How deeply a body may be nested: an event adds levels of its own, and JSON parsers give up at about 200."""
-
-
-class NotJsonError(ValueError):
-    """The body is not a JSON object."""
+LONGEST_ESCAPE = 6
+r"""Bytes that JSON may take for one: \u0061. So a body may be larger than what is kept of it."""
 
 
-async def read_body(chunks: AsyncIterator[bytes], max_result_bytes: int) -> JsonObject | None:
-    """Return the call's JSON object, None when its result is too large or too deep to keep; NotJsonError."""
-    limit = max_result_bytes + webhook.ENVELOPE_BYTES
-    content = bytearray()
-    async for chunk in chunks:
-        content += chunk
-        if len(content) > limit:
-            return None
-    try:
-        body = events.from_json(content.decode())
-    except ValueError:
-        if _is_json(content):
-            return None
-        raise NotJsonError from None
-    return None if too_large_to_keep(body, max_result_bytes) else body
+class BodyTooLargeError(ValueError):
+    """The body is larger than what is read, and what its beginning says does not end the analysis."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is kept of a call: its body, None when its result is known to be too large."""
+
+    body: JsonObject | None
+    interim: bool = False
+    """Whether the analysis goes on."""
+
+
+async def read_call(chunks: AsyncIterator[bytes], encoding: str, max_result_bytes: int) -> Call:
+    """Read a call of the webhook; UnsupportedEncodingError, UnreadableError, BodyTooLargeError."""
+    bound = LONGEST_ESCAPE * max_result_bytes + webhook.ENVELOPE_BYTES
+    body = await read_body(chunks, encoding, bound)
+    call = call_of(body.content, max_result_bytes)
+    if call.body is not None and not body.whole:
+        raise BodyTooLargeError
+    return call
+
+
+def call_of(body: JsonObject, max_result_bytes: int) -> Call:
+    """Return what is kept of a body; of one that is large beside its result, the shortest that says the same."""
+    said = webhook.outcome(body)
+    interim = isinstance(said, webhook.Interim)
+    if _size(body) <= max_result_bytes:
+        return Call(body, interim)
+    if isinstance(said, webhook.Success) and _size(said.result) > max_result_bytes:
+        return Call(None)
+    is_large = _size(body) > max_result_bytes + webhook.ENVELOPE_BYTES
+    return Call(webhook.essence(said) if is_large else body, interim)
 
 
 def webhook_event(job_id: str, attempt: int, body: JsonObject | None, traceparent: str) -> Event:
@@ -43,26 +56,5 @@ def webhook_event(job_id: str, attempt: int, body: JsonObject | None, traceparen
     return AnalysisWebhookReceived.new(job_id, data, source=SERVICE, traceparent=traceparent, step=step)
 
 
-def too_large_to_keep(body: JsonObject, max_result_bytes: int) -> bool:
-    """Tell whether a body is nested too deeply, or its result, as compact JSON, has more bytes than may be kept."""
-    if _depth(body) > MAX_DEPTH:
-        return True
-    if len(events.to_json(body).encode()) <= max_result_bytes:
-        return False
-    outcome = webhook.outcome(body)
-    return isinstance(outcome, webhook.Success) and len(events.to_json(outcome.result).encode()) > max_result_bytes
-
-
-def _depth(value: JsonValue) -> int:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 1 + max(map(_depth, inner), default=0)
-
-
-def _is_json(content: bytearray) -> bool:
-    """Tell whether content that could not be parsed is a JSON object nevertheless, which is nested too deeply."""
-    try:
-        return isinstance(json.loads(content), dict)
-    except RecursionError:
-        return True
-    except ValueError:
-        return False
+def _size(value: JsonObject) -> int:
+    return len(events.to_json(value).encode())

@@ -43,12 +43,18 @@ class Webhooks:
         self._publisher = publisher
         self._availability = availability
 
-    async def take(self, webhook: Event) -> None:
-        """Return once the call is safe."""
+    async def take(self, webhook: Event, *, interim: bool) -> None:
+        """Return once the call is safe.
+
+        An interim one that cannot be published is dropped: kept, it would hold up the job's end, which comes after it.
+        """
         try:
             await self._availability.require("RabbitMQ")
             await self._publisher.publish(webhook)
         except BackEndError as error:
+            if interim:
+                log.info("interim webhook dropped", job_id=webhook.subject, reason=reason_of(error))
+                return
             await self._kept.keep(webhook)
             log.warning("webhook kept", job_id=webhook.subject, event_id=webhook.id, reason=reason_of(error))
         else:

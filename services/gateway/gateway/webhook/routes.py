@@ -3,17 +3,22 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Request
 
-from contracts import api, events, problems, webhook
+from contracts import api, problems, webhook
 from contracts.api import WebhookReceipt
+from contracts.json_text import UnreadableError
 from gateway.availability import Availability
 from gateway.jobs.documents import Jobs
 from gateway.web.parameters import canonical
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
-from gateway.webhook.calls import NotJsonError, read_body, webhook_event
+from gateway.webhook.bodies import UnsupportedEncodingError
+from gateway.webhook.calls import BodyTooLargeError, Call, read_call, webhook_event
 from gateway.webhook.kept import Webhooks
+
+log = structlog.get_logger()
 
 PATHS = ("/tokens/webhook/analysis-complete", "/webhook/analysis-complete")
 _BODY: dict[str, Any] = {
@@ -35,6 +40,7 @@ _BODY: dict[str, Any] = {
                         }
                     },
                     "failed": {"value": {"job_id": "17", "status": "failed", "error": "no speech found"}},
+                    "interim": {"value": {"job_id": "17", "status": "processing", "progress": 40}},
                 },
             }
         },
@@ -62,8 +68,11 @@ async def analysis_complete(
 ) -> WebhookReceipt:
     """Take the analysis server's answer; it is safe when this is answered, and repeats are harmless.
 
-    The result is kept as it came, but for numbers that JSON or a double cannot hold (NaN, 1e999): those
-    are null. A body may be nested 100 levels deep.
+    A status is read as any of the usual words for it. An unknown one with a result is a success; without one, the
+    analysis goes on, and its `progress` (0 to 100) is shown. The result may be JSON text. The body is UTF-8, plain or
+    with `Content-Encoding` gzip or deflate, and nested 100 levels deep at most. The result is kept as it came, but for
+    numbers that JSON or a double cannot hold (NaN, 1e999), which are null, and lone surrogates, which are U+FFFD. A
+    body that cannot be read ends nothing.
     """
     if not webhook.signature_is_valid(parts.secret, job_id, attempt, signature):
         raise ProblemError(problems.SIGNATURE_INVALID, close=True)
@@ -72,10 +81,10 @@ async def analysis_complete(
     traceparent = await parts.jobs.traceparent(job_id)
     if traceparent is None:
         raise ProblemError(problems.JOB_NOT_FOUND, close=True)
-    body = await _body(request, parts.max_result_bytes)
-    await parts.webhooks.take(webhook_event(job_id, int(attempt), body, traceparent))
+    call = await _call(request, parts.max_result_bytes)
+    await parts.webhooks.take(webhook_event(job_id, int(attempt), call.body, traceparent), interim=call.interim)
     parts.availability.seen("MongoDB")
-    if body is None:
+    if call.body is None:
         raise ProblemError(problems.RESULT_TOO_LARGE, close=True)
     return WebhookReceipt(job_id=job_id)
 
@@ -91,6 +100,8 @@ for _path in PATHS:
             problems.SIGNATURE_INVALID,
             problems.JOB_NOT_FOUND,
             problems.RESULT_TOO_LARGE,
+            problems.BODY_TOO_LARGE,
+            problems.ENCODING_UNSUPPORTED,
             problems.UNAVAILABLE,
         ),
         openapi_extra=_BODY,
@@ -98,8 +109,15 @@ for _path in PATHS:
     )
 
 
-async def _body(request: Request, max_result_bytes: int) -> events.JsonObject | None:
+async def _call(request: Request, max_result_bytes: int) -> Call:
+    encoding = ",".join(request.headers.getlist("content-encoding"))
     try:
-        return await read_body(request.stream(), max_result_bytes)
-    except NotJsonError:
-        raise ProblemError(problems.WEBHOOK_NOT_JSON, close=True) from None
+        return await read_call(request.stream(), encoding, max_result_bytes)
+    except UnsupportedEncodingError:
+        accepted = {"Accept-Encoding": "gzip, deflate"}
+        raise ProblemError(problems.ENCODING_UNSUPPORTED, close=True, headers=accepted) from None
+    except UnreadableError as error:
+        log.warning("webhook unreadable", path=request.url.path, fault=error.fault)
+        raise ProblemError(problems.WEBHOOK_FAULTS[error.fault], close=True) from None
+    except BodyTooLargeError:
+        raise ProblemError(problems.BODY_TOO_LARGE, close=True) from None

@@ -1,0 +1,52 @@
+"""HTTP/1.1 as the services speak it: a request that offers another protocol is answered in this one."""
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+class PlainHttp(HttpToolsProtocol):
+    """Uvicorn's protocol, which passes over offers of another one.
+
+    httptools takes whatever follows the head of a request with `Upgrade` for the other protocol, and so the body of an
+    upload by Java's HttpClient, which offers h2c. A server may ignore the offer (RFC 9110, section 7.8): such a request
+    is parsed anew, without it.
+    """
+
+    _without_offer: bytes | None = None
+
+    def on_headers_complete(self) -> None:
+        """Begin the request, unless it is to be parsed anew."""
+        if self.parser.should_upgrade() and any(name == b"upgrade" for name, _ in self.headers):
+            self._without_offer = self._head()
+        else:
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """End the request, unless it is to be parsed anew."""
+        if self._without_offer is None:
+            super().on_message_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the connection."""
+        self._unset_keepalive_if_required()
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                if self._without_offer is None:  # a CONNECT, which no service takes
+                    return
+                data = self._without_offer + data[offer.args[0] :]
+                self._without_offer = None
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+                return
+            else:
+                return
+
+    def _head(self) -> bytes:
+        """Return the head of the request, without its offer."""
+        version = self.parser.get_http_version().encode()
+        kept = [b"%b: %b\r\n" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (self.parser.get_method(), self.url, version, b"".join(kept))

@@ -31,14 +31,14 @@ def inspect(path: str | PathLike[str], max_seconds: float) -> AudioInfo:
         codec=reading.facts.codec,
         container=reading.facts.container,
         waveform=envelope.points(),
-        damaged_packets=reading.damage.packets + lacks.packets,
+        damaged_packets=lacks.damage.packets,
     )
 
 
 def _check_whole(reading: Reading, lacks: Missing) -> None:
     if lacks.is_cut:
         raise RejectedError(FailureCode.AUDIO_TRUNCATED)
-    if lacks.share + reading.damage.share > MAX_DAMAGE:
+    if lacks.damage.share > MAX_DAMAGE:
         raise RejectedError(FailureCode.AUDIO_DAMAGED)
     if not reading.samples:
         raise RejectedError(FailureCode.AUDIO_EMPTY)

@@ -38,7 +38,9 @@ def inspect(path: str | PathLike[str], max_seconds: float) -> AudioInfo:
 def _check_whole(reading: Reading, lacks: Missing) -> None:
     if lacks.is_cut:
         raise RejectedError(FailureCode.AUDIO_TRUNCATED)
-    if lacks.damage.share > MAX_DAMAGE:
+    packets, share = lacks.damage
+    # One packet is no reason to refuse a recording of few packets, as long as there is anything else.
+    if share > MAX_DAMAGE and (packets > 1 or not reading.samples):
         raise RejectedError(FailureCode.AUDIO_DAMAGED)
     if not reading.samples:
         raise RejectedError(FailureCode.AUDIO_EMPTY)

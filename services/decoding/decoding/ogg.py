@@ -45,7 +45,8 @@ def lost_pages(path: Path) -> tuple[int, int]:
     """
     lost = count = end = 0
     numbers: dict[bytes, int] = {}
-    for count, page in enumerate(_pages(path), 1):
+    for page in _pages(path):
+        count += 1
         if page.begins_stream:
             numbers.pop(page.serial, None)
         if page.position > end:

@@ -81,7 +81,8 @@ def _with_lost_pages(reading: Reading) -> Damage:
     packets, share = reading.damage
     if not lost:
         return reading.damage
-    return Damage(packets + max(lost, round(lost * reading.packets / pages)), share + lost / (lost + pages))
+    # Damage in one place costs a page, which may be a second: that alone must not refuse a short recording.
+    return Damage(packets + max(lost, round(lost * reading.packets / pages)), share + (lost - 1) / (lost + pages))
 
 
 def _counted_by_xing(path: Path) -> tuple[int, int]:

@@ -4,12 +4,14 @@ import asyncio
 import math
 import multiprocessing
 import os
+import pickle
 import resource
 import signal
 import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from time import process_time
@@ -36,7 +38,10 @@ class ExhaustedError(Exception):
 
 
 class LateError(Exception):
-    """The work took too long, though not by its own use of a processor; it may succeed at another time."""
+    """The work took too long, though not by its own use of a processor, or no process could begin it.
+
+    It may succeed at another time.
+    """
 
     code = "late"
 
@@ -57,6 +62,7 @@ class Children:
         self._prepare = prepare
         self._count = count
         self._places = asyncio.Semaphore(count)
+        self._is_stopped = False
         self._idle: list[_Child] = []
         self._all: set[_Child] = set()
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="child")
@@ -70,35 +76,35 @@ class Children:
 
         Raises ExhaustedError when it would fail again, and LateError when it may not.
         """
-        for _ in range(_MOST_DEATHS):
+        for attempt in range(_MOST_DEATHS):
             try:
-                return await self._do(work, told, limits)
-            except _DiedError as death:
-                log.warning("a child process died", exit_code=death.exit_code)
-                if death.exit_code == -signal.SIGXCPU:
+                return await self._do(work, told, limits, in_new=attempt > 0)
+            except _LostError as lost:
+                log.warning("a child process was lost", reason=str(lost))
+                if not lost.may_succeed:
                     break
-            except MemoryError:
-                break
         raise ExhaustedError
 
     def stop(self) -> None:
-        """End every child at once, whatever it is doing."""
+        """End every child at once, whatever it is doing. What it was doing ends with LateError."""
+        self._is_stopped = True
         for child in self._all:
             child.kill()
         for child in self._all:
             child.join()
+        self._idle.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _do(self, work: Callable[..., Found], told: tuple[object, ...], limits: Limits) -> Found:
+    async def _do(self, work: Callable[..., Found], told: tuple[object, ...], limits: Limits, *, in_new: bool) -> Found:
         async with self._places:
-            child = self._idle_one() or _Child(self._memory_bytes, self._prepare)
-            self._all.add(child)
+            if self._is_stopped:
+                raise LateError
+            child = self._child(in_new=in_new)
             try:
                 reply = await self._reply(child, work, told, limits)
             except BaseException:
                 # Dead, late, or nobody waits for it any more.
-                self._all.discard(child)
-                child.kill()
+                self._end(child)
                 raise
             self._idle.append(child)
         if reply.error is not None:
@@ -106,34 +112,49 @@ class Children:
         found: Found = reply.found
         return found
 
-    def _idle_one(self) -> "_Child | None":
-        """Take out a child that waits for work. Those that were killed meanwhile are forgotten."""
+    def _child(self, *, in_new: bool) -> "_Child":
+        """Return an idle child that is still alive, or a new one."""
         while self._idle:
             child = self._idle.pop()
-            if child.is_alive():
+            if child.is_alive() and not in_new:
                 return child
-            self._all.discard(child)
-        return None
+            self._end(child)
+            if in_new:
+                break
+        child = _Child(self._memory_bytes, self._prepare)
+        self._all.add(child)
+        return child
+
+    def _end(self, child: "_Child") -> None:
+        self._all.discard(child)
+        child.kill()
 
     async def _reply(
         self, child: "_Child", work: Callable[..., object], told: tuple[object, ...], limits: Limits
     ) -> "_Reply":
         loop = asyncio.get_running_loop()
+        was_used = child.is_used
         try:
             async with asyncio.timeout(limits.wall_seconds):
                 reply = await loop.run_in_executor(self._threads, child.do, work, told, limits.cpu_seconds)
         except TimeoutError:
             raise LateError from None
+        except _LostError:
+            if self._is_stopped:
+                raise LateError from None
+            raise
         if isinstance(reply.error, MemoryError):
-            # The child's memory may be in pieces.
-            raise reply.error
+            # Earlier work may have left the child's memory in pieces.
+            raise _LostError("out of memory", may_succeed=was_used)
         return reply
 
 
-class _DiedError(Exception):
-    def __init__(self, exit_code: int | None) -> None:
-        super().__init__(exit_code)
-        self.exit_code = exit_code
+class _LostError(Exception):
+    """There is no reply; `may_succeed` when the work may not be the reason."""
+
+    def __init__(self, reason: str, *, may_succeed: bool) -> None:
+        super().__init__(reason)
+        self.may_succeed = may_succeed
 
 
 class _Reply(NamedTuple):
@@ -145,23 +166,31 @@ class _Child:
     """One process; `do` runs in a thread."""
 
     def __init__(self, memory_bytes: int, prepare: Callable[[], None]) -> None:
+        self.is_used = False
         self._pipe, theirs = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(target=_serve, args=(theirs, memory_bytes, prepare), daemon=True)
-        self._process.start()
-        theirs.close()
+        try:
+            self._process.start()
+        finally:
+            theirs.close()
 
     def do(self, work: Callable[..., object], told: tuple[object, ...], cpu_seconds: float) -> _Reply:
-        """Hand the work over and wait for the reply; _DiedError when there will be none."""
+        """Hand the work over and wait for the reply.
+
+        _LostError when there will be none, LateError when the process ended before it could begin.
+        """
         try:
+            if not self.is_used:
+                self._pipe.recv()  # it is prepared
+            self.is_used = True
             self._pipe.send((work, told, cpu_seconds))
             reply: _Reply = self._pipe.recv()
         except (EOFError, OSError):
-            self.join()
-            raise _DiedError(self._process.exitcode) from None
+            raise self._death() from None
         return reply
 
     def is_alive(self) -> bool:
-        """Tell whether the process can do something."""
+        """Tell whether the process is still there."""
         return self._process.is_alive()
 
     def kill(self) -> None:
@@ -172,6 +201,14 @@ class _Child:
         """Wait until the process is gone."""
         self._process.join(_DEATH_SECONDS)
 
+    def _death(self) -> Exception:
+        self.join()
+        self._pipe.close()
+        if not self.is_used:
+            return LateError()
+        code = self._process.exitcode
+        return _LostError(f"ended with {code}", may_succeed=code != -signal.SIGXCPU)
+
 
 def _serve(pipe: Connection, memory_bytes: int, prepare: Callable[[], None]) -> None:
     """Do the work that comes, until the parent ends."""
@@ -181,9 +218,12 @@ def _serve(pipe: Connection, memory_bytes: int, prepare: Callable[[], None]) -> 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     most = _address_space() + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    while True:
-        work, told, cpu_seconds = pipe.recv()
-        pipe.send(_done(work, told, cpu_seconds))
+    # When the parent has ended, so do we.
+    with suppress(EOFError, OSError):
+        pipe.send(None)
+        while True:
+            work, told, cpu_seconds = pipe.recv()
+            pipe.send_bytes(_pickled(_done(work, told, cpu_seconds)))
 
 
 def _done(work: Callable[..., object], told: tuple[object, ...], cpu_seconds: float) -> _Reply:
@@ -192,9 +232,22 @@ def _done(work: Callable[..., object], told: tuple[object, ...], cpu_seconds: fl
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(process_time() + cpu_seconds), hard))
     try:
         return _Reply(found=work(*told))
+    except MemoryError:
+        # A library's own kind would have to be imported by the parent.
+        return _Reply(error=MemoryError())
     except Exception as error:  # noqa: BLE001 - the parent raises it
         error.add_note(traceback.format_exc())
         return _Reply(error=error)
+
+
+def _pickled(reply: _Reply) -> bytes:
+    """Return the reply as bytes that the parent can read, or an error that says why not."""
+    try:
+        content = pickle.dumps(reply)
+        pickle.loads(content)  # noqa: S301 - it is ours: some exceptions can be written, but not read
+    except Exception as error:  # noqa: BLE001 - anything can be wrong with an object
+        return pickle.dumps(_Reply(error=TypeError(f"no reply can be sent: {error!r}; {reply!r:.2000}")))
+    return content
 
 
 def _address_space() -> int:

@@ -39,8 +39,10 @@ def check_whole(reading: Reading) -> int:
     lacks = missing(reading)
     if lacks.is_cut:
         raise RejectedError(FailureCode.AUDIO_TRUNCATED)
-    if lacks.share + reading.damage.share > MAX_DAMAGE:
+    packets, share = lacks.damage
+    # One packet is no reason to refuse a recording of few packets, as long as there is anything else.
+    if share > MAX_DAMAGE and (packets > 1 or not reading.samples):
         raise RejectedError(FailureCode.AUDIO_DAMAGED)
     if not reading.samples:
         raise RejectedError(FailureCode.AUDIO_EMPTY)
-    return reading.damage.packets + lacks.packets
+    return packets

@@ -1,15 +1,86 @@
-"""Chained Ogg files: where the next link begins."""
+"""Ogg files: where the links of a chain begin and end, and how many pages are damaged."""
 
 import mmap
-import re
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-_FIRST_PAGE = re.compile(rb"OggS\0[\2\6]")
-"""A page that begins a logical bitstream, complete with its capture pattern and version (RFC 3533, section 6)."""
+_CAPTURE = b"OggS\0"
+"""How a page begins: the capture pattern, and the version (RFC 3533, section 6)."""
+_HEADER_BYTES = 27
+_BEGINS_STREAM = 2
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def next_link(path: Path, position: int) -> int | None:
-    """Return the byte at which the first link after `position` begins; None when there is none."""
+class Link(NamedTuple):
+    """One of the files that follow one another in a chain, as the bytes that it takes."""
+
+    start: int
+    end: int
+
+
+class _Page(NamedTuple):
+    position: int
+    end: int
+    begins_stream: bool
+    serial: bytes
+    number: int
+
+
+def links(path: Path) -> list[Link]:
+    """Return the links (RFC 3533, section 4): each begins with the first pages of its streams. At least one."""
+    starts, in_sound = [0], False
+    for page in _pages(path):
+        if page.begins_stream and in_sound:
+            starts.append(page.position)
+        in_sound = not page.begins_stream
+    return [Link(*ends) for ends in zip(starts, [*starts[1:], path.stat().st_size], strict=True)]
+
+
+def lost_pages(path: Path) -> tuple[int, int]:
+    """Return how many pages are lost where bytes are damaged, and how many there are.
+
+    A page that is missing without a trace was left out on purpose.
+    """
+    lost = count = end = 0
+    numbers: dict[bytes, int] = {}
+    for page in _pages(path):
+        count += 1
+        if page.begins_stream:
+            numbers.pop(page.serial, None)
+        if page.position > end:
+            lost += max(0, page.number - numbers.get(page.serial, page.number) - 1)
+        numbers[page.serial], end = page.number, page.end
+    return lost, count
+
+
+def _pages(path: Path) -> Iterator[_Page]:
+    """Yield the pages whose checksum is right: FFmpeg takes no others."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        found = _FIRST_PAGE.search(content, position + 1)
-    return None if found is None else found.start()
+        position = 0
+        while (position := content.find(_CAPTURE, position)) >= 0:
+            page = _page(content, position)
+            if page is not None:
+                yield page
+            position = position + 1 if page is None else page.end
+
+
+def _page(content: mmap.mmap, position: int) -> _Page | None:
+    header = content[position : position + _HEADER_BYTES]
+    if len(header) < _HEADER_BYTES:
+        return None
+    table = content[position + _HEADER_BYTES : position + _HEADER_BYTES + header[26]]
+    end = position + _HEADER_BYTES + len(table) + sum(table)
+    whole = content[position:end]
+    if len(whole) < end - position or _checksum(whole) != header[22:26]:
+        return None
+    number = int.from_bytes(header[18:22], "little")
+    return _Page(position, end, bool(header[5] & _BEGINS_STREAM), header[14:18], number)
+
+
+def _checksum(page: bytes) -> bytes:
+    """Return the checksum of a page. It is zlib's, but bits run the other way, and nothing is inverted."""
+    cleared = page[:22] + bytes(4) + page[26:]
+    crc = zlib.crc32(cleared.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return crc.to_bytes(4, "big").translate(_REVERSED)

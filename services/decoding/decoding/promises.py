@@ -2,60 +2,47 @@
 
 import re
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from decoding.reading import Facts, Reading
+from decoding import chunks, ogg, tags
+from decoding.reading import Damage, Facts, Reading
 
-UNKNOWN_WAV_BYTES = 0x7FFF0000
-"""A data chunk whose size is at least this, or 0, was written by a program that did not know the length."""
 HEADER_BYTES = 44
-"""How much too large a data chunk's size may be: some programs count the header in it."""
-MAX_CHUNKS = 1000
-"""How many chunks before the sound are walked through; real files have a few."""
+"""How much too large a sound's size may be: some programs count the header in it."""
 SLACK_FRAMES = 2
 """How many frames of an MP3 may be missing at its end: decoders and encoders count the first ones differently."""
-_LARGEST_MP3_FRAME = 1441
 _XING_SEARCH_BYTES = 4096
 _XING_AT = {(3, False): 36, (3, True): 21, (2, False): 21, (2, True): 13, (0, False): 21, (0, True): 13}
 """Where the Xing header begins in its frame, by MPEG version (3 is 1, 2 is 2, 0 is 2.5) and whether it is mono."""
-_ID3_BYTES = 10
-"""The size of an ID3v2 header, and of its footer."""
 _XING = re.compile(rb"Xing|Info")
-_W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 
 
 class Missing(NamedTuple):
-    """How much of what a file promises is not in it."""
+    """How much of a file's sound is missing."""
 
     is_cut: bool
-    """The file ends too early."""
-    packets: int = 0
-    """How many packets are lost although the file goes on to its end."""
-    share: float = 0.0
-    """The same as a share of all the sound, from 0 to 1."""
-
-
-_NOTHING = Missing(is_cut=False)
+    """The file ends before all that it promises."""
+    damage: Damage
+    """What is lost although the file goes on to its end: counted exactly if the file has a count to compare with."""
 
 
 def missing(reading: Reading) -> Missing:
-    """Return how much of what the file promises exactly is not there; nothing for one that promises nothing."""
+    """Return how much of the file's sound is not there; it is cut only if it promises more, and exactly."""
     facts = reading.facts
     assert facts is not None  # noqa: S101 - the reading has ended
     match facts.container:
         case "flac":
             return _of_flac(facts, reading)
         case "mp3":
-            return _of_mp3(reading.path, reading.packets)
+            return _of_mp3(reading)
+        case "ogg":
+            return Missing(is_cut=False, damage=_with_lost_pages(reading))
         case "mov":
-            return Missing(facts.index_end > reading.path.stat().st_size)
-        case "wav" | "w64":
-            return Missing(_data_beyond_end(reading.path) > HEADER_BYTES)
-        case "aiff" | "caf" | "au" if facts.codec.startswith("pcm_"):
-            return Missing(facts.declared_samples - reading.samples > HEADER_BYTES)
-    return _NOTHING
+            return Missing(facts.index_end > reading.path.stat().st_size, reading.damage)
+        case "wav" | "w64" | "aiff" | "caf" | "au":
+            return Missing(chunks.sound_beyond_end(reading.path) > HEADER_BYTES, reading.damage)
+    return Missing(is_cut=False, damage=reading.damage)
 
 
 def _of_flac(facts: Facts, reading: Reading) -> Missing:
@@ -64,31 +51,59 @@ def _of_flac(facts: Facts, reading: Reading) -> Missing:
     A program that copies a part of a file keeps the total and writes whole frames.
     """
     promised = int.from_bytes(facts.extradata[13:18], "big") & 0xF_FFFF_FFFF
-    lost = promised - reading.samples
-    if lost <= 0:
-        return _NOTHING
-    if facts.last_sample < promised:
-        return Missing(is_cut=_crc16(facts.last_packet) != 0)
-    return Missing(is_cut=False, packets=-(-lost * reading.packets // promised), share=lost / promised)
+    if facts.last_sample < promised and reading.samples < promised:
+        return Missing(_crc16(tags.without(facts.last_packet)) != 0, reading.damage)
+    lost = facts.last_sample - facts.first_sample - reading.samples
+    if lost <= 0 or not reading.uneven_packets:
+        # When all that is there is whole, a gap was made on purpose.
+        return Missing(is_cut=False, damage=reading.damage)
+    share = lost / (lost + reading.samples)
+    packets = max(1, reading.damage.packets, round(lost * reading.packets / max(1, reading.samples)))
+    return Missing(is_cut=False, damage=Damage(packets, share))
 
 
-def _of_mp3(path: Path, packets: int) -> Missing:
+def _of_mp3(reading: Reading) -> Missing:
     """Compare with the Xing or Info header, which counts the frames, and mostly the bytes too."""
+    frames, end = _counted_by_xing(reading.path)
+    if not frames:
+        return Missing(is_cut=False, damage=reading.damage)
+    lost = frames - reading.decoded_packets
+    if lost > SLACK_FRAMES and reading.path.stat().st_size < end:
+        return Missing(is_cut=True, damage=reading.damage)
+    # Frames are counted exactly, but not those that are lost at the end.
+    damage = Damage(max(lost, reading.damage.packets), max(0, lost) / frames)
+    return Missing(is_cut=False, damage=damage if lost > SLACK_FRAMES else Damage(reading.damage.packets))
+
+
+def _with_lost_pages(reading: Reading) -> Damage:
+    """Add the pages whose checksum is wrong: FFmpeg leaves them out."""
+    lost, pages = ogg.lost_pages(reading.path)
+    packets, share = reading.damage
+    if not lost:
+        return reading.damage
+    # Damage in one place costs a page, which may be a second: that alone must not refuse a short recording.
+    return Damage(packets + max(lost, round(lost * reading.packets / pages)), share + (lost - 1) / (lost + pages))
+
+
+def _counted_by_xing(path: Path) -> tuple[int, int]:
+    """Return how many frames there should be, and the byte at which the last should end; 0 without a header.
+
+    When the header does not say how many bytes there are, the end is unknown, and counts as beyond that of the file.
+    """
     with path.open("rb") as file:
-        start = _after_id3(file.read(_ID3_BYTES))
+        start = 0
+        while tag := tags.size(file.read(32)):
+            start += tag
+            file.seek(start)
         file.seek(start)
         head = file.read(_XING_SEARCH_BYTES)
     frame, at = _xing(head)
     if at is None or len(head) < at + 16:
-        return _NOTHING
+        return 0, 0
     flags, *numbers = struct.unpack_from(">3I", head, at + 4)
     frames = numbers.pop(0) if flags & 1 else 0
-    size = numbers.pop(0) if flags & 2 else 0
-    lost = frames - packets
-    if lost <= SLACK_FRAMES:
-        return _NOTHING
-    goes_on = size and path.stat().st_size - (start + frame) + _LARGEST_MP3_FRAME >= size
-    return Missing(is_cut=False, packets=lost, share=lost / frames) if goes_on else Missing(is_cut=True)
+    size = numbers.pop(0) if flags & 2 else 1 << 62
+    return frames, start + frame + size
 
 
 def _xing(head: bytes) -> tuple[int, int | None]:
@@ -104,46 +119,6 @@ def _xing(head: bytes) -> tuple[int, int | None]:
 def _is_frame(frame: bytes, version: int, *, is_mono: bool) -> bool:
     """Tell whether this begins an MPEG audio frame of the version (ISO/IEC 11172-3, section 2.4.1.3)."""
     return frame[0] == 0xFF and frame[1] >> 3 == 0b11100 | version and (frame[3] >> 6 == 0b11) == is_mono  # noqa: PLR2004 - 0xFF begins the sync word
-
-
-def _after_id3(head: bytes) -> int:
-    """Return where an ID3v2 tag at the beginning ends (id3v2.4.0-structure, section 3.1)."""
-    if head[:3] != b"ID3" or len(head) < _ID3_BYTES:
-        return 0
-    size = 0
-    for byte in head[6:10]:
-        size = size << 7 | byte & 0x7F
-    return _ID3_BYTES + size + (_ID3_BYTES if head[5] & 0x10 else 0)
-
-
-def _data_beyond_end(path: Path) -> int:
-    """Return by how many bytes the data chunk is longer than the file; FFmpeg silently decodes what there is."""
-    end = path.stat().st_size
-    for name, at, size in _chunks(path, end):
-        if name in {b"data", _W64_DATA}:
-            return at + size - end if 0 < size < UNKNOWN_WAV_BYTES or name == _W64_DATA else 0
-    return 0
-
-
-def _chunks(path: Path, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the name of each chunk, where its content begins, and its size.
-
-    WAV: "Multimedia Programming Interface and Data Specifications 1.0", RIFF. W64: names are GUIDs, a size counts its
-    own header of 24 bytes, and content is padded to 8 bytes.
-    """
-    with path.open("rb") as file:
-        is_w64 = file.read(4) == b"riff"
-        header, padding, position = ("<16sQ", 8, 40) if is_w64 else ("<4sI", 2, 12)
-        length = struct.calcsize(header)
-        for _ in range(MAX_CHUNKS):
-            file.seek(position)
-            found = file.read(length)
-            if len(found) < length or position > end:
-                return
-            name, size = struct.unpack(header, found)
-            size = max(0, size - length) if is_w64 else size
-            yield name, position + length, size
-            position += length + size + -size % padding
 
 
 def _crc16(frame: bytes) -> int:

@@ -1,13 +1,14 @@
 """Reads a file's sound frame by frame: passes over what cannot be decoded, and stops at the bounds of a recording."""
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
 import av
+from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
@@ -16,7 +17,7 @@ from av.packet import Packet
 
 from contracts.audio import CONTAINERS, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 from contracts.failures import FailureCode
-from decoding import ogg
+from decoding import ogg, tags
 from decoding.errors import RejectedError
 
 _OPTIONS = {
@@ -26,13 +27,15 @@ _OPTIONS = {
 # A WAV header says everything: FFmpeg's probing would cost more than decoding a short recording.
 _WAV_OPTIONS = {**_OPTIONS, "probesize": "8192", "analyzeduration": "0"}
 _BEGINNINGS = re.compile(
-    rb"RIFF.{4}WAVE|RF64.{4}WAVE|riff\x2e\x91\xcf\x11|FORM.{4}AIF[FC]|caff|\.snd|fLaC|ID3|OggS|.{4}ftyp|\x1aE\xdf\xa3"
+    rb"RIFF.{4}WAVE|(?:RF64|BW64).{4}WAVE|riff\x2e\x91\xcf\x11|FORM.{4}AIF[FC]|caff|\.snd|fLaC|ID3|OggS|.{4}ftyp|\x1aE\xdf\xa3"
     rb"|#!AMR|\x30\x26\xb2\x75",
     re.DOTALL,
 )
 """How files of the known containers begin. When one of these cannot be opened, the rest of it is missing."""
-_BARE = {"mp3", "aac"}
+_BARE = {"mp3", "aac", "amr"}
 """Containers that are nothing but frames. What follows the last frame is no part of the sound: tags, padding."""
+_BETTER_DECODERS = {"amrnb": "libopencore_amrnb"}
+"""FFmpeg's own decoder of AMR fails at the silence that phones leave out (3GPP TS 26.092)."""
 
 
 class UnreadableError(RejectedError):
@@ -40,26 +43,26 @@ class UnreadableError(RejectedError):
 
 
 class Damage(NamedTuple):
-    """What could not be decoded: how many packets, and their share of the sound's bytes, from 0 to 1."""
+    """What of the sound is lost: how many packets, and their share of it, from 0 to 1."""
 
-    packets: int
-    share: float
+    packets: int = 0
+    share: float = 0.0
 
 
 class Facts(NamedTuple):
-    """What a file says of itself, and of its last packet; for judging whether it is whole."""
+    """What a file says of itself, and of its first and last packets; for judging whether it is whole."""
 
     container: str
     codec: str
     extradata: bytes
     """The codec's own header."""
-    declared_samples: int
-    """The number of samples by the container's header, by FFmpeg's estimate, or 0."""
     index_end: int
     """The byte at which the last packet ends by the container's index, 0 without an index."""
     last_packet: bytes
+    first_sample: int
+    """The sample at which the first packet begins, by the time that is written in it."""
     last_sample: int
-    """The sample at which the last packet ends, by the time that is written in it."""
+    """The sample at which the last packet ends, likewise."""
 
 
 class Reading:
@@ -70,7 +73,8 @@ class Reading:
 
     def __init__(self, path: str | PathLike[str], max_seconds: float) -> None:
         self.path = Path(path)
-        self.packets = 0
+        self.packets = self.decoded_packets = self.uneven_packets = 0
+        """All packets, those that could be decoded, and those that did not give one frame each."""
         self.sample_rate = self.channels = 0
         self.facts: Facts | None = None
         self._max_seconds = max_seconds
@@ -78,18 +82,22 @@ class Reading:
         self._decoded_bytes = 0
         self._lost: list[int] = []
         self._lost_since: list[int] = []
+        self._foreign_until = 0
+        self._first: Packet[AudioStream] | None = None
         self._last: Packet[AudioStream] | None = None
 
     def frames(self) -> Iterator[AudioFrame]:
         """Yield every frame that can be decoded; RejectedError when the file is no audio or exceeds a bound."""
         head = self._head()
-        start: int | None = yield from self._link(head, 0)
-        while start is not None:
-            begins = start
+        unreadable: UnreadableError | None = None
+        # FFmpeg does not go on, or decodes noise, where the links of a chain differ in format.
+        for link in ogg.links(self.path) if head.startswith(b"OggS") else [None]:
             try:
-                start = yield from self._link(head, begins)
-            except UnreadableError:
-                start = ogg.next_link(self.path, begins)
+                yield from self._link(head, link)
+            except UnreadableError as error:
+                unreadable = unreadable or error
+        if self.facts is None and unreadable is not None:
+            raise unreadable
 
     @property
     def samples(self) -> int:
@@ -115,32 +123,29 @@ class Reading:
             raise RejectedError(FailureCode.AUDIO_EMPTY)
         return head
 
-    def _link(self, head: bytes, start: int) -> Generator[AudioFrame, None, int | None]:
-        """Yield the frames of one link of a chained Ogg file, or of any other file; return where the next one begins.
-
-        Links follow one another (RFC 3533, section 4), and FFmpeg does not go on where they are of different kinds.
-        """
-        with self._opened(head, start) as container:
-            stream = _sound(container)
-            self._last = None
+    def _link(self, head: bytes, link: ogg.Link | None) -> Iterator[AudioFrame]:
+        """Yield the frames of one link of a chained Ogg file, or of any other file."""
+        with self._opened(head, link) as container:
+            stream, decoder = _sound(container)
+            self._first = self._last = None
             try:
                 for packet in container.demux(stream):
-                    yield from self._decoded(packet)
+                    # To a decoder, an empty packet means the end.
+                    if packet.size:
+                        yield from self._decoded(decoder, packet)
             except MemoryError:
                 raise
             except FFmpegError:
                 # As players do, count this as the end. A file that has promised more is found to be cut.
                 pass
-            self.facts = self.facts or _facts(container, stream, self._last)
-            if self.facts.container != "ogg" or self._last is None:
-                return None
-            return ogg.next_link(self.path, max(start, start + (self._last.pos or 0)))
+            yield from self._flushed(decoder)
+            self.facts = self.facts or _facts(container, stream, self._first, self._last)
 
-    def _opened(self, head: bytes, start: int) -> InputContainer:
+    def _opened(self, head: bytes, link: ogg.Link | None) -> InputContainer:
         is_wav = head[:4] == b"RIFF" and head[8:12] == b"WAVE"
         try:
             return av.open(
-                f"subfile,,start,{start},end,0,,:{self.path}" if start else f"file:{self.path}",
+                f"subfile,,start,{link.start},end,{link.end},,:{self.path}" if link else f"file:{self.path}",
                 format="wav" if is_wav else None,
                 options=_WAV_OPTIONS if is_wav else _OPTIONS,
                 metadata_errors="replace",  # tags may be in any encoding; none is used
@@ -151,24 +156,46 @@ class Reading:
             known = _BEGINNINGS.match(head)
             raise UnreadableError(FailureCode.AUDIO_TRUNCATED if known else FailureCode.NOT_AUDIO) from None
 
-    def _decoded(self, packet: "Packet[AudioStream]") -> Iterator[AudioFrame]:
-        if packet.size:
-            self._last = packet
-            self.packets += 1
+    def _decoded(self, decoder: AudioCodecContext, packet: "Packet[AudioStream]") -> Iterator[AudioFrame]:
+        self._first, self._last = self._first or packet, packet
+        self.packets += 1
         try:
-            frames = packet.decode()
+            frames = decoder.decode(packet)
         except MemoryError:
             raise
         except FFmpegError:
-            self._lost_since.append(packet.size)
+            self.uneven_packets += 1
+            if not self._is_foreign(packet):
+                self._lost_since.append(packet.size)
             return
+        self.decoded_packets += 1
+        self.uneven_packets += len(frames) != 1
         self._decoded_bytes += packet.size
+        yield from self._counted(frames)
+
+    def _flushed(self, decoder: AudioCodecContext) -> Iterator[AudioFrame]:
+        """Yield what the decoder still holds back."""
+        try:
+            frames = decoder.decode(None)
+        except MemoryError:
+            raise
+        except FFmpegError:
+            return
+        yield from self._counted(frames)
+
+    def _counted(self, frames: list[AudioFrame]) -> Iterator[AudioFrame]:
         for frame in frames:
-            if isinstance(frame, AudioFrame) and frame.samples:
+            if frame.samples:
                 self._lost += self._lost_since
                 self._lost_since = []
                 self._count(frame)
                 yield frame
+
+    def _is_foreign(self, packet: "Packet[AudioStream]") -> bool:
+        """Tell whether the packet is nothing but zeros, or lies in a tag, as between MP3 files that were joined."""
+        content, position = bytes(packet), packet.pos or 0
+        self._foreign_until = max(self._foreign_until, position + tags.size(content))
+        return position < self._foreign_until or not content.strip(b"\0")
 
     def _count(self, frame: AudioFrame) -> None:
         rate, channels = frame.sample_rate, frame.layout.nb_channels
@@ -180,17 +207,23 @@ class Reading:
             raise RejectedError(FailureCode.AUDIO_TOO_LONG)
 
 
-def _facts(container: InputContainer, stream: AudioStream, last: "Packet[AudioStream] | None") -> Facts:
+def _facts(
+    container: InputContainer,
+    stream: AudioStream,
+    first: "Packet[AudioStream] | None",
+    last: "Packet[AudioStream] | None",
+) -> Facts:
     rate = stream.codec_context.sample_rate
+    begin = 0 if first is None or first.pts is None else first.pts
     end = 0 if last is None or last.pts is None else last.pts + (last.duration or 0)
     is_indexed = container.format.name.startswith("mov")
     return Facts(
         container=container.format.name.split(",")[0],
         codec=stream.codec_context.name,
         extradata=stream.codec_context.extradata or b"",
-        declared_samples=stream.frames or _in_samples(stream.duration, stream.time_base, rate),
         index_end=max((entry.pos + entry.size for entry in stream.index_entries), default=0) if is_indexed else 0,
         last_packet=b"" if last is None else bytes(last),
+        first_sample=_in_samples(begin, stream.time_base, rate),
         last_sample=_in_samples(end, stream.time_base, rate),
     )
 
@@ -199,10 +232,32 @@ def _in_samples(ticks: int | None, tick: Fraction | None, rate: int) -> int:
     return int(ticks * tick * rate) if ticks and tick else 0
 
 
-def _sound(container: InputContainer) -> AudioStream:
-    """Return the first track for which FFmpeg has a decoder: a file may have the same sound in several formats."""
-    known = (stream for stream in container.streams.audio if stream.codec_context is not None)
-    stream = next(known, None)
-    if stream is None:
-        raise UnreadableError(FailureCode.NOT_AUDIO)
-    return stream
+def _sound(container: InputContainer) -> tuple[AudioStream, AudioCodecContext]:
+    """Return the first track that FFmpeg can decode, and its decoder.
+
+    A file may have the same sound in several formats.
+    """
+    for stream in container.streams.audio:
+        if stream.codec_context is not None and (decoder := _decoder(stream)) is not None:
+            return stream, decoder
+    raise UnreadableError(FailureCode.NOT_AUDIO)
+
+
+def _decoder(stream: AudioStream) -> AudioCodecContext | None:
+    """Return an open decoder; None when the codec's header makes no sense to it."""
+    decoder = stream.codec_context
+    name = _BETTER_DECODERS.get(decoder.name, decoder.name)
+    if name != decoder.name and name in av.codecs_available:
+        better = AudioCodecContext.create(name, "r")
+        assert isinstance(better, AudioCodecContext)  # noqa: S101 - both decode sound
+        better.sample_rate, better.layout = decoder.sample_rate, decoder.layout
+        decoder = better
+    # FLAC's decoder returns noise for a damaged frame unless it compares checksums.
+    decoder.options = {"err_detect": "crccheck"} if name == "flac" else {}
+    try:
+        decoder.open(strict=False)
+    except MemoryError:
+        raise
+    except FFmpegError:
+        return None
+    return decoder

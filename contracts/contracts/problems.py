@@ -59,8 +59,11 @@ class ProblemKind:
 FILE_MISSING = ProblemKind(
     "file_missing",
     422,
-    ("파일이 없습니다", "multipart/form-data의 'file' 필드에 오디오 파일을 넣어 보내 주세요."),
-    ("No file", "Send the recording as multipart/form-data in a field named 'file'."),
+    ("파일이 없습니다", "multipart/form-data의 'file' 필드에, 또는 Content-Type이 audio/*인 본문으로 보내 주세요."),
+    (
+        "No file",
+        "Send the recording in the field 'file' of multipart/form-data, or as a body of type audio/*.",
+    ),
 )
 TOO_MANY_FILES = ProblemKind(
     "too_many_files",
@@ -73,6 +76,12 @@ FILE_EMPTY = ProblemKind(
     422,
     ("빈 파일입니다", "파일에 내용이 없습니다. 녹음을 확인하고 다시 보내 주세요."),
     ("Empty file", "The file has no bytes in it. Check the recording and send it again."),
+)
+ENCODING_UNSUPPORTED = ProblemKind(
+    "encoding_unsupported",
+    415,
+    ("압축된 본문은 받지 않습니다", "파일을 Content-Encoding 없이, 있는 그대로 보내 주세요."),
+    ("Encoding not supported", "Send the file as it is, without a Content-Encoding."),
 )
 FORM_MALFORMED = ProblemKind(
     "form_malformed",

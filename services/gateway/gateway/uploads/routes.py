@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Path, Request, Response
 
 from contracts import api, events, problems
 from contracts.api import UploadAccepted
+from gateway.audio import ArrivingFile
 from gateway.availability import Availability
 from gateway.jobs.documents import Jobs
 from gateway.jobs.links import job_links
@@ -24,7 +25,7 @@ from gateway.uploads.idempotency import (
 )
 from gateway.uploads.publishing import Publishing
 from gateway.uploads.submissions import Submissions
-from gateway.web.forms import FileForm, file_body, file_form
+from gateway.web.bodies import arriving_file, file_body
 from gateway.web.parameters import Traceparent
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
@@ -77,6 +78,7 @@ router = APIRouter(tags=["jobs"])
         problems.UPLOAD_TOO_SLOW,
         problems.IDEMPOTENCY_KEY_IN_USE,
         problems.UPLOAD_TOO_LARGE,
+        problems.ENCODING_UNSUPPORTED,
         problems.FILE_MISSING,
         problems.TOO_MANY_FILES,
         problems.FILE_EMPTY,
@@ -101,9 +103,9 @@ async def upload_audio(
     _check_token_id(token_id)
     key = _key(request)
     with parts.uploads.taken(close=True):
-        form = file_form(request, parts.max_bytes)
+        file = arriving_file(request, parts.max_bytes)
         await parts.availability.require("S3", "MongoDB")
-        accepted = await _accepted(parts, key, token_id, form, events.continued_trace(traceparent))
+        accepted = await _accepted(parts, key, token_id, file, events.continued_trace(traceparent))
     if accepted.event is None:
         log.info("upload repeated", job_id=accepted.job_id)
     else:
@@ -116,12 +118,14 @@ async def upload_audio(
     return UploadAccepted(job_id=accepted.job_id, **links)
 
 
-async def _accepted(parts: UploadParts, key: str | None, token_id: str, form: FileForm, traceparent: str) -> Accepted:
+async def _accepted(
+    parts: UploadParts, key: str | None, token_id: str, file: ArrivingFile, traceparent: str
+) -> Accepted:
     if key is None:
-        event = await parts.submissions.accept(token_id, form, traceparent)
+        event = await parts.submissions.accept(token_id, file, traceparent)
         return Accepted(event.subject, event)
     try:
-        return await parts.idempotency.accept(key, token_id, form, traceparent)
+        return await parts.idempotency.accept(key, token_id, file, traceparent)
     except KeyInUseError:
         headers = {"Retry-After": str(IN_USE_RETRY_SECONDS)}
         raise ProblemError(problems.IDEMPOTENCY_KEY_IN_USE, close=True, headers=headers) from None

@@ -1,6 +1,7 @@
 """Takes recordings in: what must be safe, and in which order, before an upload is answered."""
 
 import hashlib
+import re
 import secrets
 import unicodedata
 from collections.abc import AsyncIterator
@@ -25,6 +26,7 @@ log = structlog.get_logger()
 PREFIX = "inbox/"
 """The prefix of recordings that the uploader has not verified yet."""
 FILENAME_CHARACTERS = 255
+_WINDOWS_PATH = re.compile(r"[A-Za-z]:\\|\\\\")
 
 
 class JobExistsError(Exception):
@@ -135,7 +137,11 @@ class _Measured:
 
 
 def _shown(filename: str | None) -> str | None:
-    """Return a client's file name without control characters, short enough to keep; it is never part of a key."""
-    if not filename:
-        return None
-    return "".join(c for c in filename if unicodedata.category(c)[0] != "C")[:FILENAME_CHARACTERS] or None
+    """Return a client's file name without its folders (RFC 7578, section 4.2) and control characters, short enough.
+
+    It is never part of a key.
+    """
+    name = "".join(c for c in filename or "" if unicodedata.category(c)[0] != "C")
+    if _WINDOWS_PATH.match(name):
+        name = name.replace("\\", "/")
+    return (name.rstrip("/").rpartition("/")[2] or name)[:FILENAME_CHARACTERS] or None

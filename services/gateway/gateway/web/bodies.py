@@ -1,0 +1,58 @@
+"""The two ways to send a file: in a form, or as the whole body of a request with an audio media type."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import Request
+
+from contracts import problems
+from gateway.audio import ArrivingFile
+from gateway.web.dispositions import parameter
+from gateway.web.forms import FRAMING_BYTES, FileForm
+from gateway.web.pace import paced
+from gateway.web.problems import ProblemError
+
+_FILE_TYPES = ("audio/", "video/", "application/ogg", "application/octet-stream")
+"""How the media type of a body that is a file begins. Recorders name containers after video, even without any."""
+
+
+def file_body(description: str) -> dict[str, Any]:
+    """Return what the OpenAPI document says of a body that `arriving_file` reads."""
+    file = {"type": "string", "format": "binary", "description": description}
+    form = {"type": "object", "required": ["file"], "properties": {"file": file}}
+    content = {"multipart/form-data": {"schema": form}, "audio/*": {"schema": file}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def arriving_file(request: Request, max_bytes: int) -> ArrivingFile:
+    """Return the file that a request sends; ProblemError when its headers alone show that it cannot be taken in."""
+    length = request.headers.get("content-length", "")
+    # Too large even if the multipart framing took no bytes.
+    if length.isdecimal() and int(length) > max_bytes + FRAMING_BYTES:
+        raise ProblemError(problems.UPLOAD_TOO_LARGE, close=True)
+    if request.headers.get("content-encoding", "").strip().lower() not in {"", "identity"}:
+        raise ProblemError(problems.ENCODING_UNSUPPORTED, close=True, headers={"Accept-Encoding": "identity"})
+    content_type = request.headers.get("content-type", "")
+    if content_type.strip().lower().startswith(_FILE_TYPES):
+        return FileBody(request.headers.get("content-disposition", ""), request.stream(), max_bytes)
+    return FileForm(content_type, request.stream(), max_bytes)
+
+
+class FileBody:
+    """A body that is a file; `Content-Disposition: attachment; filename="…"` may name it."""
+
+    def __init__(self, disposition: str, body: AsyncIterator[bytes], max_bytes: int) -> None:
+        self.filename = parameter(disposition, "filename")
+        self._body = body
+        self._max_bytes = max_bytes
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the file's bytes as they arrive; ProblemError when there are none, or too many."""
+        received = 0
+        async for chunk in paced(self._body):
+            received += len(chunk)
+            if received > self._max_bytes:
+                raise ProblemError(problems.UPLOAD_TOO_LARGE, close=True)
+            yield chunk
+        if not received:
+            raise ProblemError(problems.FILE_EMPTY)

@@ -186,7 +186,8 @@ PROGRESS_STREAM: dict[str, Any] = {
         "summary": "Stream a job's progress",
         "description": (
             "Server-sent events: unnamed messages whose `data:` is the job's state and whose `id:` is its revision. "
-            "A reconnect with `Last-Event-ID` gets what it missed; the stream ends after the terminal state."
+            "A reconnect with `Last-Event-ID` gets what it missed; the stream ends after the terminal state. "
+            "`HEAD` gets the headers that a stream would have, and opens none."
         ),
         "operationId": "stream_progress",
         "parameters": [
@@ -202,6 +203,14 @@ PROGRESS_STREAM: dict[str, Any] = {
                 "required": False,
                 "schema": {"type": "integer", "minimum": 0},
                 "description": "The last `id:` that was received; a browser sends it by itself",
+            },
+            {
+                "name": "lastEventId",
+                "in": "query",
+                "required": False,
+                "schema": {"type": "integer", "minimum": 0},
+                "description": "The same, as polyfills of EventSource send it (`evs_last_event_id` too); "
+                "`Last-Event-ID` wins",
             },
         ],
         "responses": {

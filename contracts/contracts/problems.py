@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.catalogue import MAX_SCRIPTS
 from contracts.failures import Language
+from contracts.metadata import MAX_BYTES, MAX_DEPTH
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -88,6 +89,20 @@ FORM_MALFORMED = ProblemKind(
     400,
     ("요청을 읽을 수 없습니다", "multipart/form-data 본문이 올바르지 않습니다."),
     ("Unreadable form", "The multipart/form-data body is malformed."),
+)
+METADATA_INVALID = ProblemKind(
+    "metadata_invalid",
+    422,
+    (
+        "잘못된 metadata입니다",
+        f"metadata는 {MAX_BYTES}바이트 이하, {MAX_DEPTH}단계 이하의 JSON 객체(UTF-8) 하나여야 하며, NaN이나 짝이 없는 "
+        "서로게이트를 담을 수 없습니다.",
+    ),
+    (
+        "Invalid metadata",
+        f"Send one metadata: a JSON object in UTF-8 of at most {MAX_BYTES} bytes and {MAX_DEPTH} levels, without NaN, "
+        "infinite numbers or lone surrogates.",
+    ),
 )
 TOKEN_ID_INVALID = ProblemKind(
     "token_id_invalid",
@@ -181,11 +196,11 @@ IDEMPOTENCY_KEY_REUSED = ProblemKind(
     422,
     (
         "이미 사용한 Idempotency-Key입니다",
-        "이 Idempotency-Key는 다른 녹음이나 다른 토큰에 쓰였습니다. 새 키로 보내 주세요.",
+        "이 Idempotency-Key는 다른 녹음, 토큰 또는 metadata에 쓰였습니다. 새 키로 보내 주세요.",
     ),
     (
         "Idempotency-Key already used",
-        "This Idempotency-Key was used for another recording or token. Send this one with a new key.",
+        "This Idempotency-Key was used for another recording, token or metadata. Send this one with a new key.",
     ),
 )
 SIGNATURE_INVALID = ProblemKind(

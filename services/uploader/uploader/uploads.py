@@ -148,7 +148,7 @@ class Uploads:
         if self._in_hand[event.subject]:
             raise InHandError(event.subject)
         self._refused.pop(event.subject, None)
-        data = AudioRemovedData(token_id=event.data.token_id)
+        data = AudioRemovedData(token_id=event.data.token_id, metadata=event.data.metadata)
         return AudioRemoved.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)
 
     def warnings(self) -> list[str]:
@@ -235,6 +235,7 @@ async def _told(event: UploadReceived, keeping: Awaitable[tuple[str, StoredRecor
 def _stored(event: UploadReceived, url: str, recording: StoredRecording) -> AudioStored:
     data = AudioStoredData(
         token_id=event.data.token_id,
+        metadata=event.data.metadata,
         s3_url=url,
         sha256=recording.sha256,
         size_bytes=recording.size_bytes,
@@ -245,5 +246,5 @@ def _stored(event: UploadReceived, url: str, recording: StoredRecording) -> Audi
 
 
 def _rejected(event: UploadReceived, code: FailureCode) -> UploadRejected:
-    data = UploadRejectedData(token_id=event.data.token_id, code=code)
+    data = UploadRejectedData(token_id=event.data.token_id, metadata=event.data.metadata, code=code)
     return UploadRejected.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)

@@ -7,6 +7,7 @@ import pytest
 from fastapi import Request
 from starlette.types import Message
 
+from contracts.events import JsonObject
 from gateway.web.bodies import FileBody, arriving_file
 from gateway.web.forms import FileForm
 from gateway.web.problems import ProblemError
@@ -14,7 +15,7 @@ from gateway.web.problems import ProblemError
 MAX_BYTES = 100
 
 
-def request(headers: dict[str, str], chunks: Iterable[bytes] = ()) -> Request:
+def request(headers: dict[str, str], chunks: Iterable[bytes] = (), query: str = "") -> Request:
     sent = [(chunk, True) for chunk in chunks]
     waiting = iter([*sent, (b"", False)])
 
@@ -23,7 +24,7 @@ def request(headers: dict[str, str], chunks: Iterable[bytes] = ()) -> Request:
         return {"type": "http.request", "body": body, "more_body": more}
 
     encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    return Request({"type": "http", "method": "POST", "headers": encoded}, receive)
+    return Request({"type": "http", "method": "POST", "headers": encoded, "query_string": query.encode()}, receive)
 
 
 def read(headers: dict[str, str], *chunks: bytes) -> tuple[bytes, str | None]:
@@ -54,6 +55,20 @@ def test_a_body_of_audio_is_the_file(content_type: str) -> None:
 def test_a_header_names_the_file() -> None:
     named = {"Content-Type": "audio/wav", "Content-Disposition": "attachment; filename*=utf-8''%EB%85%B9%EC%9D%8C.wav"}
     assert read(named, b"RIFF") == (b"RIFF", "녹음.wav")
+
+
+@pytest.mark.parametrize("content_type", ["audio/wav", "multipart/form-data; boundary=x"])
+def test_an_address_may_have_the_metadata(content_type: str) -> None:
+    def metadata(query: str) -> JsonObject | None:
+        return arriving_file(request({"Content-Type": content_type}, query=query), MAX_BYTES).metadata
+
+    assert metadata("metadata=%7B%22user%22:7,%22%EA%B0%80%22:%22a+b%22%7D&x=1") == {"user": 7, "가": "a b"}
+    assert metadata("metadata=") is None
+    assert metadata("") is None
+    for query in ("metadata=7", "metadata={}&metadata={}", "metadata=%FF", 'metadata={"a":NaN}'):
+        with pytest.raises(ProblemError) as refused:
+            metadata(query)
+        assert (refused.value.kind.code, refused.value.close) == ("metadata_invalid", True)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from contracts.events import JsonObject
 from gateway.web import pace
 from gateway.web.forms import MAX_PART_HEADERS, FileForm
 from gateway.web.problems import ProblemError
@@ -168,6 +169,63 @@ BODIES: dict[str, tuple[bytes, Read]] = {
         Read(problem="form_malformed"),
     ),
 }
+
+
+NOTE = b'{"user": 7, "a.b": [null]}'
+NOTES: dict[str, bytes] = {
+    "before the file": part(NOTE, "metadata", None) + part(b"abc"),
+    "after the file": part(b"abc") + part(NOTE, "metadata", None),
+    "as a file of JSON": part(b"abc") + part(NOTE, "metadata", "blob", ["Content-Type: application/json"]),
+    "in base64": part(base64.encodebytes(NOTE), "metadata", None, ["Content-Transfer-Encoding: base64"]) + part(b"abc"),
+    "with a byte order mark": part(b"\xef\xbb\xbf" + NOTE, "metadata", None) + part(b"abc"),
+    "beside an empty one": part(b"", "metadata", None) + part(NOTE, "metadata", None) + part(b"abc"),
+}
+
+
+def noted(body: bytes, size: int, before: JsonObject | None = None) -> JsonObject | None:
+    """What a form has in its field `metadata`, when it comes in chunks of this size."""
+
+    async def reading() -> JsonObject | None:
+        form = FileForm(MULTIPART, stream(cut(body, range(0, len(body), size))), 1000, before)
+        assert b"".join([piece async for piece in form.chunks()]) == b"abc"
+        return form.metadata
+
+    return asyncio.run(reading())
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+@pytest.mark.parametrize("body", NOTES.values(), ids=NOTES)
+def test_what_the_user_noted_is_read_wherever_it_stands(body: bytes, size: int) -> None:
+    assert noted(body + END, size) == {"user": 7, "a.b": [None]}
+
+
+@pytest.mark.parametrize("text", [b"", b" \r\n"])
+def test_nothing_noted_is_no_metadata(text: bytes) -> None:
+    assert noted(part(text, "metadata", None) + part(b"abc") + END, 100) is None
+    assert noted(part(text, "metadata", None) + part(b"abc") + END, 100, {"a": 1}) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        part(b"[1]", "metadata", None),
+        part(b'{"a": "' + b"x" * 4096 + b'"}', "metadata", None),
+        part(b"x" * 1_000_000, "metadata", None),
+        part(b"{}", "metadata", None) * 2,
+        part("{}".encode("utf-16"), "metadata", None),
+    ],
+    ids=["no object", "too large", "much too large", "twice", "UTF-16"],
+)
+def test_what_cannot_be_kept_with_a_job_is_refused(parts: bytes) -> None:
+    for body in (parts + part(b"abc") + END, part(b"abc") + parts + END):
+        for chunks in ([body], cut(body, range(0, len(body), 1000))):
+            assert read(chunks) == Read(problem="metadata_invalid")
+
+
+def test_metadata_in_the_address_and_in_the_form_is_too_much() -> None:
+    with pytest.raises(ProblemError) as refused:
+        noted(part(NOTE, "metadata", None) + part(b"abc") + END, 100, {"user": 7})
+    assert refused.value.kind.code == "metadata_invalid"
 
 
 @pytest.mark.parametrize(("body", "expected"), BODIES.values(), ids=BODIES)

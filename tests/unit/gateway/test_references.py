@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from contracts.catalogue import LARGEST_ID, Script, Token
-from contracts.events import Reference, ReferenceScript
+from contracts.events import JsonObject, Reference, ReferenceScript
 from gateway.catalogue.rows import ChangedError, RevisedRow, TokenNotFoundError
 from gateway.references.references import Record, References, UploadTooLateError, key_in
 from gateway.references.sweeper import ReferenceSweeper
@@ -29,6 +29,7 @@ class File:
     """A file that is still arriving; `read` tells whether anybody began to."""
 
     filename: str | None = "a.wav"
+    metadata: JsonObject | None = None
 
     def __init__(self, content: bytes = SOUND, *, waits_for: asyncio.Event | None = None) -> None:
         self.read = False

@@ -2,6 +2,7 @@
 
 import base64
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, get_args, get_type_hints
@@ -59,6 +60,8 @@ class Condition:
     operator: str
 
 
+Noted = Sequence[tuple[str, str]]
+"""What a list's jobs must have in their metadata: each key at the top, and its value as it is written in an address."""
 Moment = Annotated[AwareDatetime, BeforeValidator(with_plus), AfterValidator(in_utc)]
 
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from contracts import api, events, problems
 from contracts.api import UploadAccepted
+from contracts.metadata import MAX_BYTES
 from gateway.audio import ArrivingFile
 from gateway.availability import Availability
 from gateway.jobs.documents import Jobs
@@ -43,10 +44,19 @@ IdempotencyKey = Annotated[
     Header(
         description=(
             "One key for one upload and its repeats (draft-ietf-httpapi-idempotency-key-header), kept for 24 hours: "
-            "the same recording for the same token gets the first answer again, and no second job"
+            "the same recording and metadata for the same token get the first answer again, and no second job"
         ),
         examples=['"8e03978e-40d5-43dd-bc93-6894a57f9324"'],
     ),
+]
+
+
+METADATA = (
+    f"What the job is to be known by: a JSON object of up to {MAX_BYTES} bytes, which every state of the job has, and "
+    "by which `GET /jobs?metadata.<key>=<value>` finds it"
+)
+Metadata = Annotated[
+    str | None, Query(description=f"{METADATA}; in place of the form's field", examples=['{"user": 7}'])
 ]
 
 
@@ -82,13 +92,14 @@ router = APIRouter(tags=["jobs"])
         problems.FILE_MISSING,
         problems.TOO_MANY_FILES,
         problems.FILE_EMPTY,
+        problems.METADATA_INVALID,
         problems.TOKEN_ID_INVALID,
         problems.IDEMPOTENCY_KEY_JOB_GONE,
         problems.IDEMPOTENCY_KEY_REUSED,
         problems.BUSY,
         problems.UNAVAILABLE,
     ),
-    openapi_extra=file_body("The recording"),
+    openapi_extra=file_body("The recording", {"metadata": {"type": "string", "description": METADATA}}),
 )
 async def upload_audio(
     *,
@@ -96,6 +107,7 @@ async def upload_audio(
     request: Request,
     response: Response,
     token_id: TokenId,
+    metadata: Metadata = None,  # noqa: ARG001 - for the document; arriving_file reads it with its repeats
     idempotency_key: IdempotencyKey = None,  # noqa: ARG001 - for the document; _key reads it with its repeats
     traceparent: Traceparent = None,
 ) -> UploadAccepted:

@@ -65,6 +65,7 @@ class Submissions:
         await self._store.write(key, measured)
         data = events.UploadReceivedData(
             token_id=token_id,
+            metadata=file.metadata,
             inbox_key=key,
             size_bytes=measured.size_bytes,
             sha256=measured.sha256,
@@ -82,6 +83,7 @@ class Submissions:
         job_id = str(uuid4())
         data = events.UploadReceivedData(
             token_id=job.token_id,
+            metadata=job.metadata,
             inbox_key=f"{PREFIX}{job_id}",
             size_bytes=audio.size_bytes,
             sha256=job.sha256,
@@ -103,7 +105,7 @@ class Submissions:
             await self._store.remove_all([event.data.inbox_key])
         except Exception as error:  # noqa: BLE001 - the sweeper will remove it
             log.warning("inbox object stays behind", job_id=job.job_id, reason=reason_of(error))
-        raise JobExistsError(Recording(job.token_id, job.sha256))
+        raise JobExistsError(Recording.of(job.token_id, job.sha256, job.metadata))
 
 
 async def sha256_of(file: ArrivingFile) -> str:

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
-from contracts import problems
+from contracts import metadata, problems
+from contracts.events import JsonObject
 from gateway.web.dispositions import parameter, parameters
 from gateway.web.pace import paced
 from gateway.web.problems import ProblemError
 
 FIELD = "file"
+METADATA_FIELD = "metadata"
 MAX_BOUNDARY_CHARACTERS = 256
 MAX_PREAMBLE_BYTES = 1024
 """How much may come before the first boundary (RFC 2046, section 5.1.1): mail programs write a line there."""
@@ -19,28 +21,32 @@ MAX_PART_HEADERS = 8
 MAX_PART_HEADER_BYTES = 128 * 1024
 """Room for a file name of 10,000 characters, each as an escape of several bytes."""
 MAX_OTHER_FIELD_BYTES = 64 * 1024
-"""The limit for all other form fields together; they are ignored."""
+"""The limit for all other form fields together; they are ignored, whatever they are."""
 FRAMING_BYTES = 256 * 1024
 """How much larger than its file a form may be."""
+_READ = {FIELD, METADATA_FIELD}
 _AS_IT_IS = {"", "7bit", "8bit", "binary", "identity"}
 
 
 class FileForm:
     """The file in a form: the one part named `file` that has content. Other parts are no recordings, whatever they are.
 
-    Iterate over `chunks` once; `filename` is final afterwards.
+    Iterate over `chunks` once; `filename` and `metadata` are final afterwards. `noted` is metadata that came otherwise.
     """
 
-    def __init__(self, content_type: str, body: AsyncIterator[bytes], max_bytes: int) -> None:
+    def __init__(
+        self, content_type: str, body: AsyncIterator[bytes], max_bytes: int, noted: JsonObject | None = None
+    ) -> None:
         if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
             raise ProblemError(problems.FILE_MISSING, close=True)
         boundary = parameters(content_type).get("boundary", "")
         if not 0 < len(boundary) <= MAX_BOUNDARY_CHARACTERS:
             raise _malformed()
         self.filename: str | None = None
+        self.metadata = noted
         self._body = body
         self._max_bytes = max_bytes
-        self._parts = _Parts(boundary)
+        self._parts = _Parts(boundary, noted)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the file's bytes as they arrive; ProblemError as soon as the form is known to be wrong."""
@@ -58,18 +64,21 @@ class FileForm:
                 yield piece
         self._parts.end()
         self.filename = self._parts.filename
+        self.metadata = self._parts.metadata
 
 
 class _Parts:
     """Tells the parts of a form apart."""
 
-    def __init__(self, boundary: str) -> None:
+    def __init__(self, boundary: str, noted: JsonObject | None) -> None:
         self.filename: str | None = None
+        self.metadata = noted
         self.file_bytes = 0
         """How many bytes of the body were the file's, as they were sent."""
         self._boundary = boundary.encode("latin-1", "replace")
         self._preamble: bytes | None = b""
         self._other_bytes = 0
+        self._noted = b""
         self._part = _Part([])
         self._named: _Part | None = None
         self._file: _Part | None = None
@@ -120,17 +129,28 @@ class _Parts:
 
     def _taken(self, sent: bytes | None) -> bytes:
         """Return what these bytes of a part are of the file; None is the part's end."""
-        if self._part.name != FIELD:
+        if self._part.name not in _READ:
             self._pass_over(len(sent or b""))
             return b""
-        self.file_bytes += len(sent or b"")
         content = self._part.end() if sent is None else self._part.decoded(sent)
+        if self._part.name == METADATA_FIELD:
+            self._note(content, ends=sent is None)
+            return b""
+        self.file_bytes += len(sent or b"")
         if content:
             if self._file not in {None, self._part}:
                 raise ProblemError(problems.TOO_MANY_FILES, close=True)
             self._file = self._part
             self.filename = self._part.filename
         return content
+
+    def _note(self, content: bytes, *, ends: bool) -> None:
+        self._noted += content
+        if ends:
+            self.metadata = metadata_of(self._noted, self.metadata)
+            self._noted = b""
+        elif len(self._noted) > metadata.MAX_BYTES:
+            raise ProblemError(problems.METADATA_INVALID, close=True)
 
     def _pass_over(self, size: int) -> None:
         self._other_bytes += size
@@ -153,7 +173,7 @@ class _Part:
         compression = by_name.get("content-encoding", "").strip().lower()
         self._is_base64 = encoding == "base64"
         # RFC 7578 forbids encodings; what Python's email package writes is in base64.
-        if self.name == FIELD and not {encoding, compression} <= _AS_IT_IS | {"base64" if self._is_base64 else ""}:
+        if self.name in _READ and not {encoding, compression} <= _AS_IT_IS | {"base64" if self._is_base64 else ""}:
             raise ProblemError(problems.ENCODING_UNSUPPORTED, close=True)
         self._left = b""
 
@@ -179,6 +199,18 @@ class _Parser(PushMultipartParser):  # type: ignore[misc] # the library ships no
         # A part's own Content-Length must be ignored (RFC 7578, section 4.8), so it is no limit.
         self._segment_limit = -1
         return MultipartSegment(headerlist)
+
+
+def metadata_of(text: bytes, before: JsonObject | None = None) -> JsonObject | None:
+    """Return what a user noted, `before` for nothing; ProblemError if it cannot be kept, or something was `before`."""
+    if not text.strip():
+        return before
+    if before is not None:
+        raise ProblemError(problems.METADATA_INVALID, close=True)
+    try:
+        return metadata.parsed(text)
+    except ValueError:
+        raise ProblemError(problems.METADATA_INVALID, close=True) from None
 
 
 def _malformed() -> ProblemError:

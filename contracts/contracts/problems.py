@@ -81,8 +81,8 @@ FILE_EMPTY = ProblemKind(
 ENCODING_UNSUPPORTED = ProblemKind(
     "encoding_unsupported",
     415,
-    ("압축된 본문은 받지 않습니다", "파일을 Content-Encoding 없이, 있는 그대로 보내 주세요."),
-    ("Encoding not supported", "Send the file as it is, without a Content-Encoding."),
+    ("지원하지 않는 인코딩입니다", "본문을 압축하지 말고 있는 그대로 보내 주세요. 폼의 파트는 base64도 됩니다."),
+    ("Encoding not supported", "Send the body as it is, not compressed. A part of a form may be in base64."),
 )
 FORM_MALFORMED = ProblemKind(
     "form_malformed",

@@ -1,13 +1,14 @@
 """What a request sends: told by its headers alone, and read as a form or as the file itself."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 
 import pytest
 from fastapi import Request
 from starlette.types import Message
 
 from contracts.events import JsonObject
+from gateway.web import pace
 from gateway.web.bodies import FileBody, arriving_file
 from gateway.web.forms import FileForm
 from gateway.web.problems import ProblemError
@@ -95,6 +96,22 @@ def test_a_compressed_body_is_refused_before_it_is_read(content_type: str, encod
     assert (refused.value.kind.status, refused.value.kind.code) == (415, "encoding_unsupported")
     assert refused.value.close
     assert refused.value.headers == {"Accept-Encoding": "identity"}
+
+
+def test_a_client_that_stops_in_a_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "IDLE_SECONDS", 0.01)
+
+    async def stalled() -> AsyncIterator[bytes]:
+        yield b"RIFF"
+        await asyncio.Event().wait()
+
+    async def reading() -> None:
+        async for _ in FileBody("", stalled(), MAX_BYTES).chunks():
+            pass
+
+    with pytest.raises(ProblemError) as refused:
+        asyncio.run(reading())
+    assert (refused.value.kind.code, refused.value.close) == ("upload_too_slow", True)
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", "Identity"])

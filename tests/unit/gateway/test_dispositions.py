@@ -40,7 +40,7 @@ NAMES: dict[str, tuple[str, str | None]] = {
     "extended beside encoded words": (f'filename="=?utf-8?B?7Jik66WY?="; filename*={UTF8}', KOREAN),
     "extended, undecodable": ("filename=\"x.wav\"; filename*=utf-8''%FF", "x.wav"),
     "extended, in an unknown charset": ("filename=\"x.wav\"; filename*=klingon''%41", "x.wav"),
-    "extended, in what is no charset": ("filename=\"x.wav\"; filename*=punycode''a-b", "x.wav"),
+    "extended, in what is no charset": ("filename=\"x.wav\"; filename*=idna''a-b", "x.wav"),
     "in pieces": ('filename*0="long "; filename*1="name.wav"', "long name.wav"),
     "in extended pieces": ("filename*0*=utf-8''%EB%85; filename*1*=%B9%EC%9D%8C; filename*2=100%.wav", "녹음100%.wav"),
     "encoded words": ('filename="=?UTF-8?B?64W57J2MLndhdg==?="', "녹음.wav"),

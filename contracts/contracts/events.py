@@ -60,6 +60,12 @@ class AudioInfo(EventData):
     waveform: list[Annotated[int, Field(ge=0, le=255)]] = Field(
         max_length=200, description="Peak of each of up to 200 equal stretches of time; 255 is full scale"
     )
+    damaged_packets: int = Field(
+        default=0,
+        ge=0,
+        exclude_if=lambda count: not count,
+        description="How many packets could not be decoded and were left out; absent when none",
+    )
 
 
 class ReferenceScript(EventData):

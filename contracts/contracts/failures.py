@@ -12,7 +12,11 @@ class FailureCode(StrEnum):
     NOT_AUDIO = "not_audio"
     """The bytes are no audio that can be decoded."""
     AUDIO_TRUNCATED = "audio_truncated"
-    """Some of the recording's frames are missing or damaged."""
+    """The recording ends before all that its header promises has come."""
+    AUDIO_DAMAGED = "audio_damaged"
+    """More than a tenth of the recording cannot be decoded."""
+    AUDIO_TOO_COMPLEX = "audio_too_complex"
+    """Decoding the file takes more channels, samples, memory or time than a recording needs."""
     AUDIO_EMPTY = "audio_empty"
     """The file is audio, but holds no sound at all: zero samples."""
     AUDIO_TOO_LONG = "audio_too_long"
@@ -37,14 +41,32 @@ class FailureCode(StrEnum):
     """Nothing moved the job for JOB_MAX_AGE."""
 
 
+AUDIO_FAILURES = (
+    FailureCode.NOT_AUDIO,
+    FailureCode.AUDIO_TRUNCATED,
+    FailureCode.AUDIO_DAMAGED,
+    FailureCode.AUDIO_TOO_COMPLEX,
+    FailureCode.AUDIO_EMPTY,
+    FailureCode.AUDIO_TOO_LONG,
+)
+"""Why a file cannot be used as a recording or a reference, whoever sends it."""
+
 _SENTENCES: dict[FailureCode, tuple[str, str]] = {
     FailureCode.NOT_AUDIO: (
         "오디오 파일로 읽을 수 없습니다. 다른 형식으로 녹음해 다시 올려 주세요.",
         "This file cannot be read as audio. Please record again in another format.",
     ),
     FailureCode.AUDIO_TRUNCATED: (
-        "오디오 파일이 중간에 잘렸거나 손상되었습니다. 다시 올려 주세요.",
-        "The audio file is cut off or damaged. Please upload it again.",
+        "오디오 파일이 중간에 잘렸습니다. 다시 올려 주세요.",
+        "The audio file is cut off. Please upload it again.",
+    ),
+    FailureCode.AUDIO_DAMAGED: (
+        "오디오 파일이 너무 많이 손상되었습니다. 다시 녹음하거나 다시 올려 주세요.",
+        "Too much of the audio file is damaged. Please record it or upload it again.",
+    ),
+    FailureCode.AUDIO_TOO_COMPLEX: (
+        "오디오 파일이 너무 복잡합니다. 채널 8개 이하, 4~384 kHz의 일반 녹음 파일로 올려 주세요.",
+        "The audio file is too complex to decode. Send a plain recording of at most 8 channels at 4 to 384 kHz.",
     ),
     FailureCode.AUDIO_EMPTY: (
         "녹음된 소리가 없습니다. 다시 녹음해 주세요.",

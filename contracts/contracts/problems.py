@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.catalogue import MAX_SCRIPTS
-from contracts.failures import Language
+from contracts.failures import AUDIO_FAILURES, Language, sentence
 from contracts.metadata import MAX_BYTES, MAX_DEPTH
 
 CONTENT_TYPE = "application/problem+json"
@@ -233,6 +233,16 @@ REFERENCE_NOT_FOUND = ProblemKind(
     ("참조 음성이 없습니다", "이 토큰에 올린 참조 음성이 없습니다."),
     ("No reference audio", "No reference audio was uploaded for this token."),
 )
+REFERENCE_REJECTIONS = {
+    code: ProblemKind(
+        code.value,
+        422,
+        ("참조 음성으로 쓸 수 없습니다", sentence(code, "ko")),
+        ("Unusable reference audio", sentence(code, "en")),
+    )
+    for code in AUDIO_FAILURES
+}
+"""By the reason why a file cannot be used: the same codes as those of a recording that fails."""
 SCRIPT_NOT_FOUND = ProblemKind(
     "script_not_found",
     404,

@@ -66,7 +66,7 @@ def _measure() -> AnalysisTimes:
         times = []
         for _ in range(RUNS):
             before = time.process_time()
-            result = analyse(recording, scripts, reference, 60, 60)
+            result = analyse(recording, scripts, reference, 60)
             times.append(time.process_time() - before)
         more = spoken(f"Well, here I go now. {' '.join(sentences[:3])} Thank you all, goodbye.", "en-gb")
         recording.write_bytes(as_wav(more))
@@ -74,7 +74,7 @@ def _measure() -> AnalysisTimes:
         hard = []
         for _ in range(RUNS):
             before = time.process_time()
-            analyse(recording, unknown, reference, 60, 60)
+            analyse(recording, unknown, reference, 60)
             hard.append((time.process_time() - before) * SECONDS * RATE / len(more))
     return AnalysisTimes(times, hard, heard, result["overall_score"])
 

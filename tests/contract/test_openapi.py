@@ -47,7 +47,11 @@ PUBLIC = {
     ("get", "/health/live"),
     ("get", "/health/ready"),
 }
-KINDS = {kind.code: kind for kind in vars(problems).values() if isinstance(kind, ProblemKind)}
+KINDS = {
+    kind.code: kind
+    for kind in [*vars(problems).values(), *problems.REFERENCE_REJECTIONS.values()]
+    if isinstance(kind, ProblemKind)
+}
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.support.answers import assert_problem
 from tests.support.bucket import Bucket
 from tests.support.catalogue import Row, new_catalogue_token, new_script, put_reference
 from tests.support.raw_http import BOUNDARY, form, part, raw_connection
-from tests.support.recordings import wav
+from tests.support.recordings import Format, speech, truncated, wav, wav_of_size
 from tests.support.sori import RECORDING, Sori
 from tests.support.waiting import until
 
@@ -119,8 +119,36 @@ async def test_a_retry_is_compared_with_what_the_token_has_by_then(sori: Sori, a
     assert second.form["s3_reference_url"] == token["reference_audio_url"]
 
 
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"<!doctype html><html><body>404</body></html>" * 20, "not_audio"),
+        (truncated(wav(1, seed=78)), "audio_truncated"),
+        (wav(0, seed=79), "audio_empty"),
+        (wav(61, seed=80, rate=8000), "audio_too_long"),
+    ],
+    ids=["html", "cut", "empty", "long"],
+)
+async def test_what_cannot_be_compared_with_is_refused_with_the_reason_and_changes_nothing(
+    sori: Sori, content: bytes, code: str
+) -> None:
+    token = await has_reference(sori, (await new_catalogue_token(sori))["id"])
+    refused = await put_reference(sori, token["id"], content)
+    assert_problem(refused, 422, code)
+    assert (await sori.client.get(f"{sori.url}/tokens/{token['id']}")).json()["reference_audio_url"] == token[
+        "reference_audio_url"
+    ]
+
+
+@pytest.mark.parametrize(("form", "media_type"), [("flac", "audio/flac"), ("webm", "audio/webm")])
+async def test_a_reference_is_kept_with_its_media_type(sori: Sori, form: Format, media_type: str) -> None:
+    token = await has_reference(sori, (await new_catalogue_token(sori))["id"], speech("Hello.", form))
+    heard = await sori.client.get(f"{sori.url}/tokens/{token['id']}/reference-audio")
+    assert (heard.headers["content-type"], heard.content) == (media_type, speech("Hello.", form))
+
+
 async def test_a_large_reference_comes_in_part_by_part_and_whole(sori: Sori, bucket: Bucket) -> None:
-    audio = bytes(range(256)) * (12 * 4096)
+    audio = wav_of_size(12 * 1024 * 1024, 3, rate=192_000)
     token = await has_reference(sori, (await new_catalogue_token(sori))["id"], audio)
     assert await bucket.read(key_of(token)) == audio
 

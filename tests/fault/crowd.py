@@ -12,7 +12,6 @@ from tests.support.recordings import wav
 from tests.support.sori import State, new_token
 from tests.support.sse import Block
 
-ANALYSIS_LIMIT_SECONDS = 60
 LARGE_EVERY, LARGE_SECONDS, LARGE_RATE = 15, 16, 192_000
 """One user in LARGE_EVERY sends 6 MB or more, which goes to S3 in parts and takes a while on every way."""
 
@@ -133,4 +132,4 @@ def expected(recording: bytes) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile() as file:
         file.write(recording)
         file.flush()
-        return analyse(Path(file.name), [], None, 3600, ANALYSIS_LIMIT_SECONDS)
+        return analyse(Path(file.name), [], None, 3600)

@@ -8,10 +8,11 @@ from typing import Any
 
 from chassis.errors import AwayError, BackEndError
 from contracts import topology
+from contracts.audio import UNKNOWN_TYPE
 from contracts.events import Event, UploadReceived
 from contracts.job import Job, Status, is_terminal
 from contracts.metadata import terms_asked
-from gateway.audio import UNKNOWN_TYPE, AudioGoneError, Recording, StoredAudio
+from gateway.audio import AudioGoneError, Recording, StoredAudio
 from gateway.jobs.listing import Cursor, JobFilter, Noted
 from gateway.jobs.removals import Ending
 from gateway.redrive.documents import Removal

@@ -2,23 +2,27 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from pocketsphinx import Alignment, Decoder
 
+from analysis_server import script_words
 from analysis_server.audio import SAMPLE_RATE
+from analysis_server.pronunciation import Lookup, pronunciations
+from analysis_server.script_words import ScriptWord
+from analysis_server.spoken_numbers import Reading
 
 MAX_SECONDS = 120.0
 """Longer recordings are not aligned: the aligner's memory grows with the length of the sound times that of the text."""
 MAX_SCRIPT = 3000
 """In characters. Nobody reads more than this aloud in MAX_SECONDS."""
 
-_PIECE = re.compile(r"[^\W_]+(?:'[^\W_]+)*'?")
 _VARIANT = re.compile(r"\(\d+\)$")  # the decoder names a word's second pronunciation "the(2)"
 _ANY = "any-phone-"
+_ADDED = "said:"
 _PHONES = re.findall(  # the phones of CMUdict
     r"\w+", "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"
 )
@@ -34,6 +38,8 @@ text: 330 MB and 7 s for 30 s, gigabytes and minutes for 120 s."""
 _WIDE_SECONDS, _WIDE_WORDS = 30.0, 50
 _GAP_COST = 100.0  # nats; more than any badly spoken word costs, less than matching a word that was not spoken
 _PHONE_COST = 30.0  # nats, for each phone that belongs to no word
+_MOST_WAYS = 6  # to say one word of a script
+_ENOUGH_TO_TELL = 6  # words; a shorter line may well be of names alone
 _LONGEST_GAP = 6  # words missing in the middle; at the beginning and at the end any number may be missing
 
 
@@ -48,37 +54,78 @@ class NotAlignedError(Exception):
 
 @dataclass(frozen=True)
 class Text:
-    """The words of a text as written, and the indexes of those that the dictionary lacks."""
+    """The words of a text as written, and the dictionary's entry for each, None for one that cannot be pronounced.
 
-    words: tuple[str, ...]
-    unknown: frozenset[int]
+    `added` has the entries that the dictionary does not have by itself, each with the phones of every way to say it.
+    """
+
+    words: tuple[ScriptWord, ...]
+    entries: tuple[str | None, ...]
+    added: Mapping[str, Sequence[str]]
 
     @property
-    def known(self) -> list[int]:
-        """Return the indexes of the words that the dictionary has."""
-        return [at for at in range(len(self.words)) if at not in self.unknown]
+    def unknown(self) -> frozenset[int]:
+        """Return the indexes of the words that cannot be listened for."""
+        return frozenset(at for at, entry in enumerate(self.entries) if entry is None)
 
-
-def words_of(text: str) -> list[str]:
-    """Split a text into the words to look up: without punctuation, and with hyphenated words split."""
-    return _PIECE.findall(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
+    @property
+    def known(self) -> list[tuple[int, str]]:
+        """Return the index and the entry of each word that can be listened for."""
+        return [(at, entry) for at, entry in enumerate(self.entries) if entry is not None]
 
 
 def read(text: str) -> Text:
-    """Split a text into words and look them up in the dictionary.
+    """Split a text into words, and find out how each is pronounced.
 
-    Raises NotAlignedError `script_has_no_words`, `script_too_long` or, when the dictionary lacks half of the words or
-    more, `script_language_unsupported`.
+    Raises NotAlignedError `script_has_no_words`, `script_too_long` or, when half of the words or more cannot be
+    pronounced, or are all but unknown in English, `script_language_unsupported`.
     """
     if len(text) > MAX_SCRIPT:
         raise NotAlignedError("script_too_long", f"Only scripts of up to {MAX_SCRIPT} characters are aligned.")
-    words = words_of(text)
+    words = script_words.split(text)
     if not words:
         raise NotAlignedError("script_has_no_words", "The script has no words in it.")
-    unknown = frozenset(at for at, word in enumerate(words) if _decoder(_WIDE).lookup_word(word.lower()) is None)
-    if 2 * len(unknown) >= len(words):
+    lookup, added = _decoder(_WIDE).lookup_word, dict[str, Sequence[str]]()
+    entries = tuple(_entry(word, lookup, added) for word in words)
+    if not _is_english(words, entries, lookup):
         raise NotAlignedError("script_language_unsupported", "Only English scripts can be aligned.")
-    return Text(tuple(words), unknown)
+    return Text(tuple(words), entries, added)
+
+
+def _entry(word: ScriptWord, lookup: Lookup, added: dict[str, Sequence[str]]) -> str | None:
+    """Return the dictionary's entry for a word; one that it lacks is put into `added`.
+
+    However many words a number is read as, it has one entry, so that it is one word to the decoder.
+    """
+    plain = _plain(word)
+    if plain is not None and lookup(plain) is not None:
+        return plain
+    ways = [way for reading in word.readings for way in _ways(reading, lookup)]
+    ways = list(dict.fromkeys(ways))[:_MOST_WAYS]
+    if not ways:
+        return None
+    entry = _ADDED + "/".join(ways).lower().replace(" ", ".")
+    added[entry] = ways
+    return entry
+
+
+def _plain(word: ScriptWord) -> str | None:
+    """Return the one word that a word is read as, None if it is read as several or in several ways."""
+    return word.readings[0][0].lower() if len(word.readings) == 1 and len(word.readings[0]) == 1 else None
+
+
+def _ways(reading: Reading, lookup: Lookup) -> list[str]:
+    """Return the phones of each way to say one reading, or of one way if it has several words."""
+    of_words = [pronunciations(word, lookup) for word in reading]
+    if not all(of_words):
+        return []
+    return of_words[0] if len(of_words) == 1 else [" ".join(ways[0] for ways in of_words)]
+
+
+def _is_english(words: Sequence[ScriptWord], entries: Sequence[str | None], lookup: Lookup) -> bool:
+    silent = sum(entry is None for entry in entries)
+    strange = sum((plain := _plain(word)) is not None and lookup(plain) is None for word in words)
+    return 2 * silent < len(words) and (len(words) < _ENOUGH_TO_TELL or 2 * strange < len(words))
 
 
 def find(pcm: bytes, text: Text, *, with_more: bool) -> tuple[list[int | None], Alignment]:
@@ -92,6 +139,7 @@ def find(pcm: bytes, text: Text, *, with_more: bool) -> tuple[list[int | None], 
     known = text.known
     is_short = len(pcm) <= _WIDE_SECONDS * SAMPLE_RATE * 2 and len(known) <= _WIDE_WORDS
     decoder = _decoder(_WIDE if is_short else _NARROW)
+    _add(decoder, text.added)
     decoder.add_fsg("script", decoder.create_fsg("script", 0, len(known), list(_arcs(text, with_more=with_more))))
     decoder.activate_search("script")
     try:
@@ -101,6 +149,14 @@ def find(pcm: bytes, text: Text, *, with_more: bool) -> tuple[list[int | None], 
         return _places(names, text), decoder.get_alignment()
     except (RuntimeError, TypeError, IndexError):  # raised by the binding: no path through the text, or no samples
         raise NotAlignedError("alignment_failed", "The script could not be found in the recording.") from None
+
+
+def _add(decoder: Decoder, added: Mapping[str, Sequence[str]]) -> None:
+    """Add the entries that the decoder does not have yet; they stay for the next text with the same words."""
+    for entry, ways in added.items():
+        if decoder.lookup_word(entry) is None:
+            for number, phones in enumerate(ways, start=1):
+                decoder.add_word(entry if number == 1 else f"{entry}({number})", phones, False)
 
 
 def hear(decoder: Decoder, pcm: bytes) -> None:
@@ -138,23 +194,23 @@ def _arcs(text: Text, *, with_more: bool) -> Iterator[tuple[int, int, float, str
     set_alignment needs a word on each.
     """
     known = text.known
+    places, unknown = [at for at, _ in known], text.unknown
     last = len(known)
     gap = _probability(_GAP_COST)
     for state in range(1, last + 1):
-        if _has_unknown(text.unknown, known, state) or (with_more and state == last):
+        if _has_unknown(unknown, places, state) or (with_more and state == last):
             yield from _any_sounds(state, state)
-    if with_more or _has_unknown(text.unknown, known, 0):
+    if with_more or _has_unknown(unknown, places, 0):
         yield from _any_sounds(0, last + 1)
         yield from _any_sounds(last + 1, last + 1)
-        for place, at in enumerate(known[: _LONGEST_GAP + 1]):
-            yield last + 1, place + 1, gap if place else 1.0, text.words[at].lower()
-    for place, at in enumerate(known):
-        word = text.words[at].lower()
-        yield place, place + 1, 1.0, word
+        for place, (_, entry) in enumerate(known[: _LONGEST_GAP + 1]):
+            yield last + 1, place + 1, gap if place else 1.0, entry
+    for place, (_, entry) in enumerate(known):
+        yield place, place + 1, 1.0, entry
         if place + 1 < last:
-            yield place, last, gap, word
+            yield place, last, gap, entry
         first = max(1, place - _LONGEST_GAP)
-        yield from ((state, place + 1, gap, word) for state in {0, *range(first, place)} if state < place)
+        yield from ((state, place + 1, gap, entry) for state in {0, *range(first, place)} if state < place)
 
 
 def _any_sounds(state: int, to: int) -> Iterator[tuple[int, int, float, str]]:
@@ -179,8 +235,8 @@ def _places(names: list[str], text: Text) -> list[int | None]:
     """
     known = text.known
     spoken = [name for name in names if name[0] != "<" and not name.startswith(_ANY)]
-    chosen = iter(_fewest_gaps(spoken, [text.words[at].lower() for at in known]))
-    return [None if name.startswith(_ANY) or name[0] == "<" else known[next(chosen)] for name in names]
+    chosen = iter(_fewest_gaps(spoken, [entry for _, entry in known]))
+    return [None if name.startswith(_ANY) or name[0] == "<" else known[next(chosen)][0] for name in names]
 
 
 def _fewest_gaps(names: list[str], words: list[str]) -> list[int]:

@@ -1,6 +1,5 @@
 """One recording's analysis, as a worker process runs it: a file in, the result object out."""
 
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,23 +16,12 @@ from analysis_server.voice import Floats, Spoken, Voice
 Result = dict[str, Any]
 
 
-def analyse(
-    path: Path, scripts: Sequence[Script], reference: Voice | None, max_seconds: float, time_limit_s: int
-) -> Result:
+def analyse(path: Path, scripts: Sequence[Script], reference: Voice | None, max_seconds: float) -> Result:
     """Return the result object (see README.md) of the recording at `path`; what cannot be determined is absent.
 
     `scripts` are in the order in which they are spoken. `reference` is what is known of the actor's voice.
-    No number is NaN or infinite. Raises AnalysisError when the recording is not usable. After `time_limit_s` SIGALRM
-    ends the whole process, because an exception cannot stop a decoder or an aligner that hangs in native code.
+    No number is NaN or infinite. Raises AnalysisError when the recording is not usable.
     """
-    signal.alarm(time_limit_s)
-    try:
-        return _analyse(path, scripts, reference, max_seconds)
-    finally:
-        signal.alarm(0)
-
-
-def _analyse(path: Path, scripts: Sequence[Script], reference: Voice | None, max_seconds: float) -> Result:
     voice, loudness_lufs, warnings = listening.hear(path, scripts, max_seconds)
     compared = comparison.compare(voice, reference, scripts)
     return {

@@ -3,34 +3,40 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
-from av.container import InputContainer
-from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from analysis_server.errors import AnalysisError
 from analysis_server.loudness import LoudnessMeter
+from contracts.failures import sentence
+from decoding.errors import RejectedError
+from decoding.inspecting import check_whole
+from decoding.reading import Reading
 
 SAMPLE_RATE = 16_000
 """In Hz. The aligner's model needs this rate, and 8 kHz of bandwidth is enough for every measure made here."""
 
 Samples = NDArray[np.float32]
 
-# Playlist formats are left out on purpose: they could name other files or addresses for the decoder to open.
-_FORMATS = "wav,w64,aiff,au,caf,flac,mp3,aac,ogg,mov,mp4,m4a,matroska,webm,asf,amr"
+_GRACE_S = 1.0
+"""Codecs pad their first and last frames."""
 
 
 class AudioFile:
-    """One recording on disk; `duration_s` and `loudness_lufs` are final once `blocks()` has ended."""
+    """One recording on disk; all else about it is final once `blocks()` has ended."""
 
     def __init__(self, path: Path, max_seconds: float) -> None:
-        self._path = path
-        self._max_seconds = max_seconds
+        self._reading = Reading(path, max_seconds + _GRACE_S)
         self._meter = LoudnessMeter()
-        self.duration_s = 0.0
+        self.damaged_packets = 0
+        """How many packets could not be decoded and were left out."""
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of sound so far."""
+        return self._reading.seconds
 
     @property
     def loudness_lufs(self) -> float | None:
@@ -40,32 +46,20 @@ class AudioFile:
     def blocks(self) -> Iterator[Samples]:
         """Yield the recording as mono float32 at SAMPLE_RATE, full scale being 1, a small block at a time.
 
-        Raises AnalysisError `not_audio`, `audio_damaged`, `audio_empty` or `audio_too_long`.
+        Raises AnalysisError with a FailureCode of the contracts, such as `not_audio` or `audio_damaged`.
         """
         try:
             yield from self._decoded()
-        except FFmpegError:
-            raise AnalysisError(
-                "audio_damaged", "The recording is damaged or cut off and could not be decoded to its end."
-            ) from None
-        if not self.duration_s:
-            raise AnalysisError("audio_empty", "The recording has no sound in it: zero samples.")
+            self.damaged_packets = check_whole(self._reading)
+        except RejectedError as error:
+            raise AnalysisError(error.reason.value, sentence(error.reason, "en")) from None
 
     def _decoded(self) -> Iterator[Samples]:
         resampling = Resampling("flt", "mono", SAMPLE_RATE)
-        with _open(self._path) as container:
-            if not container.streams.audio:
-                raise AnalysisError("not_audio", "The file has no audio track in it.")
-            for frame in container.decode(container.streams.audio[0]):
-                self.duration_s += frame.samples / frame.sample_rate
-                self._check_length()
-                self._meter.push(frame)
-                yield from map(_samples, resampling.push(frame))
+        for frame in self._reading.frames():
+            self._meter.push(frame)
+            yield from map(_samples, resampling.push(frame))
         yield from map(_samples, resampling.flush())
-
-    def _check_length(self) -> None:
-        if self.duration_s > self._max_seconds + 1:  # a second of grace: codecs pad their first and last frames
-            raise AnalysisError("audio_too_long", f"The recording is longer than {self._max_seconds:g} seconds.")
 
 
 class Resampling:
@@ -91,15 +85,6 @@ class Resampling:
         if self._resampler is not None:
             yield from self._resampler.resample(None)
             self._resampler = None
-
-
-def _open(path: Path) -> InputContainer:
-    av.logging.set_level(None)
-    only = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
-    try:
-        return av.open(str(path), options=only, metadata_errors="replace")  # tags may be in any encoding; none is used
-    except FFmpegError:
-        raise AnalysisError("not_audio", "The file is not audio in a format that can be decoded.") from None
 
 
 def _samples(frame: AudioFrame) -> Samples:

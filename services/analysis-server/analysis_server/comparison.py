@@ -4,15 +4,15 @@ Every score is 100 for a recording that is the reference itself. This module's c
 the README's table says where each comes from.
 """
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from analysis_server import alignment, warping
+from analysis_server import matching, script_words, warping
 from analysis_server.job import Script
+from analysis_server.script_words import ScriptWord
 from analysis_server.voice import FRAME_S, Floats, Spoken, Voice
 from analysis_server.warping import Warp
 
@@ -47,9 +47,13 @@ WEIGHTS = {"pronunciation": 0.6, "timing": 0.2, "pitch": 0.2}
 
 @dataclass(frozen=True)
 class Word:
-    """A word of the scripts, and what is known of it in both voices; `matched` is None when it cannot be determined."""
+    """A word of the scripts, and what is known of it in both voices; `matched` is None when it cannot be determined.
+
+    `letters` is how many it is read as.
+    """
 
     word: str
+    letters: int
     script: Script
     matched: bool | None
     recording: Spoken | None
@@ -92,7 +96,7 @@ class Comparison:
 
 def compare(recording: Voice, reference: Voice | None, scripts: Sequence[Script]) -> Comparison:
     """Compare a recording with the reference, using whatever is known of both and of the scripts."""
-    told = [(word, script) for script in scripts for word in alignment.words_of(script.script)]
+    told = [(word, script) for script in scripts for word in script_words.split(script.script)]
     if reference is not None and reference.mfcc is not None and not _is_of(reference, len(told)):
         # The reference does not speak these scripts. The reference counts, so the scripts are left out.
         told, recording, reference = [], replace(recording, **_NO_WORDS), replace(reference, **_NO_WORDS)
@@ -132,22 +136,16 @@ def _warp(recording: Voice, reference: Voice | None, both: list[tuple[Spoken, Sp
     return None if recording.words == () else warping.warp(recording, reference, warping.pairs_of(both))
 
 
-def _placed(voice: Voice | None, told: Sequence[tuple[str, Script]]) -> dict[int, Spoken]:
+def _placed(voice: Voice | None, told: Sequence[tuple[ScriptWord, Script]]) -> dict[int, Spoken]:
     """Return a voice's words by their index in the scripts; the words of a TextGrid are matched by spelling."""
     words = voice.words if voice is not None and voice.words else ()
     if voice is not None and voice.places is not None:
         return dict(zip(voice.places, words, strict=True))
-    ours = ["".join(alignment.words_of(word.name)).casefold() for word in words]
-    matcher = difflib.SequenceMatcher(None, [word.casefold() for word, _ in told], ours, autojunk=False)
-    return {
-        block.a + offset: words[block.b + offset]._replace(name=told[block.a + offset][0])
-        for block in matcher.get_matching_blocks()
-        for offset in range(block.size)
-    }
+    return matching.placed(words, [word for word, _ in told])
 
 
 def _words(
-    told: Sequence[tuple[str, Script]], recording: Voice, reference: Voice | None, warp: Warp | None
+    told: Sequence[tuple[ScriptWord, Script]], recording: Voice, reference: Voice | None, warp: Warp | None
 ) -> Iterator[Word]:
     ours, theirs = _placed(recording, told), _placed(reference, told)
     for place, (word, script) in enumerate(told):
@@ -159,7 +157,7 @@ def _words(
         ratio = _ratio(recording, spoken)
         similarity = warp.mean_similarity(spoken) if warp is not None and spoken is not None else None
         score = _word_score(ratio, _ratio(reference, model), similarity) if matched is not False else 0.0
-        yield Word(word, script, matched, spoken, model, ratio, similarity, score)
+        yield Word(word.word, word.letters, script, matched, spoken, model, ratio, similarity, score)
 
 
 def _can_be_missed(place: int, recording: Voice, reference: Voice | None, theirs: dict[int, Spoken]) -> bool:
@@ -228,7 +226,7 @@ def _share_spoken(words: list[Word]) -> float:
 
 def _weight(word: Word) -> float:
     """Return a word's weight: its seconds in the reference or, without one, an estimate from its letters."""
-    return word.reference.end_s - word.reference.start_s if word.reference else 0.06 * len(word.word)
+    return word.reference.end_s - word.reference.start_s if word.reference else 0.06 * word.letters
 
 
 def _pronunciation(words: list[Word], warp: Warp | None) -> Score | None:

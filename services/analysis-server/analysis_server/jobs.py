@@ -14,7 +14,7 @@ from analysis_server import webhook
 from analysis_server.accepted import Accepted, Kept
 from analysis_server.errors import AnalysisError, ProblemError, StorageError
 from analysis_server.job import Job
-from analysis_server.references import References
+from analysis_server.references import Known, References
 from analysis_server.storage import WRITE_SECONDS, Bucket
 from analysis_server.webhook import Webhook
 from analysis_server.workers import Workers
@@ -221,10 +221,13 @@ class JobsInHand:
             _log.error("job-failed", code="server_died", starts=mine.kept.starts)
             return webhook.failed(job, _DIED)
         try:
-            async with self._one_suspect if is_suspect else nullcontext(), self._slots:
-                if mine.is_resumed:
-                    await self._accepted.count_start(mine.kept)
-                result = await self._analysed(job)
+            async with self._one_suspect if is_suspect else nullcontext():
+                # Before it takes a place: many jobs may wait for one reference, and others must not wait for it.
+                known = await self._references.known(job)
+                async with self._slots:
+                    if mine.is_resumed:
+                        await self._accepted.count_start(mine.kept)
+                    result = await self._analysed(job, known)
         except AnalysisError as error:
             _log.warning("job-failed", code=error.code, exc_info=error.__cause__)
             return webhook.failed(job, error.sentence)
@@ -234,12 +237,11 @@ class JobsInHand:
         _log.info("job-analysed", duration_s=result["duration_s"], warnings=[w["code"] for w in result["warnings"]])
         return webhook.completed(job, result)
 
-    async def _analysed(self, job: Job) -> dict[str, Any]:
+    async def _analysed(self, job: Job, known: Known) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="sori-analysis-") as folder:
             path = Path(folder, "recording")
             await self._fetched(job, path)
             _log.info("recording-fetched")
-            known = await self._references.known(job)
             result = await self._compared(job, path, known.voice)
             return {**result, "warnings": [*known.warnings, *result["warnings"]]}
 

@@ -57,16 +57,23 @@ def hear(path: Path, scripts: Sequence[Script], max_seconds: float) -> Heard:
     recording, kept = AudioFile(path, max_seconds), _Kept()
     tracks = measures.track(kept.passing(recording.blocks()))
     voice = Voice(recording.duration_s, pitch_hz=tracks.pitch_hz, level_db=tracks.intensity_db)
+    lost = _lost(recording.damaged_packets)
     if kept.is_too_long:
         text = f"Only recordings of up to {MAX_SECONDS:g} s are aligned and compared sound by sound."
-        return Heard(voice, recording.loudness_lufs, [warning("recording_too_long_to_align", text)])
+        return Heard(voice, recording.loudness_lufs, [*lost, warning("recording_too_long_to_align", text)])
     samples = kept.samples()
     voice = replace(voice, mfcc=measures.mfcc(samples, len(tracks.pitch_hz)))
-    text = " ".join(one.script for one in scripts)
+    text = "\n".join(one.script for one in scripts)  # no word goes on after the end of a line
     if not text:
-        return Heard(voice, recording.loudness_lufs, [])
+        return Heard(voice, recording.loudness_lufs, lost)
     aligned, warnings = _aligned(voice, samples, text, tracks)
-    return Heard(aligned, recording.loudness_lufs, warnings)
+    return Heard(aligned, recording.loudness_lufs, [*lost, *warnings])
+
+
+def _lost(packets: int) -> Warnings:
+    if not packets:
+        return []
+    return [warning("audio_partly_damaged", f"{packets} pieces of the sound could not be decoded and were left out.")]
 
 
 class _Kept:
@@ -99,7 +106,7 @@ def _aligned(voice: Voice, samples: Samples, script: str, tracks: Tracks) -> tup
     except NotAlignedError as reason:
         return voice, [warning(reason.code, reason.text)]
     heard = replace(voice, **_words(samples, text, tracks))
-    unknown = [text.words[at] for at in sorted(text.unknown)]
+    unknown = [text.words[at].word for at in sorted(text.unknown)]
     warnings = [_unknown_words(unknown)] if unknown else []
     if not heard.words:
         return heard, [*warnings, warning("alignment_failed", "None of the script was found in the recording.")]
@@ -112,7 +119,7 @@ def _aligned(voice: Voice, samples: Samples, script: str, tracks: Tracks) -> tup
 def _unknown_words(words: list[str]) -> dict[str, str]:
     named = list(dict.fromkeys(words))
     listed = ", ".join(named[:10]) + (", …" if len(named) > 10 else "")  # noqa: PLR2004 - enough to act on
-    return warning("words_not_in_dictionary", f"Not in the English dictionary, so left out of the words: {listed}")
+    return warning("words_not_in_dictionary", f"Not known how to say in English, so left out of the words: {listed}")
 
 
 def _words(samples: Samples, text: Text, tracks: Tracks) -> dict[str, Any]:
@@ -121,7 +128,7 @@ def _words(samples: Samples, text: Text, tracks: Tracks) -> dict[str, Any]:
     frames = frames[frames < len(samples) // _FRAME]
     found = _believed(_pcm(samples, frames), text) if len(frames) >= _MIN_FRAMES else []
     believed = [(place, [_uncut(phone, frames) for phone in phones]) for place, phones in found]
-    words = [Spoken(text.words[place], _start(phones[0]), _end(phones[-1])) for place, phones in believed]
+    words = [Spoken(text.words[place].word, _start(phones[0]), _end(phones[-1])) for place, phones in believed]
     phones = [phone for _, of_word in believed for phone in of_word]
     return {
         "words": tuple(words),
@@ -144,7 +151,7 @@ def _believed(pcm: bytes, text: Text) -> list[tuple[int, list[JudgedPhone]]]:
     first = _tried(pcm, text, free, 0, with_more=True)
     left_over = len(free) - sum(phones[-1].end - phones[0].start for _, phones in first)
     is_settled = not _SOME_OF_TEXT * known <= len(first) < _NEARLY_ALL * known or left_over < _LEFT_OVER
-    if is_settled or len(free) * FRAME_S > _SLOWEST * sum(len(text.words[at]) for at in text.known):
+    if is_settled or len(free) * FRAME_S > _SLOWEST * sum(text.words[at].letters for at, _ in text.known):
         return first
     enough = max(len(first), int(_MOST_OF_TEXT * known))
     second = _tried(pcm, text, free, enough, with_more=False)

@@ -1,14 +1,12 @@
 """Turns a reference's files into what is known of the actor's voice. Runs in a worker process."""
 
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from analysis_server import pitch_file, textgrid
-from analysis_server.alignment import words_of
+from analysis_server import matching, pitch_file, script_words, textgrid
 from analysis_server.comparison import MIN_PITCH_FRAMES
 from analysis_server.errors import AnalysisError, UnusableFileError
 from analysis_server.job import Part, Script
@@ -20,19 +18,14 @@ _SLACK_S = 0.5  # a codec's padding or one frame more does not mean that a marke
 
 
 def understand(
-    files: Mapping[Part, Path], scripts: Sequence[Script], max_seconds: float, time_limit_s: int
+    files: Mapping[Part, Path], scripts: Sequence[Script], max_seconds: float
 ) -> tuple[bytes | None, Warnings]:
     """Return the actor's voice (`Voice.to_bytes`), None if nothing is known of it, and warnings of what was left out.
 
-    What somebody marked takes precedence over what was found in the sound. After `time_limit_s` SIGALRM ends the
-    process.
+    What somebody marked takes precedence over what was found in the sound.
     """
-    signal.alarm(time_limit_s)
-    try:
-        warnings: Warnings = []
-        voice = _understood(files, scripts, max_seconds, warnings)
-    finally:
-        signal.alarm(0)
+    warnings: Warnings = []
+    voice = _understood(files, scripts, max_seconds, warnings)
     return (voice.to_bytes() if voice.duration_s else None), warnings
 
 
@@ -45,7 +38,8 @@ def _understood(files: Mapping[Part, Path], scripts: Sequence[Script], max_secon
             warnings += [warning(f"reference_{one['code']}", f"The reference: {one['text']}") for one in found]
     if "textgrid" in files:
         with _excused("textgrid", warnings):
-            words, phones = textgrid.read(files["textgrid"], end_s)
+            told = {form for script in scripts for form in script_words.spoken_forms(script.script)}
+            words, phones = textgrid.read(files["textgrid"], end_s, told)
             _check_of_scripts(words, scripts)
             voice = voice.with_words(words, phones)
     if "pitch" in files:
@@ -58,9 +52,10 @@ def _understood(files: Mapping[Part, Path], scripts: Sequence[Script], max_secon
 
 def _check_of_scripts(words: Sequence[Spoken], scripts: Sequence[Script]) -> None:
     """Refuse marks of another text: they would replace what was heard."""
-    told = {word.casefold() for script in scripts for word in words_of(script.script)}
-    marked = {word.casefold() for one in words for word in words_of(one.name)}
-    if told and not told & marked:
+    told = [word for script in scripts for word in script_words.split(script.script)]
+    if told and matching.is_too_repetitive(words, told):
+        raise UnusableFileError("malformed", "It has the same words too often.")
+    if told and not matching.placed(words, told):
         raise UnusableFileError("not_of_scripts", "None of its words is in the scripts.")
 
 

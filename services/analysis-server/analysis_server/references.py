@@ -8,18 +8,21 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple, Self
 
 import structlog
 from pydantic import BaseModel
 
+import analysis_server
+import decoding
 from analysis_server.addresses import AddressError, Addresses, OtherBucketError
-from analysis_server.errors import StorageError
+from analysis_server.errors import AnalysisError, StorageError
 from analysis_server.job import Job, Part, Script
 from analysis_server.omissions import Warnings, all_left_out, left_out
 from analysis_server.settings import Settings
 from analysis_server.storage import Bucket
-from analysis_server.workers import Workers
+from analysis_server.workers import EXHAUSTED, Workers
 
 _log = structlog.get_logger()
 
@@ -180,12 +183,25 @@ class References:
                 await self._storage.fetch(source.key, files[part], self._max_bytes[part])
                 for part, source in sources.items()
             ]
-            known = Known(*await self._workers.understand(files, scripts))
+            known = await self._listened(files, scripts)
         _log.info("reference-understood", key=[source.key for source in sources.values()])
         return known, etags == [source.etag for source in sources.values()]
+
+    async def _listened(self, files: dict[Part, Path], scripts: Sequence[Script]) -> Known:
+        """Return what the files say. That listening to them takes too much is worth knowing, too: it always will."""
+        try:
+            return Known(*await self._workers.understand(files, scripts))
+        except AnalysisError as error:
+            if error.code != EXHAUSTED:
+                raise
+            return Known(None, [all_left_out("too_complex", "Listening to it takes more than it may.")])
 
 
 def _code() -> str:
     """Return a digest of this server's code: somebody would have to remember to raise a version number."""
-    modules = sorted(Path(__file__).parent.glob("*.py"))
+    modules = [module for package in (analysis_server, decoding) for module in _modules(package)]
     return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()
+
+
+def _modules(package: ModuleType) -> list[Path]:
+    return sorted(Path(package.__path__[0]).glob("*.py"))

@@ -19,6 +19,7 @@ from chassis.rabbitmq.connection import RabbitMQ
 from chassis.stopping import Stopping
 from contracts import api
 from contracts.problems import Problem
+from decoding.decoder import Decoder
 from gateway import SERVICE
 from gateway.availability import Availability
 from gateway.catalogue import actors, requests, scripts, tokens
@@ -91,8 +92,10 @@ def create_api(settings: Settings) -> FastAPI:
     availability = Availability({"S3": bucket.is_up, "MongoDB": mongodb.is_up, "RabbitMQ": rabbitmq.is_up})
     job_store, records = JobStore(mongodb), ReferenceStore(mongodb)
     catalogue = CatalogueStore(mongodb)
+    # References come rarely: its process is started when the first one does.
+    decoder = Decoder(1, settings.max_audio_seconds)
     token_store, script_store, actor_store = TokenStore(catalogue), ScriptStore(catalogue), ActorStore(catalogue)
-    references = References(token_store, records, bucket, settings.s3_bucket_name)
+    references = References(token_store, records, bucket, decoder, settings.s3_bucket_name)
     after = timedelta(seconds=settings.redrive_after)
     submissions = Submissions(bucket, job_store, references, after)
     idempotency = Idempotency(ClaimStore(mongodb), job_store, submissions)
@@ -111,7 +114,17 @@ def create_api(settings: Settings) -> FastAPI:
     max_bytes, max_result = settings.max_upload_bytes, settings.max_result_bytes
     upload_slots, reader_slots = Slots(MAX_UPLOADS), Slots(MAX_READERS)
 
-    app = _api(_lifespan(bucket, mongodb, rabbitmq, publishing=publishing, background=background, stopping=stopping))
+    app = _api(
+        _lifespan(
+            bucket,
+            mongodb,
+            rabbitmq,
+            decoder=decoder,
+            publishing=publishing,
+            background=background,
+            stopping=stopping,
+        )
+    )
     give(
         app,
         UploadParts(submissions, idempotency, publishing, job_store, bucket, availability, upload_slots, max_bytes),
@@ -165,6 +178,7 @@ def _lifespan(
     mongodb: MongoDB,
     rabbitmq: RabbitMQ,
     *,
+    decoder: Decoder,
     publishing: Publishing,
     background: Sequence[Background],
     stopping: Stopping,
@@ -183,6 +197,7 @@ def _lifespan(
             await publishing.stop()
             await rabbitmq.stop()
             mongodb.close()
+            decoder.stop()
 
     return lifespan
 

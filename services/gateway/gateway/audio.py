@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from contracts.audio import UNKNOWN_TYPE
 from contracts.events import JsonObject
-
-UNKNOWN_TYPE = "application/octet-stream"
 
 
 @dataclass(frozen=True)

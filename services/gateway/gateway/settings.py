@@ -13,6 +13,7 @@ class Settings(ServiceSettings, RabbitMQSettings, MongoDBSettings, S3Settings, O
     port: int = Field(default=8010, ge=1, le=65535)
     webhook_secret: SecretStr = Field(min_length=16)
     max_upload_bytes: int = Field(default=500 * 1024 * 1024, gt=0)
+    max_audio_seconds: int = Field(default=3600, gt=0, description="The longest reference audio")
     max_result_bytes: int = Field(default=1024 * 1024, gt=0)
     redrive_after: float = Field(
         default=60, gt=0, le=86_400, description="Seconds without progress after which a job is told again"

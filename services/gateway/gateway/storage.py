@@ -11,7 +11,8 @@ from chassis import s3
 from chassis.errors import AwayError, BackEndError, ObjectMissingError
 from chassis.s3 import translating
 from chassis.settings import S3Settings
-from gateway.audio import UNKNOWN_TYPE, AudioGoneError, StoredAudio
+from contracts.audio import UNKNOWN_TYPE
+from gateway.audio import AudioGoneError, StoredAudio
 
 PART_BYTES = 5 * 1024 * 1024
 """S3's smallest part. Each upload holds one part in memory: it is filled, sent, and filled again."""

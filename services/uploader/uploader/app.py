@@ -1,5 +1,6 @@
 """Connects the uploader's parts."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,8 +11,8 @@ from chassis.methods import answer_all_methods
 from chassis.metrics import metrics_routes
 from chassis.rabbitmq.connection import RabbitMQ
 from chassis.stopping import Stopping
+from decoding.decoder import Decoder
 from uploader import SERVICE
-from uploader.audio import AudioProbe
 from uploader.settings import Settings
 from uploader.storage import Bucket
 from uploader.subscribers import subscribe
@@ -24,21 +25,22 @@ PREFETCH = 8
 def create_app(settings: Settings) -> FastAPI:
     """Return the service as an ASGI application that works while its lifespan runs."""
     bucket = Bucket(settings)
-    probe = AudioProbe(settings.max_audio_seconds)
+    decoder = Decoder(len(os.sched_getaffinity(0)), settings.max_audio_seconds)
     rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH, give_up_after=settings.shutdown_grace)
-    uploads = Uploads(bucket, probe)
+    uploads = Uploads(bucket, decoder)
     subscribe(rabbitmq, uploads, bucket)
     stopping = Stopping(rabbitmq.drain, settings.shutdown_grace)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with bucket:
+            await decoder.start()
             rabbitmq.start()
             stopping.watch()
             yield
             await stopping.finish()
             await rabbitmq.stop()
-            probe.close()
+            decoder.stop()
 
     app = FastAPI(title="Sori uploader", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     checks = {

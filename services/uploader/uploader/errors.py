@@ -1,17 +1,6 @@
-"""The errors of the uploader, besides those of its back ends (chassis.errors)."""
+"""The errors of the uploader, besides those of its back ends (chassis.errors) and of decoding (decoding.errors)."""
 
 from chassis.errors import BackEndError
-from contracts.failures import FailureCode
-
-
-class RejectedError(Exception):
-    """The recording cannot be used; the job fails with `reason`."""
-
-    code = "rejected"
-
-    def __init__(self, reason: FailureCode) -> None:
-        super().__init__(reason.value)
-        self.reason = reason
 
 
 class InHandError(Exception):

@@ -2,9 +2,9 @@
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
-from io import BytesIO
 from tempfile import TemporaryFile
 from typing import IO, Any, Self
 
@@ -66,7 +66,8 @@ class Bucket:
         with translating():
             answer = await self._s3.get_object(Bucket=self._bucket, Key=key)
         large = answer["ContentLength"] > MEMORY_BYTES
-        content: IO[bytes] = TemporaryFile() if large else BytesIO()  # noqa: SIM115 - the caller closes it
+        # Either has a descriptor, by which a child process can open it, and neither has a name that could stay behind.
+        content: IO[bytes] = TemporaryFile() if large else os.fdopen(os.memfd_create("recording"), "w+b")  # noqa: SIM115 - the caller closes it
         try:
             with translating():
                 return await _read(answer["Body"], content, off_the_loop=large)
@@ -160,6 +161,7 @@ def _metadata(recording: StoredRecording) -> dict[str, str]:
         "codec": recording.audio.codec,
         "container": recording.audio.container,
         "waveform": bytes(recording.audio.waveform).hex(),
+        "damaged-packets": str(recording.audio.damaged_packets),
     }
 
 
@@ -175,6 +177,7 @@ def _recording(head: dict[str, Any]) -> StoredRecording | None:
         codec=metadata["codec"],
         container=metadata["container"],
         waveform=list(bytes.fromhex(metadata["waveform"])),
+        damaged_packets=int(metadata.get("damaged-packets", 0)),
     )
     return StoredRecording(
         audio=audio,

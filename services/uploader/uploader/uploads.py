@@ -11,6 +11,7 @@ from typing import IO, Protocol
 import structlog
 
 from chassis.errors import AwayError, BackEndError, ObjectMissingError, reason_of
+from contracts.audio import container
 from contracts.events import (
     AudioInfo,
     AudioRemoved,
@@ -24,8 +25,9 @@ from contracts.events import (
     UploadRejectedData,
 )
 from contracts.failures import FailureCode
+from decoding.errors import RejectedError
 from uploader import SERVICE
-from uploader.errors import InHandError, RejectedError
+from uploader.errors import InHandError
 
 log = structlog.get_logger()
 
@@ -35,16 +37,6 @@ MAX_REFUSED = 1000
 """The most purged jobs that the warning counts."""
 REFUSED_SECONDS = 2 * 3600.0
 """How long a refusal counts: a purge is told again within an hour."""
-EXTENSIONS: dict[str, tuple[str, str]] = {
-    "wav": ("wav", "audio/wav"),
-    "flac": ("flac", "audio/flac"),
-    "mp3": ("mp3", "audio/mpeg"),
-    "ogg": ("ogg", "audio/ogg"),
-    "mov": ("m4a", "audio/mp4"),
-    "matroska": ("webm", "audio/webm"),
-    "aac": ("aac", "audio/aac"),
-}
-"""File extension and content type by container. Analysis servers recognise the format by the file's name."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ class ObjectStore(Protocol):
         """Delete every object whose key starts with `prefix`; BackEndError when S3 refuses to delete one of them."""
 
 
-class Probe(Protocol):
+class Decoder(Protocol):
     """Decodes recordings."""
 
     async def inspect(self, content: IO[bytes]) -> AudioInfo:
@@ -104,9 +96,9 @@ class Probe(Protocol):
 class Uploads:
     """Turns upload.received into audio.stored or upload.rejected; safe to repeat at any point."""
 
-    def __init__(self, storage: ObjectStore, probe: Probe) -> None:
+    def __init__(self, storage: ObjectStore, decoder: Decoder) -> None:
         self._storage = storage
-        self._probe = probe
+        self._decoder = decoder
         self._in_hand: Counter[str] = Counter()
         # By job: why S3 did not let the recording be removed, and when that was.
         self._refused: dict[str, tuple[str, float]] = {}
@@ -181,8 +173,8 @@ class Uploads:
     async def _keep(self, event: UploadReceived) -> tuple[str, StoredRecording]:
         try:
             recording = await self._verify(event.data.inbox_key, event)
-            extension, _ = _kind(recording.audio)
-            key = f"{_audio_prefix(event.subject)}{extension}"
+            # Analysis servers recognise the format by the file's name.
+            key = f"{_audio_prefix(event.subject)}{container(recording.audio.container).extension}"
             return await self._storage.keep(event.data.inbox_key, key, recording), recording
         except ObjectMissingError:
             # The inbox object is deleted once the recording is kept, so this message was probably handled before.
@@ -196,17 +188,12 @@ class Uploads:
         try:
             if event.data.sha256 not in {None, fetched.sha256}:
                 raise RejectedError(FailureCode.CHECKSUM_MISMATCH)
-            audio = await self._probe.inspect(fetched.content)
+            audio = await self._decoder.inspect(fetched.content)
         finally:
             # Off the event loop: closing a large temporary file frees its disk blocks, which takes time.
             await asyncio.to_thread(fetched.content.close)
-        _, content_type = _kind(audio)
-        return StoredRecording(audio, fetched.sha256, fetched.size_bytes, content_type)
-
-
-def _kind(audio: AudioInfo) -> tuple[str, str]:
-    """Return the file extension and the content type."""
-    return EXTENSIONS.get(audio.container, ("bin", "application/octet-stream"))
+        media_type = container(audio.container).media_type
+        return StoredRecording(audio, fetched.sha256, fetched.size_bytes, media_type)
 
 
 def _inbox_prefix(job_id: str) -> str:

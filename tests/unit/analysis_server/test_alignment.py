@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analysis_server import letters_to_sounds
+from analysis_server.alignment import read
 from analysis_server.job import Script
 from analysis_server.listening import MAX_SECONDS, listen
 from analysis_server.voice import Voice
@@ -117,26 +119,76 @@ def test_more_than_the_script_may_be_said(tmp_path: Path) -> None:
     assert names(voice)[-8:] == ["quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog"]
 
 
-def test_unknown_words_are_named_and_cost_only_themselves(tmp_path: Path) -> None:
+@pytest.mark.parametrize("voice", ["en-us", "en-gb", "en-us+f2"])
+@pytest.mark.parametrize(
+    ("script", "word"),
+    [
+        ("He was born in 1984.", "1984"),
+        ("My friend Zorblax lives in the forest.", "Zorblax"),
+        ("Was that Zorblax's idea?", "Zorblax's"),
+        ("I saw 50% of them run.", "50%"),
+        ("Come at 10:30 or call me.", "10:30"),
+        ("That was the 2nd time.", "2nd"),
+        ("The F.B.I. came to the house.", "F.B.I."),
+        ("We bought chicken from KFC again.", "KFC"),
+    ],
+)
+def test_numbers_and_words_that_no_dictionary_has_are_found(script: str, word: str, voice: str, tmp_path: Path) -> None:
+    found, warnings = heard(tmp_path, speech(script, voice=voice), script)
+    assert warnings == []
+    assert found.unheard == frozenset()
+    assert word in names(found)
+    assert found.words is not None
+    one = found.words[names(found).index(word)]
+    within = [phone for phone in found.phones or () if one.start_s <= phone.start_s < one.end_s]
+    assert within[0].start_s == one.start_s
+    assert within[-1].end_s == one.end_s
+
+
+@pytest.mark.parametrize(
+    ("said", "script", "missing"),
+    [
+        ("He was born in London.", "He was born in 1984 in London.", "1984"),
+        ("My friend lives in the forest.", "My friend Zorblax lives in the forest.", "Zorblax"),
+    ],
+)
+def test_a_number_or_a_name_that_was_not_said_is_missing(said: str, script: str, missing: str, tmp_path: Path) -> None:
+    voice, warnings = heard(tmp_path, speech(said, voice="en-us"), script)
+    assert warnings == []
+    assert missing not in names(voice)
+    assert {"He", "friend"} & set(names(voice))
+
+
+def test_words_in_other_letters_are_named_and_cost_only_themselves(tmp_path: Path) -> None:
     path = tmp_path / "recording"
     path.write_bytes(speech("The quick yorkie fox jumps over the lazy dog.", voice="en-us"))
-    voice, warnings = listen(path, [Script(1, 0.0, 1.0, "The quick zxqwv fox jumps over the lazy dog.")], 3600)
+    voice, warnings = listen(path, [Script(1, 0.0, 1.0, "The quick 소리 fox jumps over the lazy dog.")], 3600)
     assert [warning["code"] for warning in warnings] == ["words_not_in_dictionary"]
-    assert warnings[0]["text"].endswith(": zxqwv")
+    assert warnings[0]["text"].endswith(": 소리")
     assert voice.unheard == {2}
     assert names(voice)[-6:] == ["fox", "jumps", "over", "the", "lazy", "dog"]
 
 
+def test_a_script_without_unknown_words_needs_no_model() -> None:
+    letters_to_sounds._weights.cache_clear()
+    read("The quick brown fox was born in 1984.")
+    assert letters_to_sounds._weights.cache_info().currsize == 0
+    read("Zorblax was here.")
+    assert letters_to_sounds._weights.cache_info().currsize == 1
+
+
 def test_the_decoders_own_symbols_in_a_script_are_words_like_any_other(tmp_path: Path) -> None:
-    _, warnings = heard(tmp_path, speech(SENTENCE, voice="en-us"), "<sil> [NOISE] the(2)")
-    assert set(warnings) <= {"words_not_in_dictionary", "script_language_unsupported", "script_does_not_match"}
-    assert warnings
+    voice, warnings = heard(tmp_path, speech(SENTENCE, voice="en-us"), "<sil> [NOISE] the(2)")
+    assert set(warnings) <= {"script_does_not_match"}
+    assert set(names(voice)) <= {"sil", "NOISE", "the", "2"}
 
 
 @pytest.mark.parametrize(
     ("script", "code"),
     [
         ("안녕하세요 여러분", "script_language_unsupported"),
+        ("안녕하세요, John!", "script_language_unsupported"),
+        ("Menneisyys hämärtyy metsänreunan takana iltaisin hiljaisuudessa.", "script_language_unsupported"),
         ("… — !!", "script_has_no_words"),
         ("word " * 700, "script_too_long"),
     ],

@@ -12,7 +12,7 @@ import pytest
 
 from analysis_server.analysis import analyse
 from analysis_server.job import Script
-from tests.support.recordings import speech, wav
+from tests.support.recordings import speech, wav, wav_of_size
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 MEASURED = [
@@ -32,7 +32,7 @@ ALIGNED = ["words", "phones", "overall_score", "scores", "word_analysis", "pitch
 def result_of(folder: Path, content: bytes, script: str | None = None) -> dict[str, Any]:
     path = folder / "recording"
     path.write_bytes(content)
-    result = analyse(path, [Script(1, 0, 0, script)] if script else [], None, 3600, 60)
+    result = analyse(path, [Script(1, 0, 0, script)] if script else [], None, 3600)
     assert [name for name in [*MEASURED, *ALIGNED, "warnings"] if name in result] == list(result)
     assert None not in result.values()
     json.dumps(result, allow_nan=False)
@@ -82,7 +82,7 @@ def test_a_tone_of_220_hz_is_found_within_2_hz(tmp_path: Path) -> None:
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, 44_100, 0, "NONE", ""))
         file.writeframes(samples.astype("<i2").tobytes())
-    pitch = analyse(path, [], None, 3600, 60)["pitch_range"]
+    pitch = analyse(path, [], None, 3600)["pitch_range"]
     assert pitch["median_hz"] == pytest.approx(220, abs=2)
     assert pitch["max_hz"] - pitch["min_hz"] < 4
 
@@ -112,8 +112,7 @@ def test_silence_is_silent_and_nothing_is_found_in_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("samples", [1, 10, 500, 1000, 3000, 8000])
 def test_a_very_short_recording_leaves_out_what_it_is_too_short_for(samples: int, tmp_path: Path) -> None:
-    content = wav(1, 7)
-    result = result_of(tmp_path, content[:44] + content[44 : 44 + 2 * samples], SENTENCE)
+    result = result_of(tmp_path, wav_of_size(44 + 2 * samples, 7), SENTENCE)
     assert result["duration_s"] == pytest.approx(samples / 16_000, abs=0.001)
     assert "recording_too_short" in codes(result)
     assert "speaking_rate_syllables_per_s" not in result
@@ -156,7 +155,7 @@ from analysis_server.analysis import analyse
 from analysis_server.job import Script
 peak_kib = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 before = peak_kib()
-result = analyse(Path(sys.argv[1]), [Script(1, 0, 0, "hello")], None, 3600, 100)
+result = analyse(Path(sys.argv[1]), [Script(1, 0, 0, "hello")], None, 3600)
 grown = peak_kib() - before
 print(json.dumps({"bytes": len(json.dumps(result)), "grown_kib": grown, "duration_s": result["duration_s"]}))
 """

@@ -31,7 +31,7 @@ def written(folder: Path, content: bytes) -> Path:
 
 
 def analysed(folder: Path, content: bytes, reference: Voice | None, scripts: list[Script]) -> dict[str, Any]:
-    result = analyse(written(folder, content), scripts, reference, 60, 60)
+    result = analyse(written(folder, content), scripts, reference, 60)
     json.dumps(result, allow_nan=False)
     assert None not in result.values()
     return result

@@ -41,7 +41,7 @@ def understood(folder: Path, **parts: bytes | str) -> tuple[Voice | None, Warnin
         if (content := parts.get(part)) is not None:
             files[part] = folder / part
             files[part].write_bytes(content if isinstance(content, bytes) else content.encode())
-    voice, warnings = understand(files, [Script(1, 0, 3, SENTENCE)], 60, 60)
+    voice, warnings = understand(files, [Script(1, 0, 3, SENTENCE)], 60)
     return (Voice.from_bytes(voice) if voice else None), warnings
 
 
@@ -66,7 +66,7 @@ def test_what_was_marked_goes_before_what_was_heard(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parts", "left_out"),
     [
-        ({"reference": b"", "textgrid": TEXTGRID, "pitch": PITCH}, ["reference_not_audio"]),
+        ({"reference": b"", "textgrid": TEXTGRID, "pitch": PITCH}, ["reference_audio_empty"]),
         ({"reference": wav(0, 1), "textgrid": TEXTGRID, "pitch": PITCH}, ["reference_audio_empty"]),
         ({"textgrid": TEXTGRID, "pitch": "[]"}, ["pitch_without_voice"]),
         ({"textgrid": TEXTGRID, "pitch": '[{"time": 0, "hz": 200}, {"time": 1, "hz": 210}]'}, ["pitch_too_sparse"]),

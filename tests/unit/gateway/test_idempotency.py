@@ -25,7 +25,7 @@ from gateway.uploads.idempotency import (
 )
 from gateway.uploads.submissions import Submissions
 from tests.support.gateway_stores import Bucket, Claims, Jobs
-from tests.support.references import Records, Tokens
+from tests.support.references import Decoder, Records, Tokens
 from tests.support.waiting import until_true
 from tests.unit import stories
 
@@ -63,7 +63,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.bucket, self.jobs, self.claims, tokens = Bucket(), Jobs(), Claims(), Tokens()
-        references = References(tokens, Records(tokens), self.bucket, "sori")
+        references = References(tokens, Records(tokens), self.bucket, Decoder(), "sori")
         self.core = Idempotency(self.claims, self.jobs, Submissions(self.bucket, self.jobs, references, REDRIVE_AFTER))
 
     async def accept(self, file: File | None = None, token_id: str = stories.TOKEN_ID, key: str = KEY) -> Accepted:

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from contracts.audio import CONTAINERS, UNKNOWN_TYPE, Container
 from contracts.catalogue import LARGEST_ID, Script, Token
 from contracts.events import JsonObject, Reference, ReferenceScript
+from decoding.errors import RejectedError
 from gateway.catalogue.rows import ChangedError, RevisedRow, TokenNotFoundError
 from gateway.references.references import Record, References, UploadTooLateError, key_in
 from gateway.references.sweeper import ReferenceSweeper
 from tests.support.gateway_stores import Bucket
-from tests.support.recordings import Format, speech
-from tests.support.references import Records, Tokens
+from tests.support.references import Decoder, Records, Tokens
 from tests.support.waiting import until_true
-from uploader.uploads import EXTENSIONS
 
 TOKEN = Token(id=7, token_name="Truth", actor_name="Jack", start_time=61.5, end_time=66.0)
 SOUND = b"RIFF and so on"
@@ -56,7 +56,8 @@ class World:
         self.tokens = Tokens(*(tokens or (TOKEN,)), scripts=scripts, step=self._step)
         self.records = Records(self.tokens, self._step)
         self.bucket = Bucket(self._step)
-        self.references = References(self.tokens, self.records, self.bucket, "sori")
+        self.decoder = Decoder()
+        self.references = References(self.tokens, self.records, self.bucket, self.decoder, "sori")
         self.sweeper = ReferenceSweeper(self.records, self.bucket, AGE)
 
     def _step(self) -> None:
@@ -97,14 +98,22 @@ async def test_a_token_names_what_was_uploaded_for_it() -> None:
     assert str(world.named).startswith("references/7/")
 
 
-@pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg", "m4a", "webm"])
-async def test_it_is_kept_with_the_type_that_browsers_play_it_by(kind: Format) -> None:
+@pytest.mark.parametrize("found", CONTAINERS)
+async def test_it_is_kept_with_the_type_that_browsers_play_it_by(found: Container) -> None:
     world = World()
-    await world.put(speech("Hello.", kind))
-    (content_type,) = world.bucket.types.values()
-    assert content_type == EXTENSIONS[{"m4a": "mov", "webm": "matroska"}.get(kind, kind)][1]
-    await world.put(b"<!doctype html><html>")
-    assert world.bucket.types[str(world.named)] == "application/octet-stream"
+    world.decoder.container = found.name
+    await world.put()
+    assert world.bucket.types == {world.named: found.media_type}
+
+
+async def test_what_cannot_be_decoded_is_refused_and_nothing_of_it_is_kept() -> None:
+    world = World()
+    await world.put()
+    before = world.named
+    with pytest.raises(RejectedError, match="not_audio"):
+        await world.put(b"<!doctype html><html>")
+    assert (world.named, list(world.bucket.objects)) == (before, [before])
+    assert list(world.records.kept) == [before]
 
 
 @pytest.mark.parametrize("url", [None, "https://elsewhere.example/a.wav", "actors/7.wav", "s3://other/{}"])
@@ -298,13 +307,18 @@ async def test_what_the_analysis_server_keeps_beside_a_reference_goes_with_it_ev
 
 
 async def test_an_upload_that_took_longer_than_the_age_names_nothing_that_was_swept() -> None:
-    world, going = World(), asyncio.Event()
-    putting = asyncio.create_task(world.references.replace(TOKEN.id, File(waits_for=going), None))
-    await until_true(lambda: bool(world.records.kept), "the upload having begun")
-    await world.look(after=AGE * 2)
-    going.set()
+    world = World()
+
+    class SweptMeanwhile(Bucket):
+        async def write(self, key: str, chunks: AsyncIterator[bytes], content_type: str = UNKNOWN_TYPE) -> None:
+            await world.look(after=AGE * 2)
+            await super().write(key, chunks, content_type)
+
+    store = SweptMeanwhile()
+    references = References(world.tokens, world.records, store, world.decoder, "sori")
     with pytest.raises(UploadTooLateError):
-        await putting
+        await references.replace(TOKEN.id, File(), None)
+    world.bucket.objects = store.objects
     assert world.named is None
     await world.looks_for_long()
     assert (world.bucket.objects, world.records.kept) == ({}, {})

@@ -20,7 +20,7 @@ from gateway.references.references import References
 from gateway.uploads.submissions import JobExistsError, Submissions
 from gateway.web.problems import ProblemError
 from tests.support.gateway_stores import Bucket, Jobs
-from tests.support.references import Records, Tokens
+from tests.support.references import Decoder, Records, Tokens
 from tests.unit import stories
 
 REDRIVE_AFTER = timedelta(seconds=60)
@@ -73,7 +73,7 @@ class Taken:
         self.jobs = Jobs(done=self.done)
         self.jobs.error = error
         self.tokens = Tokens(scripts=SCRIPTS)
-        references = References(self.tokens, Records(self.tokens), self.bucket, "sori")
+        references = References(self.tokens, Records(self.tokens), self.bucket, Decoder(), "sori")
         self.submissions = Submissions(self.bucket, self.jobs, references, REDRIVE_AFTER)
 
     @property

@@ -11,9 +11,10 @@ from chassis.errors import AwayError, BackEndError
 from chassis.s3 import ForbiddenError
 from contracts.events import AudioInfo, AudioRemoved, AudioStored, Event, Reference, UploadReceived, UploadRejected
 from contracts.failures import FailureCode
+from decoding.errors import RejectedError
 from tests.support.uploader_bucket import Bucket
 from tests.unit import stories
-from uploader.errors import DeletionError, InHandError, RejectedError
+from uploader.errors import DeletionError, InHandError
 from uploader.uploads import Uploads
 
 CONTENT = b"RIFF and so on"

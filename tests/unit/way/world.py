@@ -27,10 +27,11 @@ from analyzer_bridge.subscribers import subscribe as subscribe_bridge
 from analyzer_bridge.waiting import Waiting
 from chassis.errors import BackEndError
 from contracts import events, topology
+from contracts.audio import UNKNOWN_TYPE
 from contracts.events import AudioInfo, Event, JobProgressed, JsonObject, Reference
 from contracts.failures import FailureCode
 from contracts.job import Job, is_terminal
-from gateway.audio import UNKNOWN_TYPE
+from decoding.errors import RejectedError
 from gateway.availability import Availability
 from gateway.jobs.removals import Ending
 from gateway.redrive.loop import Redrive
@@ -48,11 +49,10 @@ from notifier.subscribers import subscribe as subscribe_notifier
 from tests.support import gateway_stores, notifier_jobs, uploader_bucket
 from tests.support.analyses import Analyses
 from tests.support.queues import Message, Queues
-from tests.support.references import Records, Tokens
+from tests.support.references import Decoder, Records, Tokens
 from tests.unit import stories
 from tests.unit.way.faults import Fault, Faults, KilledError, Process, Service
 from tests.unit.way.virtual_time import VirtualLoop
-from uploader.errors import RejectedError
 from uploader.subscribers import subscribe as subscribe_uploader
 from uploader.uploads import Uploads
 
@@ -705,7 +705,7 @@ class Gateway:
         redrives = replica.reaching("MongoDB", gateway_stores.Redrives(world.jobs))
         kept = replica.reaching("MongoDB", world.kept_webhooks)
         tokens = Tokens()
-        references = References(tokens, Records(tokens), bucket, "sori")
+        references = References(tokens, Records(tokens), bucket, Decoder(), "sori")
         submissions = Submissions(bucket, self._jobs, references, REDRIVE_AFTER)
         self._availability = Availability({name: partial(self._is_up, name) for name in ("RabbitMQ", "MongoDB", "S3")})
         self._submissions = submissions

@@ -1,32 +1,26 @@
 """Gives tokens their reference audio, and tells what a recording of a token is compared with."""
 
+import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from tempfile import TemporaryFile
+from typing import IO, Protocol
 
+from chassis.children import LateError
+from contracts.audio import container
 from contracts.catalogue import Script, Token
-from contracts.events import Reference, ReferenceScript
-from gateway.audio import UNKNOWN_TYPE, ArrivingFile, ObjectStore
+from contracts.events import AudioInfo, Reference, ReferenceScript
+from gateway.audio import ArrivingFile, ObjectStore
 from gateway.catalogue.rows import ChangedError, Expected, RevisedRow, TokenNotFoundError, row_id
 
 PREFIX = "references/"
 """The keys are references/<token_id>/<16 hex>; the analysis server adds suffixes for files of its own."""
-_MARKS = (
-    (0, b"RIFF", "audio/wav"),
-    (0, b"fLaC", "audio/flac"),
-    (0, b"OggS", "audio/ogg"),
-    (0, b"ID3", "audio/mpeg"),
-    *((0, b"\xff" + second, "audio/mpeg") for second in (b"\xfb", b"\xfa", b"\xf3", b"\xf2")),
-    *((0, b"\xff" + second, "audio/aac") for second in (b"\xf1", b"\xf9")),
-    (4, b"ftyp", "audio/mp4"),
-    (0, b"\x1aE\xdf\xa3", "audio/webm"),
-)
-"""Of each kind of file: at which byte its mark is, the mark, and the media type."""
-_MARKED_BYTES = 8
-"""Every mark is within so many bytes."""
+INSPECT_SECONDS = 60.0
+"""How long decoding may take with all that waits before it; less than the edge waits for an answer."""
+_READ_BYTES = 256 * 1024
 _KEY = re.compile(r"references/[0-9]+/[0-9a-f]{16}(?![0-9a-f])")
 
 
@@ -71,6 +65,16 @@ class Records(Protocol):
         """Remove the record."""
 
 
+class Decoder(Protocol):
+    """Decodes audio."""
+
+    async def inspect(self, content: IO[bytes]) -> AudioInfo:
+        """Decode an open file and return what was measured.
+
+        RejectedError when it cannot be used, LateError when it took too long and may be tried again.
+        """
+
+
 class Tokens(Protocol):
     """The catalogue's tokens."""
 
@@ -91,17 +95,20 @@ class References:
     token no longer names, those of uploads that died, and those of uploads that lost against another.
     """
 
-    def __init__(self, tokens: Tokens, records: Records, store: ObjectStore, bucket_name: str) -> None:
+    def __init__(
+        self, tokens: Tokens, records: Records, store: ObjectStore, decoder: Decoder, bucket_name: str
+    ) -> None:
         self._tokens = tokens
         self._records = records
         self._store = store
+        self._decoder = decoder
         self._bucket_name = bucket_name
 
     async def replace(self, token_id: int, file: ArrivingFile, expected: Expected) -> RevisedRow[Token]:
-        """Store the file and make it the token's reference audio.
+        """Make the file the token's reference audio, once it was decoded: what is no speech would fail every recording.
 
         TokenNotFoundError and ChangedError are raised before the file is read, and also after it when the token was
-        removed or changed meanwhile. UploadTooLateError is raised after it.
+        removed or changed meanwhile. RejectedError, LateError and UploadTooLateError are raised after it.
         """
         token = await self._tokens.find(token_id)
         if token is None:
@@ -135,16 +142,27 @@ class References:
         )
 
     async def _stored(self, token_id: int, file: ArrivingFile) -> str:
-        """Store the file and return its s3:// address."""
-        key = f"{PREFIX}{token_id}/{secrets.token_hex(8)}"
-        # Before the object is written: the sweeper finds objects only by their records.
-        await self._records.add(key)
-        chunks = file.chunks()
-        first = await _beginning(chunks)
-        await self._store.write(key, _all(first, chunks), audio_type(first))
+        """Decode the file, store it and return its s3:// address."""
+        with TemporaryFile() as content:
+            async for chunk in file.chunks():
+                await asyncio.to_thread(content.write, chunk)
+            content.flush()
+            media_type = container((await self._inspected(content)).container).media_type
+            key = f"{PREFIX}{token_id}/{secrets.token_hex(8)}"
+            # Before the object is written: the sweeper finds objects only by their records.
+            await self._records.add(key)
+            content.seek(0)
+            await self._store.write(key, _chunks(content), media_type)
         if not await self._records.renew(key):
             raise UploadTooLateError(key)
         return f"s3://{self._bucket_name}/{key}"
+
+    async def _inspected(self, content: IO[bytes]) -> AudioInfo:
+        try:
+            async with asyncio.timeout(INSPECT_SECONDS):
+                return await self._decoder.inspect(content)
+        except TimeoutError:
+            raise LateError from None
 
     def _address(self, written: str | None) -> str | None:
         """Return an address of the catalogue in full; a bare key is one of our bucket."""
@@ -153,31 +171,14 @@ class References:
         return f"s3://{self._bucket_name}/{written}"
 
 
-def audio_type(beginning: bytes) -> str:
-    """Return the media type of a file that begins like this; only browsers rely on it, to play the file."""
-    known = (kind for at, mark, kind in _MARKS if beginning[at:].startswith(mark))
-    return next(known, UNKNOWN_TYPE)
-
-
 def key_in(url: str) -> str | None:
     """Return the key of reference audio that an address of any form contains, None when it contains none."""
     found = _KEY.search(url)
     return None if found is None else found[0]
 
 
-async def _beginning(chunks: AsyncIterator[bytes]) -> bytes:
-    """Return the first chunks, enough to tell the type, or all when there are fewer."""
-    first = b""
-    async for chunk in chunks:
-        first += chunk
-        if len(first) >= _MARKED_BYTES:
-            break
-    return first
-
-
-async def _all(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for chunk in others:
+async def _chunks(content: IO[bytes]) -> AsyncIterator[bytes]:
+    while chunk := await asyncio.to_thread(content.read, _READ_BYTES):
         yield chunk
 
 

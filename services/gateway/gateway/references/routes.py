@@ -6,8 +6,10 @@ from typing import Annotated
 import structlog
 from fastapi import APIRouter, Path, Request, Response
 
+from chassis.children import LateError
 from contracts import api, problems
 from contracts.catalogue import Token
+from decoding.errors import RejectedError
 from gateway.audio import ArrivingFile, StoredAudio
 from gateway.availability import Availability
 from gateway.catalogue.requests import ExpectedRevisions, TokenNumber, tagged
@@ -57,6 +59,7 @@ router = APIRouter(tags=["tokens"])
         problems.FILE_MISSING,
         problems.TOO_MANY_FILES,
         problems.FILE_EMPTY,
+        *problems.REFERENCE_REJECTIONS.values(),
         problems.BUSY,
         problems.UNAVAILABLE,
     ),
@@ -65,7 +68,7 @@ router = APIRouter(tags=["tokens"])
 async def replace_reference_audio(
     parts: Parts, request: Request, response: Response, token_id: TokenId, expected: ExpectedRevisions
 ) -> Token:
-    """Take the actor's speech in while it arrives; recordings that come from then on are compared with it."""
+    """Take the actor's speech in and decode it; recordings that come from then on are compared with it."""
     with parts.uploads.taken(close=True):
         file = arriving_file(request, parts.max_bytes)
         await parts.availability.require("S3", "MongoDB")
@@ -111,6 +114,10 @@ async def _replaced(references: References, token_id: str, file: ArrivingFile, e
     except ChangedError as error:
         headers = {"ETag": entity_tag(error.revision)}
         raise ProblemError(problems.PRECONDITION_FAILED, close=True, headers=headers) from None
+    except RejectedError as error:
+        raise ProblemError(problems.REFERENCE_REJECTIONS[error.reason]) from None
+    except LateError:
+        raise ProblemError(problems.BUSY) from None
     except UploadTooLateError:
         raise ProblemError(problems.UPLOAD_TOO_SLOW, close=True) from None
 

@@ -55,6 +55,7 @@ class JobState(BaseModel):
     status: Status
     stage: Stage
     token_id: str
+    metadata: JsonObject | None = Field(default=None, description="What was noted with the recording when it was sent")
     progress: int = Field(ge=0, le=100)
     message: str
     s3_url: str | None = None
@@ -186,7 +187,8 @@ PROGRESS_STREAM: dict[str, Any] = {
         "summary": "Stream a job's progress",
         "description": (
             "Server-sent events: unnamed messages whose `data:` is the job's state and whose `id:` is its revision. "
-            "A reconnect with `Last-Event-ID` gets what it missed; the stream ends after the terminal state."
+            "A reconnect with `Last-Event-ID` gets what it missed; the stream ends after the terminal state. "
+            "`HEAD` gets the headers that a stream would have, and opens none."
         ),
         "operationId": "stream_progress",
         "parameters": [
@@ -202,6 +204,14 @@ PROGRESS_STREAM: dict[str, Any] = {
                 "required": False,
                 "schema": {"type": "integer", "minimum": 0},
                 "description": "The last `id:` that was received; a browser sends it by itself",
+            },
+            {
+                "name": "lastEventId",
+                "in": "query",
+                "required": False,
+                "schema": {"type": "integer", "minimum": 0},
+                "description": "The same, as polyfills of EventSource send it (`evs_last_event_id` too); "
+                "`Last-Event-ID` wins",
             },
         ],
         "responses": {

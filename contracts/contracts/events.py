@@ -91,20 +91,25 @@ class Reference(EventData):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
-class UploadReceivedData(EventData):
-    """A recording lies in the inbox."""
+class RecordingData(EventData):
+    """What every event about a recording passes on, from its upload to the job's end."""
 
     token_id: TokenId
+    metadata: JsonObject | None = Field(default=None, description="What the user noted with the recording, if anything")
+
+
+class UploadReceivedData(RecordingData):
+    """A recording lies in the inbox."""
+
     inbox_key: str = Field(description="Claim check: the S3 key of the bytes")
     size_bytes: int = Field(gt=0)
     sha256: Sha256 | None = Field(default=None, description="To be verified, when the way in computed one")
     reference: Reference | None = Field(default=None, description="Absent when the token is not in the catalogue")
 
 
-class AudioStoredData(EventData):
+class AudioStoredData(RecordingData):
     """A recording was decoded, verified and stored."""
 
-    token_id: TokenId
     s3_url: S3Url
     sha256: Sha256
     size_bytes: int = Field(gt=0)
@@ -112,17 +117,15 @@ class AudioStoredData(EventData):
     reference: Reference | None = Field(default=None, description="As upload.received had it")
 
 
-class UploadRejectedData(EventData):
+class UploadRejectedData(RecordingData):
     """A recording cannot be used."""
 
-    token_id: TokenId
     code: FailureCode
 
 
-class AnalysisRequestedData(EventData):
+class AnalysisRequestedData(RecordingData):
     """The analysis server took the recording on."""
 
-    token_id: TokenId
     s3_url: S3Url
     attempt: int = Field(ge=1)
     deadline: AwareDatetime = Field(description="When the analysis is asked for again or given up")
@@ -135,34 +138,31 @@ class AnalysisWebhookReceivedData(EventData):
     body: JsonObject | None = Field(default=None, description="The call's JSON body; absent when too large to keep")
 
 
-class AnalysisProgressedData(EventData):
+class AnalysisProgressedData(RecordingData):
     """The analysis server said how far it is."""
 
     attempt: int = Field(ge=1, description="The attempt that is under way")
     percent: int = Field(ge=0, le=100, description="How much of the analysis is done")
 
 
-class AnalysisCompletedData(EventData):
+class AnalysisCompletedData(RecordingData):
     """A recording has its result."""
 
-    token_id: TokenId
     s3_url: S3Url
     result: JsonObject = Field(description="As the analysis server sent it")
     cached: bool = Field(description="True when an earlier analysis of the same bytes answered")
 
 
-class AnalysisFailedData(EventData):
+class AnalysisFailedData(RecordingData):
     """A recording will have no result."""
 
-    token_id: TokenId
     s3_url: S3Url
     code: FailureCode
 
 
-class AnalysisDelayedData(EventData):
+class AnalysisDelayedData(RecordingData):
     """The analysis server is not asked at once; the recording waits until it is its turn."""
 
-    token_id: TokenId
     s3_url: S3Url
 
 
@@ -189,42 +189,32 @@ class JobResumedData(EventData):
     queue: str = Field(description="The queue that the message went back to")
 
 
-class JobCancelledData(EventData):
+class JobCancelledData(RecordingData):
     """The user no longer wants the job's result."""
 
-    token_id: TokenId
 
-
-class JobPurgedData(EventData):
+class JobPurgedData(RecordingData):
     """All that is kept of the job is to be removed, each part by its owner."""
 
-    token_id: TokenId
 
-
-class AudioRemovedData(EventData):
+class AudioRemovedData(RecordingData):
     """Nothing of the job's recording is left in S3."""
 
-    token_id: TokenId
 
-
-class AnalysisRemovedData(EventData):
+class AnalysisRemovedData(RecordingData):
     """Nothing of the job's analysis is left but a mark that keeps it from coming back."""
 
-    token_id: TokenId
 
-
-class JobExpiredData(EventData):
+class JobExpiredData(RecordingData):
     """Nothing has moved the job for JOB_MAX_AGE, and nothing is expected to."""
 
-    token_id: TokenId
     code: FailureCode
 
 
-class JobProgressedData(EventData):
+class JobProgressedData(RecordingData):
     """The job's state as a listener sees it after one change."""
 
     revision: int = Field(ge=1)
-    token_id: str
     status: str
     stage: str
     progress: int

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from contracts import events
-from contracts.events import AudioInfo, Event
+from contracts import events, metadata
+from contracts.events import AudioInfo, Event, JsonObject
 from contracts.failures import FailureCode
 
 
@@ -114,6 +114,8 @@ class Job(BaseModel):
     filename: str | None = Field(default=None, max_length=255, description="What the user called the file")
     sha256: str | None = Field(default=None, description="Of the bytes as they were received, lower-case hex")
     retry_of: str | None = Field(default=None, description="The job whose recording this one analyses again")
+    metadata_json: str | None = Field(default=None, description="What the user noted, as JSON text like the result")
+    metadata_terms: list[str] = Field(default_factory=list, description="What the job is found by (contracts.metadata)")
     traceparent: str
     created_at: AwareDatetime
     revision: int = Field(default=1, ge=1, description="Raised by every change that a listener can see; the SSE id")
@@ -148,6 +150,11 @@ class Job(BaseModel):
     )
     history: list[HistoryEntry]
 
+    @property
+    def metadata(self) -> JsonObject | None:
+        """Return what the user noted with the recording."""
+        return None if self.metadata_json is None else events.from_json(self.metadata_json)
+
     @classmethod
     def received(
         cls,
@@ -160,7 +167,7 @@ class Job(BaseModel):
 
         `event` is in it, to be told again from `publish_at` on.
         """
-        view = View(updated_at=event.time)
+        view, noted = View(updated_at=event.time), event.data.metadata
         created = HistoryEntry(event_id=event.subject, type="job.created", time=event.time, revision=1, view=view)
         return cls(
             job_id=event.subject,
@@ -168,6 +175,8 @@ class Job(BaseModel):
             filename=filename,
             sha256=event.data.sha256,
             retry_of=retry_of,
+            metadata_json=None if noted is None else events.to_json(noted),
+            metadata_terms=[] if noted is None else metadata.terms(noted),
             traceparent=event.traceparent,
             created_at=event.time,
             view=view,
@@ -315,6 +324,7 @@ def progressed(job: Job, revision: int, view: View) -> events.JobProgressedData:
     return events.JobProgressedData(
         revision=revision,
         token_id=job.token_id,
+        metadata=job.metadata,
         **view.model_dump(),
         result_json=job.result_json if view.status == Status.COMPLETED else None,
         created_at=job.created_at,

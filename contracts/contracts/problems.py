@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from contracts import json_text, metadata
 from contracts.catalogue import MAX_SCRIPTS
 from contracts.failures import AUDIO_FAILURES, Language, sentence
-from contracts.json_text import MAX_DEPTH, Fault
+from contracts.json_text import Fault
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -60,8 +61,11 @@ class ProblemKind:
 FILE_MISSING = ProblemKind(
     "file_missing",
     422,
-    ("파일이 없습니다", "multipart/form-data의 'file' 필드에 오디오 파일을 넣어 보내 주세요."),
-    ("No file", "Send the recording as multipart/form-data in a field named 'file'."),
+    ("파일이 없습니다", "multipart/form-data의 'file' 필드에, 또는 Content-Type이 audio/*인 본문으로 보내 주세요."),
+    (
+        "No file",
+        "Send the recording in the field 'file' of multipart/form-data, or as a body of type audio/*.",
+    ),
 )
 TOO_MANY_FILES = ProblemKind(
     "too_many_files",
@@ -75,11 +79,38 @@ FILE_EMPTY = ProblemKind(
     ("빈 파일입니다", "파일에 내용이 없습니다. 녹음을 확인하고 다시 보내 주세요."),
     ("Empty file", "The file has no bytes in it. Check the recording and send it again."),
 )
+ENCODING_UNSUPPORTED = ProblemKind(
+    "encoding_unsupported",
+    415,
+    (
+        "지원하지 않는 인코딩입니다",
+        "본문을 압축하지 말고 있는 그대로 보내 주세요. 폼의 파트는 base64도, 분석 결과는 gzip이나 deflate도 됩니다.",
+    ),
+    (
+        "Encoding not supported",
+        "Send the body as it is. A part of a form may be in base64, and an analysis result compressed once with gzip or "
+        "deflate.",
+    ),
+)
 FORM_MALFORMED = ProblemKind(
     "form_malformed",
     400,
     ("요청을 읽을 수 없습니다", "multipart/form-data 본문이 올바르지 않습니다."),
     ("Unreadable form", "The multipart/form-data body is malformed."),
+)
+METADATA_INVALID = ProblemKind(
+    "metadata_invalid",
+    422,
+    (
+        "잘못된 metadata입니다",
+        f"metadata는 {metadata.MAX_BYTES}바이트 이하, {metadata.MAX_DEPTH}단계 이하의 JSON 객체(UTF-8) 하나여야 하며, NaN이나 짝이 없는 "
+        "서로게이트를 담을 수 없습니다.",
+    ),
+    (
+        "Invalid metadata",
+        f"Send one metadata: a JSON object in UTF-8 of at most {metadata.MAX_BYTES} bytes and {metadata.MAX_DEPTH} levels, without NaN, "
+        "infinite numbers or lone surrogates.",
+    ),
 )
 TOKEN_ID_INVALID = ProblemKind(
     "token_id_invalid",
@@ -173,11 +204,11 @@ IDEMPOTENCY_KEY_REUSED = ProblemKind(
     422,
     (
         "이미 사용한 Idempotency-Key입니다",
-        "이 Idempotency-Key는 다른 녹음이나 다른 토큰에 쓰였습니다. 새 키로 보내 주세요.",
+        "이 Idempotency-Key는 다른 녹음, 토큰 또는 metadata에 쓰였습니다. 새 키로 보내 주세요.",
     ),
     (
         "Idempotency-Key already used",
-        "This Idempotency-Key was used for another recording or token. Send this one with a new key.",
+        "This Idempotency-Key was used for another recording, token or metadata. Send this one with a new key.",
     ),
 )
 SIGNATURE_INVALID = ProblemKind(
@@ -211,17 +242,11 @@ WEBHOOK_FAULTS: dict[Fault, ProblemKind] = {
     "not_json": _unreadable("본문이 올바른 JSON이 아닙니다.", "The body is not valid JSON."),
     "not_object": _unreadable("본문이 JSON 객체가 아닙니다.", "The body is JSON, but not a JSON object."),
     "too_deep": _unreadable(
-        f"본문이 너무 깊게 중첩되어 있습니다. {MAX_DEPTH}단계까지 보낼 수 있습니다.",
-        f"The body is nested too deeply. At most {MAX_DEPTH} levels are allowed.",
+        f"본문이 너무 깊게 중첩되어 있습니다. {json_text.MAX_DEPTH}단계까지 보낼 수 있습니다.",
+        f"The body is nested too deeply. At most {json_text.MAX_DEPTH} levels are allowed.",
     ),
 }
 """What `webhook_not_json` says of each fault."""
-ENCODING_UNSUPPORTED = ProblemKind(
-    "encoding_unsupported",
-    415,
-    ("지원하지 않는 Content-Encoding입니다", "압축하지 않거나 gzip 또는 deflate로 한 번만 압축해 보내 주세요."),
-    ("Unsupported Content-Encoding", "Send the body as it is, or compressed once with gzip or deflate."),
-)
 RESULT_TOO_LARGE = ProblemKind(
     "result_too_large",
     413,

@@ -65,6 +65,14 @@ async def test_a_service_that_works_says_so(
     }
 
 
+@pytest.mark.parametrize("path", ["/health", "/health/ready", "/health/live", "/metrics"])
+async def test_a_service_answers_head_for_who_only_looks_whether_it_works(
+    service: Service, path: str, stack: Stack, client: httpx.AsyncClient
+) -> None:
+    answer = await client.head(f"{stack.parts[f'{service.name}-1'].address}{path}")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 @pytest.mark.parametrize("replica", REPLICAS)
 async def test_a_live_process_says_so(service: Service, replica: int, stack: Stack, client: httpx.AsyncClient) -> None:
     answer = await client.get(f"{stack.parts[f'{service.name}-{replica}'].address}/health/live")

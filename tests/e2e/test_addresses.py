@@ -74,6 +74,54 @@ async def test_a_wrong_method_gets_a_problem(stack: Stack, client: httpx.AsyncCl
         assert_problem(answer, 405, "method_not_allowed", language)
 
 
+READ = (
+    *("/health", "/health/live", "/health/ready", "/docs", "/openapi.json", "/jobs", "/jobs?limit=0", "/nowhere"),
+    *("/tokens", "/tokens/", "/tokens/4711471", "/scripts/", "/actors/", "/actors/search/x", "/tokens/a/upload-audio"),
+    *("/jobs/{job_id}", "/jobs/{job_id}/", "/jobs/{job_id}/audio", "/tokens/analysis-result/{job_id}"),
+    *(f"/jobs/{NOBODY}", f"/tokens/analysis-result/{NOBODY}", f"/tokens/analysis-progress/{NOBODY}"),
+)
+
+
+async def test_head_is_answered_wherever_get_is(sori: Sori, client: httpx.AsyncClient) -> None:
+    job_id = (await sori.completed())["job_id"]
+    for path in READ:
+        address = sori.url + path.format(job_id=job_id)
+        got, head = await client.get(address), await client.head(address)
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        assert head.headers.get("content-type") == got.headers.get("content-type"), path
+    stream = await client.head(sori.progress_url(job_id))
+    assert (stream.status_code, stream.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert "content-length" not in stream.headers
+
+
+async def test_head_of_a_running_jobs_stream_opens_none(sori: Sori, client: httpx.AsyncClient) -> None:
+    job_id = await sori.job(token_id=new_token("never-calls-back"))
+    for headers in ({}, {"Accept": "text/event-stream"}):
+        answer = await client.head(sori.progress_url(job_id), headers=headers, timeout=5)
+        assert (answer.status_code, answer.content) == (200, b"")
+    await client.delete(f"{sori.url}/jobs/{job_id}")
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        (f"/jobs/{NOBODY}", "GET, HEAD, DELETE, OPTIONS"),
+        ("/tokens/1", "GET, HEAD, PUT, DELETE, OPTIONS"),
+        ("/tokens/1/reference-audio/", "GET, HEAD, PUT, OPTIONS"),
+        ("/tokens/1/upload-audio", "POST, OPTIONS"),
+        (f"/tokens/analysis-progress/{NOBODY}", "GET, HEAD, OPTIONS"),
+        ("/health/ready", "GET, HEAD, OPTIONS"),
+    ],
+)
+async def test_an_address_tells_all_of_its_methods(
+    sori: Sori, client: httpx.AsyncClient, path: str, methods: str
+) -> None:
+    refused, asked = await client.patch(sori.url + path), await client.options(sori.url + path)
+    assert_problem(refused, 405, "method_not_allowed")
+    assert refused.headers["allow"] == methods
+    assert (asked.status_code, asked.headers["allow"]) == (204, methods)
+
+
 async def test_a_job_id_is_found_in_capitals_too(sori: Sori) -> None:
     state = await sori.completed()
     assert (await sori.result(state["job_id"].upper())).json() == state
@@ -121,6 +169,11 @@ async def test_a_page_of_a_listed_origin_can_use_all_of_it(sori: Sori, client: h
     assert "text/event-stream" in stream.headers["content-type"]
     allowed = {name: answer.headers.get_list("access-control-allow-origin") for name, answer in answers.items()}
     assert allowed == {name: [FRONT] for name in answers}
+    credentials = {
+        name: answer.headers.get_list("access-control-allow-credentials") for name, answer in answers.items()
+    }
+    assert credentials == {name: ["true"] for name in answers}
+    assert all("Origin" in answer.headers["vary"] for answer in answers.values())
     assert "Location" in upload.headers["access-control-expose-headers"]
 
 
@@ -131,7 +184,8 @@ async def test_a_page_of_an_origin_that_is_not_listed_can_use_none_of_it(sori: S
         await client.get(sori.progress_url(NOBODY), headers=origin),
         await client.get(f"{sori.url}/health", headers=origin),
     ):
-        assert "access-control-allow-origin" not in answer.headers
+        assert not {"access-control-allow-origin"} & answer.headers.keys()
+        assert "Origin" in answer.headers["vary"]
 
 
 @pytest.mark.parametrize(
@@ -142,6 +196,7 @@ async def test_a_page_of_an_origin_that_is_not_listed_can_use_none_of_it(sori: S
         ("/tokens/1", "PUT", "content-type, if-match"),
         ("/scripts/1/", "DELETE", "if-match"),
         (f"/tokens/analysis-result/{NOBODY}", "GET", "accept-language"),
+        (f"/tokens/analysis-result/{NOBODY}", "HEAD", "accept-language"),
         (f"/tokens/analysis-progress/{NOBODY}", "GET", "last-event-id, cache-control"),
         (f"/tokens/analysis-progress/{NOBODY}/", "GET", "last-event-id"),
     ],
@@ -153,6 +208,7 @@ async def test_a_browser_that_asks_first_is_let_in_by_a_listed_origin_only(
     answer = await client.options(stack.url + path, headers={"Origin": FRONT, **asked})
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == FRONT
+    assert answer.headers["access-control-allow-credentials"] == "true"
     assert method in answer.headers["access-control-allow-methods"]
     allowed = answer.headers["access-control-allow-headers"].lower()
     assert all(name in allowed for name in header.split(", "))

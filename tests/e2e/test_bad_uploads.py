@@ -22,12 +22,18 @@ MIB = 1024 * 1024
 BAD_FORMS: dict[str, tuple[str, bytes, int, str]] = {
     "no file field": (FORM, form(part(b"hello", name="note", filename=None)), 422, "file_missing"),
     "no field at all": (FORM, form(), 422, "file_missing"),
-    "a plain field named file": (FORM, form(part(RECORDING, filename=None)), 422, "file_missing"),
     "a file in another field": (FORM, form(part(RECORDING, name="audio")), 422, "file_missing"),
     "another kind of body": ("application/json", b'{"file": "recording.wav"}', 422, "file_missing"),
-    "the bytes alone": ("audio/wav", RECORDING, 422, "file_missing"),
+    "a body of text": ("text/plain", RECORDING, 422, "file_missing"),
+    "a body of nothing": ("audio/wav", b"", 422, "file_empty"),
     "two files": (FORM, form(part(RECORDING), part(RECORDING)), 422, "too_many_files"),
-    "two files in two fields": (FORM, form(part(RECORDING), part(RECORDING, name="more")), 422, "too_many_files"),
+    "a large file beside it": (FORM, form(part(RECORDING), part(bytes(70_000), name="more")), 422, "too_many_files"),
+    "a part in an encoding": (
+        FORM,
+        form(part(RECORDING).replace(b"\r\n\r\n", b"\r\nContent-Transfer-Encoding: x-uuencode\r\n\r\n", 1)),
+        415,
+        "encoding_unsupported",
+    ),
     "an empty file": (FORM, form(part(b"")), 422, "file_empty"),
     "no file chosen": (FORM, form(part(b"", filename="")), 422, "file_empty"),
     "no end": (FORM, part(RECORDING), 400, "form_malformed"),
@@ -70,10 +76,12 @@ async def test_korean_is_spoken_to_who_names_no_language(sori: Sori, client: htt
 
 
 BEGINNINGS: dict[str, tuple[dict[str, str], bytes, int, str]] = {
-    "no form": ({"Content-Type": "audio/wav"}, b"", 422, "file_missing"),
+    "no form": ({"Content-Type": "application/json"}, b"", 422, "file_missing"),
+    "a compressed form": ({"Content-Encoding": "gzip"}, b"", 415, "encoding_unsupported"),
+    "a compressed file": ({"Content-Type": "audio/wav", "Content-Encoding": "br"}, b"", 415, "encoding_unsupported"),
     "no boundary": ({"Content-Type": "multipart/form-data"}, b"", 400, "form_malformed"),
     "garbage": ({}, b"this is no form" * 100, 400, "form_malformed"),
-    "two files": ({}, part(RECORDING) + part(b""), 422, "too_many_files"),
+    "two files": ({}, part(RECORDING) + part(RECORDING), 422, "too_many_files"),
 }
 
 

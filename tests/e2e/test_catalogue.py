@@ -324,6 +324,12 @@ async def test_a_large_body_is_refused(sori: Sori, *, chunked: bool) -> None:
         assert_problem(answer, 413, "body_too_large", language)
 
 
+@pytest.mark.parametrize(("method", "path"), [("POST", "/actors"), ("PUT", "/tokens/1"), ("POST", "/scripts/")])
+async def test_a_compressed_body_is_refused(shelf: Shelf, method: str, path: str) -> None:
+    answer = await shelf.ask(method, path, {"name": "A"}, headers={"Content-Encoding": "gzip"})
+    assert_problem(answer, 415, "encoding_unsupported")
+
+
 async def test_what_a_method_cannot_do_is_said(shelf: Shelf) -> None:
     for path in ("/tokens/1", "/scripts", "/actors/1/tokens"):
         assert_problem(await shelf.ask("PATCH", path), 405, "method_not_allowed")

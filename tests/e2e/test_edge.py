@@ -19,7 +19,7 @@ PATH = "/tokens/analysis-progress/73732cad-5149-44d4-a954-e9c4781635c3"
 EVENTS = {"Accept": "text/event-stream", "Origin": ORIGIN}
 """What an EventSource of another origin's page sends."""
 
-Edge = Callable[[int], AbstractAsyncContextManager[httpx.AsyncClient]]
+Edge = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 
 @pytest.fixture
@@ -27,13 +27,13 @@ def edge(tmp_path: Path) -> Edge:
     """Start nginx as the stack does, before one service on this port; it waits a second for an answer."""
 
     @asynccontextmanager
-    async def started(service: int) -> AsyncIterator[httpx.AsyncClient]:
+    async def started(service: int, cors_origins: str = ORIGIN) -> AsyncIterator[httpx.AsyncClient]:
         port = free_port()
         values = {
             "EDGE_LISTEN": f"127.0.0.1:{port}",
             "EDGE_GATEWAY_SERVERS": servers([service]),
             "EDGE_NOTIFIER_SERVERS": servers([service]),
-            "EDGE_CORS_ORIGINS": origins(ORIGIN),
+            "EDGE_CORS_ORIGINS": origins(cors_origins),
         }
         text = fill_in(TEMPLATE.read_text(encoding="utf-8"), values)
         assert "proxy_read_timeout 120s" in text
@@ -85,9 +85,31 @@ def reconnection(answer: httpx.Response) -> int:
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["access-control-allow-origin"] == ORIGIN
+    assert answer.headers["access-control-allow-credentials"] == "true"
     found = re.fullmatch(r"retry: (\d+)\n\n", answer.text)
     assert found, answer.text
     return int(found[1])
+
+
+@pytest.mark.parametrize(
+    ("cors_origins", "asking", "origin", "credentials"),
+    [
+        (ORIGIN, ORIGIN, ORIGIN, "true"),
+        (ORIGIN, "https://stranger.example", None, None),
+        (ORIGIN, None, None, None),
+        ("*", ORIGIN, "*", None),
+    ],
+)
+async def test_the_edges_own_errors_can_be_read_by_who_may_read_the_services_answers(
+    edge: Edge, cors_origins: str, asking: str | None, origin: str | None, credentials: str | None
+) -> None:
+    headers = {} if asking is None else {"Origin": asking}
+    async with edge(free_port(), cors_origins) as client:
+        answer = await client.get("/jobs", headers=headers)
+    assert answer.status_code == 502
+    assert answer.headers.get("access-control-allow-origin") == origin
+    assert answer.headers.get("access-control-allow-credentials") == credentials
+    assert "Origin" in answer.headers["vary"]
 
 
 async def test_a_browser_whose_notifier_is_away_is_told_when_to_come_back(edge: Edge) -> None:

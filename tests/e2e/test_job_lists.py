@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import httpx
@@ -104,6 +104,23 @@ async def test_jobs_are_found_by_status_token_and_time(sori: Sori, jobs: Any) ->
         created_before=after(2),
     ) == [done[1:2]]
     assert await pages(sori, token_id=new_token()) == [[]]
+
+
+async def test_a_date_whose_plus_was_not_escaped_is_read_as_meant(sori: Sori) -> None:
+    token_id = new_token()
+    state = await sori.completed(token_id=token_id)
+    seoul = timezone(timedelta(hours=9))
+    created = datetime.fromisoformat(state["created_at"]).astimezone(seoul)
+    before, after = (created + timedelta(seconds=seconds) for seconds in (-1, 1))
+
+    async def listed(query: str) -> list[str]:
+        answer = await sori.client.get(f"{sori.url}/jobs?token_id={token_id}&{query}")
+        assert answer.status_code == 200, answer.text
+        return [job["job_id"] for job in answer.json()["jobs"]]
+
+    assert await listed(f"created_after={before.isoformat()}&created_before={after.isoformat()}") == [state["job_id"]]
+    assert await listed(f"created_after={after.isoformat()}") == []
+    assert await listed(f"created_before={before.isoformat()}") == []
 
 
 async def test_a_list_has_states_without_results_and_errors_in_the_callers_language(sori: Sori) -> None:

@@ -237,6 +237,17 @@ async def test_a_bad_form_changes_nothing(sori: Sori, bucket: Bucket, body: byte
     assert await bucket.keys(f"references/{token['id']}/") == {key_of(token)}
 
 
+async def test_the_audio_may_be_the_whole_body(sori: Sori, bucket: Bucket) -> None:
+    address = f"{sori.url}/tokens/{(await new_catalogue_token(sori))['id']}/reference-audio"
+    headers = {"Content-Type": "audio/wav"}
+    answer = await sori.client.put(address, content=RECORDING, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert (await sori.client.get(address)).content == RECORDING
+    refused = await sori.client.put(address, content=RECORDING, headers={**headers, "Content-Encoding": "gzip"})
+    assert_problem(refused, 415, "encoding_unsupported")
+    assert await bucket.keys(f"references/{answer.json()['id']}/") == {key_of(answer.json())}
+
+
 async def test_pages_of_the_front_end_may_send_one(sori: Sori) -> None:
     asked = {
         "Origin": "https://front.example",

@@ -221,7 +221,7 @@ class Life:
 
     async def _progress(self) -> None:
         """Tell how far the analysis is, as the bridge does."""
-        data = events.AnalysisProgressedData(attempt=1, percent=40)
+        data = events.AnalysisProgressedData(token_id="1", attempt=1, percent=40)
         about = {"source": "analyzer-bridge", "traceparent": self._traceparent}
         await self.world.broker.publish(events.AnalysisProgressed.new(self.job_id, data, step="1/40", **about))
 

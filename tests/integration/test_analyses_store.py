@@ -60,6 +60,7 @@ def new(outcome: Outcome | None = None, *, hours: int = 1, cache_key: str | None
         job_id,
         TRACEPARENT,
         token_id="a-token",
+        metadata={"a.b": {"$set": 2**70}},
         s3_url=f"s3://sori/audio/{job_id}.wav",
         cache_key=cache_key,
         deadline=datetime.now(UTC) + timedelta(hours=hours),
@@ -197,6 +198,7 @@ async def test_an_early_outcome_gets_to_know_its_recording(analyses: Analyses) -
     await analyses.describe(full)
     known = await found(analyses, full.job_id)
     assert (known.token_id, known.s3_url, known.outcome) == (full.token_id, full.s3_url, DONE)
+    assert known.metadata == full.metadata
 
 
 async def test_what_a_recording_is_compared_with_is_kept_for_as_long_as_its_analysis(analyses: Analyses) -> None:

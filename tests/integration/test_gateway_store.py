@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from chassis.mongodb import REQUEST_LIMITS, MongoDB
-from contracts.events import AudioInfo
+from contracts.events import AudioInfo, JsonObject
 from contracts.job import Job, Status
 from gateway.audio import Recording
 from gateway.jobs.documents import Jobs
-from gateway.jobs.listing import Cursor, JobFilter
+from gateway.jobs.listing import Cursor, JobFilter, Noted
 from gateway.jobs.removals import Ending
 from gateway.jobs.store import JobStore
 from gateway.redrive.store import RedriveStore
@@ -73,9 +73,14 @@ def claims(request: pytest.FixtureRequest, real_claims: ClaimStore) -> Claims:
 
 
 def job(
-    job_id: str | None = None, token_id: str = "a-token", at: datetime = MOMENT, status: Status = Status.PROCESSING
+    job_id: str | None = None,
+    token_id: str = "a-token",
+    at: datetime = MOMENT,
+    status: Status = Status.PROCESSING,
+    metadata: JsonObject | None = None,
 ) -> Job:
-    event = Story(job_id or str(uuid.uuid4()), token_id).upload_received().model_copy(update={"time": at})
+    event = Story(job_id or str(uuid.uuid4()), token_id).upload_received()
+    event = event.model_copy(update={"time": at, "data": event.data.model_copy(update={"metadata": metadata})})
     made = Job.received(event, "a.wav")
     return made.model_copy(update={"view": made.view.model_copy(update={"status": status})})
 
@@ -143,6 +148,40 @@ async def test_every_list_has_the_jobs_that_match_it_the_newest_first(
     for limit in (3, 100):
         found = await jobs.page(job_filter, after, limit)
         assert [one.job_id for one in found] == matching[:limit]
+
+
+NOTED: list[tuple[Noted, list[int]]] = [
+    ([("user", "7")], [5, 4, 2, 0]),
+    ([("user", "7.0")], [5, 4, 2, 0]),
+    ([("user", "7"), ("lesson.id", "a b")], [4]),
+    ([("user", "7"), ("user", "8")], [5]),
+    ([("done", "true")], [1]),
+    ([("$where", "")], [3]),
+    ([("lesson", "a b")], []),
+    ([("user", "9")], []),
+]
+
+
+@pytest.mark.parametrize(("noted", "found"), NOTED)
+async def test_jobs_are_found_by_what_was_noted_with_them(jobs: Jobs, noted: Noted, found: list[int]) -> None:
+    first: list[JsonObject] = [{"user": 7}, {"done": True}, {"user": "7"}, {"$where": ""}]
+    written: list[JsonObject] = [*first, {"user": 7.0, "lesson.id": "a b"}, {"user": [7, 8]}]
+    made = [job(at=at(n * 3), metadata=metadata) for n, metadata in enumerate(written)]
+    await kept(jobs, *made, job(), job(at=at(50), metadata={"user": {"7": 7}}))
+    ids = [made[number].job_id for number in found]
+    assert [one.job_id for one in await jobs.page(JobFilter(), None, 20, noted)] == ids
+    assert [one.job_id for one in await jobs.page(JobFilter(), None, 1, noted)] == ids[:1]
+    assert await jobs.page(JobFilter(token_id="nobody's"), None, 20, noted) == []
+
+
+async def test_a_list_by_metadata_is_read_from_its_index_in_its_order(real_jobs: JobStore, address: str) -> None:
+    await asyncio.gather(*(real_jobs.insert(job(at=at(n), metadata={"user": n % 50, "x": 1})) for n in range(500)))
+    async with profiled(address) as entries:
+        for noted in ([("user", "7")], [("user", "7.0"), ("x", "1")]):
+            assert len(await real_jobs.page(JobFilter(created_after=MOMENT), CURSOR, 5, noted)) == 5
+    for entry in (one for one in entries if one["ns"].endswith(".jobs")):
+        assert indexes(entry["execStats"]) == {"metadata"}
+        assert entry["docsExamined"] <= 10
 
 
 async def test_the_other_questions_are_read_from_indexes_too(real_jobs: JobStore, address: str) -> None:
@@ -251,7 +290,7 @@ async def test_a_lease_ends_by_itself_unless_it_is_renewed(
 
 async def test_a_settled_key_stays_so(claims: Claims) -> None:
     await claims.claim("key", "first", "job-1")
-    recording = Recording("$token", "00" * 32)
+    recording = Recording.of("$token", "00" * 32, {"$set": {"a.b": 2**70}})
     await claims.settle("key", recording)
     await claims.renew("key", "first")
     claim = await claims.claim("key", "second", "job-2")

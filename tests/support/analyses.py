@@ -62,6 +62,7 @@ class Analyses:
                 kept.analysis,
                 traceparent=analysis.traceparent,
                 token_id=analysis.token_id,
+                metadata=analysis.metadata,
                 s3_url=analysis.s3_url,
                 cache_key=analysis.cache_key,
                 reference=analysis.reference,

@@ -93,7 +93,7 @@ class Story:
 
     def analysis_progressed(self, percent: int = 40) -> events.AnalysisProgressed:
         """The analysis server said how far it is."""
-        data = events.AnalysisProgressedData(attempt=1, percent=percent)
+        data = events.AnalysisProgressedData(token_id="1", attempt=1, percent=percent)
         about = {"source": "analyzer-bridge", "traceparent": TRACEPARENT, "step": f"1/{percent}"}
         return events.AnalysisProgressed.new(self.job_id, data, **about)
 

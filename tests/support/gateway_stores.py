@@ -11,8 +11,9 @@ from contracts import topology
 from contracts.audio import UNKNOWN_TYPE
 from contracts.events import Event, UploadReceived
 from contracts.job import Job, Status, is_terminal
+from contracts.metadata import terms_asked
 from gateway.audio import AudioGoneError, Recording, StoredAudio
-from gateway.jobs.listing import Cursor, JobFilter
+from gateway.jobs.listing import Cursor, JobFilter, Noted
 from gateway.jobs.removals import Ending
 from gateway.redrive.documents import Removal
 from gateway.redrive.timing import StandingJob, Wait
@@ -107,7 +108,7 @@ class Jobs:
         """Return what a job was made from."""
         await self._turn()
         job = self.there(job_id)
-        return None if job is None or self.unseen else Recording(job.token_id, job.sha256)
+        return None if job is None or self.unseen else Recording.of(job.token_id, job.sha256, job.metadata)
 
     async def traceparent(self, job_id: str) -> str | None:
         """Return the job's trace."""
@@ -115,10 +116,12 @@ class Jobs:
         job = self.there(job_id)
         return None if job is None else job.traceparent
 
-    async def page(self, job_filter: JobFilter, after: Cursor | None, limit: int) -> list[Job]:
+    async def page(self, job_filter: JobFilter, after: Cursor | None, limit: int, noted: Noted = ()) -> list[Job]:
         """Return a page, the newest first."""
         await self._turn()
         found = [job for job in self.kept.values() if _matches(job, job_filter) and job.purge_asked_at is None]
+        asked = [set(terms_asked(key, text)) for key, text in noted]
+        found = [job for job in found if all(terms & set(job.metadata_terms) for terms in asked)]
         if after is not None:
             found = [job for job in found if _place(job) < (after.created_at, after.job_id)]
         return [job.model_copy(update=_SUMMARY) for job in sorted(found, key=_place, reverse=True)[:limit]]
@@ -210,7 +213,9 @@ class Redrives:
         """Return the cancels or purges that are due."""
         await asyncio.sleep(0)
         found = [
-            Removal(ending, job.job_id, job.token_id, job.traceparent, job.publish_at or now, job.redrives)
+            Removal(
+                ending, job.job_id, job.token_id, job.traceparent, job.publish_at or now, job.redrives, job.metadata
+            )
             for job in self._due(now)
             if _is_asked(job, ending) and (ending == Ending.PURGE or job.purge_asked_at is None)
         ]

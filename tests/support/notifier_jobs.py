@@ -79,7 +79,9 @@ class Jobs:
             )
         ]
         return [
-            StandingJob(job.job_id, job.token_id, job.traceparent, job.revision, job.view.stage == Stage.HELD)
+            StandingJob(
+                job.job_id, job.token_id, job.traceparent, job.revision, job.view.stage == Stage.HELD, job.metadata
+            )
             for job in sorted(standing, key=lambda job: job.created_at)
         ]
 

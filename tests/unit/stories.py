@@ -103,7 +103,7 @@ def called_back(body: JsonObject | None, attempt: int = 1) -> events.AnalysisWeb
 
 def progressed(percent: int, attempt: int = 1) -> Event:
     """The analysis server said how far it is."""
-    data = events.AnalysisProgressedData(attempt=attempt, percent=percent)
+    data = events.AnalysisProgressedData(token_id=TOKEN_ID, attempt=attempt, percent=percent)
     return made(events.AnalysisProgressed, data, f"{attempt}/{percent}")
 
 

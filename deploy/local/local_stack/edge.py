@@ -60,12 +60,12 @@ def servers(ports: Iterable[int]) -> str:
 
 
 def origins(cors_origins: str) -> str:
-    """Lines for nginx's map that give each allowed origin itself. Raises SettingError for an invalid origin."""
+    """Lines for nginx's map that give each allowed origin itself, or `*`. Raises SettingError for an invalid origin."""
     listed = [origin.strip() for origin in cors_origins.split(",") if origin.strip()]
     for origin in listed:
         if not ORIGIN.fullmatch(origin):
             raise SettingError(f"CORS_ORIGINS: {origin!r} is no origin; write https://app.example without a path.")
-    return " ".join('"~." $http_origin;' if origin == "*" else f'"{origin}" $http_origin;' for origin in listed)
+    return '"~." "*";' if "*" in listed else " ".join(f'"{origin}" $http_origin;' for origin in listed)
 
 
 def _answers(port: int) -> None:

@@ -55,7 +55,11 @@ def rebuilt(job: Job) -> UploadReceived:
     first, an object under another name is rejected as missing, and what is found is analysed without a comparison.
     """
     data = UploadReceivedData(
-        token_id=job.token_id, inbox_key=f"inbox/{job.job_id}", size_bytes=UNKNOWN_SIZE, sha256=job.sha256
+        token_id=job.token_id,
+        metadata=job.metadata,
+        inbox_key=f"inbox/{job.job_id}",
+        size_bytes=UNKNOWN_SIZE,
+        sha256=job.sha256,
     )
     event = UploadReceived.new(job.job_id, data, source=SOURCE, traceparent=job.traceparent)
     return event.model_copy(update={"time": job.created_at})

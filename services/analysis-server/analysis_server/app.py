@@ -17,6 +17,7 @@ from analysis_server.settings import Settings
 from analysis_server.storage import Bucket
 from analysis_server.webhook import Webhook
 from analysis_server.workers import Workers
+from chassis.methods import answer_all_methods
 
 _log = structlog.get_logger()
 
@@ -57,4 +58,5 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.include_router(analysis_routes(jobs, addresses))
     app.include_router(health_routes(storage, workers, jobs))
+    answer_all_methods(app)
     return app

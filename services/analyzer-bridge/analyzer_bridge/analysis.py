@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from contracts.events import Reference
+from contracts.events import JsonObject, Reference
 from contracts.failures import FailureCode
 
 
@@ -70,6 +70,8 @@ class Analysis:
     """
     failures: int = 0
     """How often in a row the analysis server has failed with this recording."""
+    metadata: JsonObject | None = None
+    """What the user noted with the recording: every event about it passes this on."""
     outcome: Outcome | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 

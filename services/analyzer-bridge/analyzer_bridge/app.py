@@ -17,6 +17,7 @@ from analyzer_bridge.store import AnalysisStore
 from analyzer_bridge.subscribers import subscribe
 from analyzer_bridge.waiting import Waiting
 from chassis.health import health_routes
+from chassis.methods import answer_all_methods
 from chassis.metrics import metrics_routes
 from chassis.mongodb import MESSAGE_LIMITS, MongoDB
 from chassis.rabbitmq.connection import RabbitMQ
@@ -72,4 +73,5 @@ def create_app(settings: Settings) -> FastAPI:
     }
     app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters, warnings))
     app.include_router(metrics_routes(rabbitmq.dead_letters))
+    answer_all_methods(app)
     return app

@@ -247,6 +247,7 @@ class Bridge:
             job_id=event.subject,
             traceparent=event.traceparent,
             token_id=event.data.token_id,
+            metadata=event.data.metadata,
             s3_url=event.data.s3_url,
             # Only real analyses serve as cache entries: one document, however often the same bytes come.
             cache_key=key if result is None else None,

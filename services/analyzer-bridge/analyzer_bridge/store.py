@@ -9,6 +9,7 @@ from pymongo import ASCENDING, ReturnDocument
 from analyzer_bridge.analysis import Analysis, AnalysisStatus, Outcome
 from chassis.batches import Batches
 from chassis.mongodb import MongoDB, insert_new, translating
+from contracts import events
 from contracts.events import Reference
 from contracts.failures import FailureCode
 
@@ -27,11 +28,11 @@ _INDEXES: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
 """Each index: its name, its field, the documents that it covers, and further options."""
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 """Earlier than any date here: asking for later ones has a count read the index alone."""
-_DESCRIPTION = ("traceparent", "token_id", "s3_url", "cache_key", "reference_json")
+_DESCRIPTION = ("traceparent", "token_id", "metadata_json", "s3_url", "cache_key", "reference_json")
 
 
 class AnalysisStore:
-    """The collection; `result_json` and `reference_json` are text, since BSON cannot hold every JSON object."""
+    """The collection; what ends in `_json` is text, since BSON cannot hold every JSON object."""
 
     def __init__(self, mongodb: MongoDB) -> None:
         self._analyses = mongodb.collection("analyses")
@@ -147,6 +148,7 @@ def _document(analysis: Analysis) -> dict[str, Any]:
         "_id": analysis.job_id,
         "traceparent": analysis.traceparent,
         "token_id": analysis.token_id,
+        "metadata_json": None if analysis.metadata is None else events.to_json(analysis.metadata),
         "s3_url": analysis.s3_url,
         "cache_key": analysis.cache_key,
         "reference_json": None if analysis.reference is None else analysis.reference.model_dump_json(),
@@ -190,11 +192,13 @@ def _analysis(document: dict[str, Any]) -> Analysis:
             cached=document["cached"],
             by=document.get("concluded_by"),
         )
-    reference_json = document.get("reference_json")  # earlier versions kept none, and counted no failures
+    # Earlier versions kept neither, and counted no failures.
+    reference_json, metadata_json = document.get("reference_json"), document.get("metadata_json")
     return Analysis(
         job_id=document["_id"],
         traceparent=document["traceparent"],
         token_id=document["token_id"],
+        metadata=None if metadata_json is None else events.from_json(metadata_json),
         s3_url=document["s3_url"],
         cache_key=document["cache_key"],
         reference=None if reference_json is None else Reference.model_validate_json(reference_json),

@@ -1,7 +1,7 @@
 """What the bridge tells about an analysis: the same event, by its id, each time."""
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from analyzer_bridge import SERVICE
 from analyzer_bridge.analysis import Analysis, AnalysisStatus, Outcome
@@ -38,15 +38,19 @@ def stands(analysis: Analysis) -> Event | None:
 
 
 def _delayed(analysis: Analysis) -> Event:
-    data = AnalysisDelayedData(token_id=analysis.token_id or "", s3_url=analysis.s3_url or "")
+    data = AnalysisDelayedData(**_recording(analysis))
     return AnalysisDelayed.new(analysis.job_id, data, source=SERVICE, traceparent=analysis.traceparent)
+
+
+def _recording(analysis: Analysis) -> dict[str, Any]:
+    """Return what every event about an analysis says of its recording."""
+    return {"token_id": analysis.token_id or "", "metadata": analysis.metadata, "s3_url": analysis.s3_url or ""}
 
 
 def requested(analysis: Analysis) -> Event:
     """Return the event that tells that an analysis was asked for; one without a deadline has not been."""
     data = AnalysisRequestedData(
-        token_id=analysis.token_id or "",
-        s3_url=analysis.s3_url or "",
+        **_recording(analysis),
         attempt=analysis.attempt,
         deadline=analysis.deadline or datetime.now(UTC),
     )
@@ -57,7 +61,7 @@ def requested(analysis: Analysis) -> Event:
 
 def progressed(analysis: Analysis, percent: int) -> Event:
     """Return the event that tells how far an analysis is."""
-    data = AnalysisProgressedData(attempt=analysis.attempt, percent=percent)
+    data = AnalysisProgressedData(**_recording(analysis), attempt=analysis.attempt, percent=percent)
     step = f"{analysis.attempt}/{percent}"
     return AnalysisProgressed.new(analysis.job_id, data, source=SERVICE, traceparent=analysis.traceparent, step=step)
 
@@ -65,15 +69,13 @@ def progressed(analysis: Analysis, percent: int) -> Event:
 def told(analysis: Analysis) -> Event | None:
     """Return the event that tells how an analysis ended; None when it was stopped, or has not ended."""
     outcome = analysis.outcome
-    token_id, s3_url = analysis.token_id or "", analysis.s3_url or ""
     if outcome is None or outcome.stopped:
         return None
     if outcome.result_json is None:
-        failed = AnalysisFailedData(token_id=token_id, s3_url=s3_url, code=outcome.code or FailureCode.ANALYSIS_FAILED)
+        failed = AnalysisFailedData(**_recording(analysis), code=outcome.code or FailureCode.ANALYSIS_FAILED)
         return AnalysisFailed.new(analysis.job_id, failed, source=SERVICE, traceparent=analysis.traceparent)
     completed = AnalysisCompletedData(
-        token_id=token_id,
-        s3_url=s3_url,
+        **_recording(analysis),
         result=events.from_json(outcome.result_json),
         cached=outcome.cached,
     )
@@ -89,11 +91,11 @@ def ignored(event: AnalysisWebhookReceived, outcome: Outcome) -> Event:
 
 def purged(event: AudioStored | JobPurged) -> Event:
     """Return job.purged, to be told once more."""
-    data = JobPurgedData(token_id=event.data.token_id)
+    data = JobPurgedData(token_id=event.data.token_id, metadata=event.data.metadata)
     return JobPurged.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)
 
 
 def removed(event: JobPurged) -> Event:
     """Return the event that tells that nothing is left of a purged job's analysis."""
-    data = AnalysisRemovedData(token_id=event.data.token_id)
+    data = AnalysisRemovedData(token_id=event.data.token_id, metadata=event.data.metadata)
     return AnalysisRemoved.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)

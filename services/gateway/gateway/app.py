@@ -8,10 +8,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chassis import cors
 from chassis.health import health_routes
+from chassis.methods import answer_all_methods
 from chassis.metrics import metrics_routes
 from chassis.mongodb import REQUEST_LIMITS, MongoDB
 from chassis.rabbitmq.connection import RabbitMQ
@@ -75,13 +76,11 @@ ROUTERS = (
 
 def create_app(settings: Settings) -> ASGIApp:
     """Return the service as an ASGI application that works while its lifespan runs."""
-    return CORSMiddleware(
+    return cors.allowing(
         _WithoutTrailingSlash(create_api(settings)),
-        allow_origins=settings.origins,
-        allow_methods=["GET", "POST", "PUT", "DELETE"],
-        allow_headers=["*"],
-        expose_headers=["Location", "Retry-After", "Content-Language", "Accept-Ranges", "Content-Range", "ETag"],
-        max_age=600,
+        settings.origins,
+        methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+        exposed=["Location", "Retry-After", "Content-Language", "Accept-Ranges", "Content-Range", "ETag"],
     )
 
 
@@ -142,6 +141,7 @@ def create_api(settings: Settings) -> FastAPI:
     }
     app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters, redrive.warnings))
     app.include_router(metrics_routes(rabbitmq.dead_letters, longest_due(redrives)))
+    answer_all_methods(app)
     app.add_middleware(_LastAnswers, stopping=stopping)
     return app
 

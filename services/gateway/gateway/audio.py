@@ -1,19 +1,32 @@
 """Audio as the gateway's rooms hand it to one another, and what they ask of the store that keeps it."""
 
+import hashlib
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from contracts.audio import UNKNOWN_TYPE
+from contracts.events import JsonObject
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What a job is made from: the same token and the same bytes are the same recording."""
+    """What a job is made from: the same token, bytes and metadata are the same recording."""
 
     token_id: str
     sha256: str | None
+    metadata_sha256: str | None = None
+    """Users may have named people there, and claims of keys outlive a purged job: the digest is enough to compare."""
+
+    @classmethod
+    def of(cls, token_id: str, sha256: str | None, metadata: JsonObject | None) -> "Recording":
+        """Return the recording with this metadata; the order of its keys is of no matter."""
+        if metadata is None:
+            return cls(token_id, sha256)
+        text = json.dumps(metadata, sort_keys=True)
+        return cls(token_id, sha256, hashlib.sha256(text.encode()).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -31,9 +44,10 @@ class AudioGoneError(Exception):
 
 
 class ArrivingFile(Protocol):
-    """A file that is still being sent; its name is final once its chunks were read."""
+    """A file that is still being sent; its name and metadata are final once its chunks were read."""
 
     filename: str | None
+    metadata: JsonObject | None
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Yield the file's bytes."""

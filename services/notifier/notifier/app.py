@@ -6,13 +6,14 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp
 
+from chassis import cors
 from chassis.health import health_routes
+from chassis.methods import answer_all_methods
 from chassis.metrics import metrics_routes
 from chassis.mongodb import MESSAGE_LIMITS, MongoDB
 from chassis.rabbitmq.connection import RabbitMQ
@@ -66,19 +67,18 @@ def create_app(settings: Settings) -> ASGIApp:
     health.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters))
     health.include_router(metrics_routes(rabbitmq.dead_letters))
     health.add_exception_handler(404, _not_found)
+    answer_all_methods(health)
     streams = ProgressStreams(hub, jobs)
     routes = [
         Route("/tokens/analysis-progress/{job_id}", endpoint=streams),
         Route("/tokens/analysis-progress/{job_id}/", endpoint=streams),
         Mount("/", health),
     ]
-    return CORSMiddleware(
+    return cors.allowing(
         Router(routes, redirect_slashes=False, lifespan=lifespan),
-        allow_origins=settings.origins,
-        allow_methods=["GET"],
-        allow_headers=["*"],
-        expose_headers=["Retry-After", "Content-Language"],
-        max_age=600,
+        settings.origins,
+        methods=["GET", "HEAD"],
+        exposed=["Retry-After", "Content-Language"],
     )
 
 

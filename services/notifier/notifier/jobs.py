@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from contracts.events import JsonObject
 from contracts.job import Change, Job
 
 
@@ -17,6 +18,7 @@ class StandingJob:
     traceparent: str
     revision: int
     is_held: bool
+    metadata: JsonObject | None = None
 
 
 class Jobs(Protocol):

@@ -9,6 +9,7 @@ from pymongo import ASCENDING, UpdateOne
 
 from chassis.batches import Batches
 from chassis.mongodb import MongoDB, translating
+from contracts import events
 from contracts.job import Change, Job, Stage, Status, is_terminal
 from notifier.jobs import StandingJob
 
@@ -56,7 +57,7 @@ class JobStore:
                 {"publish_at": None},
             ]
         }
-        fields = {"token_id": 1, "traceparent": 1, "revision": 1, "view.stage": 1}
+        fields = {"token_id": 1, "metadata_json": 1, "traceparent": 1, "revision": 1, "view.stage": 1}
         query = {"view.status": Status.PROCESSING.value, **older, **told_in_vain}
         with translating():
             cursor = self._jobs.find(query, fields).sort("created_at", ASCENDING).limit(STANDING_JOBS)
@@ -65,6 +66,7 @@ class JobStore:
             StandingJob(
                 job_id=found["_id"],
                 token_id=found["token_id"],
+                metadata=None if found.get("metadata_json") is None else events.from_json(found["metadata_json"]),
                 traceparent=found["traceparent"],
                 revision=found["revision"],
                 is_held=found["view"]["stage"] == Stage.HELD,

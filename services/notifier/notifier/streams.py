@@ -18,6 +18,9 @@ from notifier.jobs import Jobs
 log = structlog.get_logger()
 
 RETRY_AFTER_SECONDS = 5
+ALLOW = "GET, HEAD, OPTIONS"
+LAST_EVENT_ID = {"lasteventid", "evslasteventid"}
+"""What polyfills of EventSource call the query parameter that they send in place of the header, without `-` and `_`."""
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -36,7 +39,9 @@ class ProgressStreams:
         """Serve one request (ASGI 3.0, HTTP)."""
         request = Request(scope)
         job_id = _canonical(request.path_params["job_id"])
-        if request.method != "GET":
+        if request.method == "OPTIONS":
+            await Response(status_code=204, headers={"Allow": ALLOW})(scope, receive, send)
+        elif request.method not in {"GET", "HEAD"}:
             await problem_response(request, problems.METHOD_NOT_ALLOWED)(scope, receive, send)
         elif job_id is None:
             await problem_response(request, problems.JOB_NOT_FOUND)(scope, receive, send)
@@ -75,6 +80,9 @@ class ProgressStreams:
             await _passing_trouble(request, problems.UNAVAILABLE)(request.scope, receive, send)
             return
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        if request.method == "HEAD":
+            await send({"type": "http.response.body", "body": b""})
+            return
         await send({"type": "http.response.body", "body": reconnection(), "more_body": True})
         # Without an id the listener is sent the current state. An id beyond the job's revision counts as that revision.
         before_last = job.revision - 1
@@ -92,7 +100,17 @@ def _canonical(job_id: str) -> str | None:
 
 
 def _last_event_id(request: Request) -> int | None:
-    value = request.headers.get("last-event-id", "")
+    """Return the last revision that the listener had. The header wins; of several parameters the last is the newest."""
+    asked = [value for name, value in request.query_params.multi_items() if _is_last_event_id(name)]
+    values = [request.headers.get("last-event-id", ""), *reversed(asked)]
+    return next((number for value in values if (number := _revision(value)) is not None), None)
+
+
+def _is_last_event_id(name: str) -> bool:
+    return name.lower().replace("-", "").replace("_", "") in LAST_EVENT_ID
+
+
+def _revision(value: str) -> int | None:
     return int(value) if value.isascii() and value.isdecimal() and len(value) < 10 else None  # noqa: PLR2004 - no revision is longer
 
 
@@ -111,7 +129,7 @@ def problem_response(request: Request, kind: ProblemKind) -> Response:
     language = preferred_language(request.headers.get("accept-language"))
     headers = {"Content-Language": language, "Cache-Control": "no-store"}
     if kind is problems.METHOD_NOT_ALLOWED:
-        headers["Allow"] = "GET"
+        headers["Allow"] = ALLOW
     if kind.status == problems.UNAVAILABLE.status:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     body = kind.body(language).model_dump_json()

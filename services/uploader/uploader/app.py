@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from chassis.health import health_routes
+from chassis.methods import answer_all_methods
 from chassis.metrics import metrics_routes
 from chassis.rabbitmq.connection import RabbitMQ
 from chassis.stopping import Stopping
@@ -50,4 +51,5 @@ def create_app(settings: Settings) -> FastAPI:
     }
     app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters, uploads.warnings))
     app.include_router(metrics_routes(rabbitmq.dead_letters))
+    answer_all_methods(app)
     return app

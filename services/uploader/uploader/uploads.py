@@ -140,7 +140,7 @@ class Uploads:
         if self._in_hand[event.subject]:
             raise InHandError(event.subject)
         self._refused.pop(event.subject, None)
-        data = AudioRemovedData(token_id=event.data.token_id)
+        data = AudioRemovedData(token_id=event.data.token_id, metadata=event.data.metadata)
         return AudioRemoved.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)
 
     async def warnings(self) -> list[str]:
@@ -237,6 +237,7 @@ async def _told(event: UploadReceived, keeping: Awaitable[tuple[str, StoredRecor
 def _stored(event: UploadReceived, url: str, recording: StoredRecording) -> AudioStored:
     data = AudioStoredData(
         token_id=event.data.token_id,
+        metadata=event.data.metadata,
         s3_url=url,
         sha256=recording.sha256,
         size_bytes=recording.size_bytes,
@@ -247,5 +248,5 @@ def _stored(event: UploadReceived, url: str, recording: StoredRecording) -> Audi
 
 
 def _rejected(event: UploadReceived, code: FailureCode) -> UploadRejected:
-    data = UploadRejectedData(token_id=event.data.token_id, code=code)
+    data = UploadRejectedData(token_id=event.data.token_id, metadata=event.data.metadata, code=code)
     return UploadRejected.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)

@@ -134,10 +134,13 @@ async def test_unknown_addresses_and_methods_are_problems_too(client: httpx.Asyn
     assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
     wrong = await client.get("/analyze-voice")
     assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
+    assert wrong.headers["allow"] == "POST, OPTIONS"
 
 
 async def test_a_live_process_says_so(client: httpx.AsyncClient) -> None:
     assert (await client.get("/health/live")).json() == {"status": "ok"}
+    head = await client.head("/health/live")
+    assert (head.status_code, head.content) == (200, b"")
 
 
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

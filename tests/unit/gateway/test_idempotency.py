@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from chassis.errors import BackEndError
 from contracts import events
+from contracts.events import JsonObject
 from gateway.references.references import References
 from gateway.uploads import idempotency
 from gateway.uploads.idempotency import (
@@ -37,6 +38,7 @@ class File:
     """A file that arrives when it is let go."""
 
     filename: str | None = "a.wav"
+    metadata: JsonObject | None = None
 
     def __init__(self, content: bytes = BYTES, error: BaseException | None = None, *, waits: bool = False) -> None:
         self.begun = asyncio.Event()
@@ -99,6 +101,23 @@ async def test_a_key_that_was_used_for_something_else_is_refused(content: bytes,
     with pytest.raises(KeyReusedError):
         await desk.accept(File(content), token_id)
     assert len(desk.jobs.kept) == len(desk.bucket.objects) == 1
+
+
+async def test_metadata_is_a_part_of_what_a_key_was_used_for() -> None:
+    desk = Desk()
+
+    def file(metadata: JsonObject | None) -> File:
+        made = File()
+        made.metadata = metadata
+        return made
+
+    first = await desk.accept(file({"user": 7, "take": None}))
+    assert await desk.accept(file({"take": None, "user": 7})) == Accepted(first.job_id, None)
+    others: list[JsonObject | None] = [{"user": 8, "take": None}, {"user": 7}, {}, None]
+    for other in others:
+        with pytest.raises(KeyReusedError):
+            await desk.accept(file(other))
+    assert len(desk.jobs.kept) == 1
 
 
 async def test_a_request_whose_twin_is_under_way_is_told_so_before_it_is_read() -> None:

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
-from gateway.jobs.listing import Cursor, in_utc
+from gateway.jobs.listing import Cursor, Moment, in_utc
 
 MOMENTS = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(5000, 1, 1)).map(  # noqa: DTZ001 - made aware below
     lambda moment: moment.replace(microsecond=moment.microsecond // 1000 * 1000, tzinfo=UTC)
@@ -42,3 +43,35 @@ def test_a_moment_of_any_zone_is_meant() -> None:
 def test_a_moment_outside_the_calendar_is_a_value_error(moment: datetime) -> None:
     with pytest.raises(ValueError, match="out of range"):
         in_utc(moment)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2026-11-01T00:00:00 09:00",
+        "2026-11-01T00:00:00+09:00",
+        "2026-11-01T00:00 09:00",
+        "2026-11-01T00:00:00.000 0900",
+        "2026-11-01 00:00:00 09:00",
+        "2026-10-31T15:00:00Z",
+        "2026-10-31T06:00:00-09:00",
+    ],
+)
+def test_a_moment_whose_plus_was_not_escaped_is_read_as_meant(written: str) -> None:
+    assert TypeAdapter(Moment).validate_python(written) == datetime(2026, 10, 31, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2026-11-01 00:00",
+        "2026-11-01 00:00:00",
+        "2026-11-01 09:00",
+        "2026-11-01T00:00:00  09:00",
+        " 09:00",
+        "yesterday 09:00",
+    ],
+)
+def test_a_moment_without_a_zone_is_still_none(written: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Moment).validate_python(written)

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from chassis.errors import BackEndError
 from contracts.audio import CONTAINERS, UNKNOWN_TYPE, Container
 from contracts.catalogue import LARGEST_ID, Script, Token
-from contracts.events import Reference, ReferenceScript
+from contracts.events import JsonObject, Reference, ReferenceScript
 from decoding.errors import RejectedError
 from gateway.catalogue.rows import ChangedError, RevisedRow, TokenNotFoundError
 from gateway.references.references import Record, References, UploadTooLateError, key_in
@@ -30,6 +30,7 @@ class File:
     """A file that is still arriving; `read` tells whether anybody began to."""
 
     filename: str | None = "a.wav"
+    metadata: JsonObject | None = None
 
     def __init__(self, content: bytes = SOUND, *, waits_for: asyncio.Event | None = None) -> None:
         self.read = False

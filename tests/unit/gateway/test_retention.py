@@ -27,9 +27,10 @@ def job(number: int = 0) -> Job:
 
 @pytest.mark.parametrize(("ending", "kind"), [(Ending.CANCEL, events.JobCancelled), (Ending.PURGE, events.JobPurged)])
 def test_asking_twice_is_one_event_in_the_jobs_own_trace(ending: Ending, kind: type[Event]) -> None:
-    first, second = (event_of(ending, job().job_id, job().token_id, job().traceparent) for _ in range(2))
+    first, second = (event_of(ending, job().job_id, job().token_id, job().traceparent, {"user": 7}) for _ in range(2))
     assert isinstance(first, kind)
     assert first.id == second.id
+    assert first.data.metadata == {"user": 7}
     assert (first.subject, first.traceparent) == (job().job_id, job().traceparent)
     assert events.decode(first.encode()) == first
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from chassis.errors import BackEndError
 from contracts import events, problems
 from contracts.catalogue import Script, Token
+from contracts.events import JsonObject
 from contracts.job import Job
 from gateway.audio import AudioGoneError, Recording, StoredAudio
 from gateway.references.references import References
@@ -27,10 +28,13 @@ CONTENT = [b"RIFF", b"", b"more of it"]
 
 
 class Arriving:
-    """A file that is still arriving; its name is known at the end, as in a form."""
+    """A file that is still arriving; its name and metadata are known at the end, as in a form."""
+
+    noted: JsonObject | None = None
 
     def __init__(self, chunks: list[bytes], filename: str | None = "a.wav", error: Exception | None = None) -> None:
         self.filename: str | None = None
+        self.metadata: JsonObject | None = None
         self._chunks = chunks
         self._name = filename
         self._error = error
@@ -41,6 +45,7 @@ class Arriving:
         if self._error:
             raise self._error
         self.filename = self._name
+        self.metadata = self.noted
 
 
 TOKEN = Token(
@@ -193,6 +198,18 @@ async def test_a_retry_is_a_new_job_with_the_old_ones_recording() -> None:
     assert events.decode((job.upload_received or "").encode()) == event
 
 
+async def test_what_the_user_noted_is_in_the_event_and_the_job_and_stays_with_a_retry() -> None:
+    taken = Taken()
+    taken.bucket.objects[KEPT.key] = b"the audio"
+    file = Arriving(CONTENT)
+    file.noted = {"user": 7, "a.b": None, "$set": {"x": 2**70}}
+    event = await taken.accept(file)
+    again = await taken.submissions.accept_again(taken.inserted[0], KEPT, stories.TRACEPARENT)
+    assert event.data.metadata == again.data.metadata == file.noted
+    assert [job.metadata for job in taken.inserted] == [file.noted, file.noted]
+    assert taken.inserted[1].metadata_terms == taken.inserted[0].metadata_terms == ['"a.b"=null', '"user"=7']
+
+
 async def test_a_retry_without_a_recording_is_no_job() -> None:
     taken = Taken()
     with pytest.raises(AudioGoneError):
@@ -208,7 +225,13 @@ async def test_a_retry_without_a_recording_is_no_job() -> None:
         ("", None),
         ("\x00\x1b\r\n", None),
         ("a\r\nSet-Cookie: x\x00.wav", "aSet-Cookie: x.wav"),
-        ("../../etc/passwd", "../../etc/passwd"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\fakepath\\녹음.wav", "녹음.wav"),
+        ("\\\\host\\share\\a.wav", "a.wav"),
+        ("a\\b.wav", "a\\b.wav"),
+        ("take 1/", "take 1"),
+        ("///", "///"),
+        ("..", ".."),
         ("x" * 10_000, "x" * 255),
         ("🎤" * 10_000, "🎤" * 255),
         ("a\u202egnp.wav", "agnp.wav"),

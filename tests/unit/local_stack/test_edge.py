@@ -36,8 +36,9 @@ def test_each_origin_is_answered_with_itself() -> None:
     assert lines == '"https://a.example" $http_origin; "http://localhost:5173" $http_origin;'
 
 
-def test_any_origin_is_answered_with_itself_when_all_are_allowed() -> None:
-    assert origins("*") == '"~." $http_origin;'
+@pytest.mark.parametrize("cors_origins", ["*", "https://a.example, *"])
+def test_all_origins_are_answered_alike_when_any_is_allowed(cors_origins: str) -> None:
+    assert origins(cors_origins) == '"~." "*";'
 
 
 @pytest.mark.parametrize("wrong", ["a.example", "https://a.example/path", 'https://a"; return 200', "https://a b"])

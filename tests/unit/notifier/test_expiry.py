@@ -19,7 +19,7 @@ MAX_AGE = timedelta(hours=1)
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
 BEGAN_TO_CONSUME = NOW - timedelta(minutes=10)
 LIMIT_SECONDS = 5.0
-JOB = StandingJob(stories.JOB_ID, stories.TOKEN_ID, stories.TRACEPARENT, revision=3, is_held=False)
+JOB = StandingJob(stories.JOB_ID, stories.TOKEN_ID, stories.TRACEPARENT, 3, is_held=False, metadata={"user": 7})
 
 
 class StandingJobs(Jobs):
@@ -90,7 +90,7 @@ async def test_a_job_is_given_up_at_the_second_look_that_finds_it_as_it_was() ->
     await service.look()
     (event,) = service.broker.published
     assert (event.subject, event.data.token_id, event.trace_id) == (JOB.job_id, JOB.token_id, stories.TRACE_ID)
-    assert event.data.code == FailureCode.NO_PROGRESS
+    assert (event.data.code, event.data.metadata) == (FailureCode.NO_PROGRESS, {"user": 7})
     assert events.decode(event.encode()) == event
 
 

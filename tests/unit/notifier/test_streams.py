@@ -26,7 +26,7 @@ FAILED = course(*COURSES["failed"])
 class Request:
     """One request to the endpoint, as an ASGI server would make it."""
 
-    def __init__(self, app: Router, job_id: str, method: str, headers: dict[str, str]) -> None:
+    def __init__(self, app: Router, job_id: str, method: str, headers: dict[str, str], query: str) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""
@@ -37,7 +37,8 @@ class Request:
         self._came = asyncio.Event()
         path = f"/tokens/analysis-progress/{job_id}"
         raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
-        scope = {"type": "http", "method": method, "path": path, "headers": raw, "query_string": b"", "root_path": ""}
+        asked = {"method": method, "path": path, "query_string": query.encode()}
+        scope = {"type": "http", **asked, "headers": raw, "root_path": ""}
         self.task = asyncio.create_task(app(scope, self._receive, self._send))
 
     async def until(self, part: bytes) -> None:
@@ -85,9 +86,11 @@ class Service:
         self._app = Router([Route("/tokens/analysis-progress/{job_id}", endpoint=streams)])
 
     @asynccontextmanager
-    async def request(self, job_id: str = JOB_ID, method: str = "GET", **headers: str) -> AsyncIterator[Request]:
+    async def request(
+        self, job_id: str = JOB_ID, method: str = "GET", query: str = "", **headers: str
+    ) -> AsyncIterator[Request]:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        request = Request(self._app, job_id, method, sent)
+        request = Request(self._app, job_id, method, sent, query)
         try:
             yield request
         finally:
@@ -149,6 +152,62 @@ async def test_a_listener_resumes_after_its_last_event_id(last_event_id: str, re
     assert request.revisions == [*revisions, 5]
 
 
+@pytest.mark.parametrize(
+    ("query", "header", "revisions"),
+    [
+        ("lastEventId=3", None, [4]),
+        ("lastEventID=3", None, [4]),
+        ("last-event-id=3", None, [4]),
+        ("Last-Event-ID=3", None, [4]),
+        ("last_event_id=3", None, [4]),
+        ("evs_preamble=2056&evs_last_event_id=3", None, [4]),
+        ("r=1&lastEventId=1&lastEventId=3", None, [4]),
+        ("lastEventId=1", "3", [4]),
+        ("lastEventId=3", "nonsense", [4]),
+        ("lastEventId=3", "", [4]),
+        ("lastEventId=nonsense", None, [4]),
+        ("lastEventId=-1", None, [4]),
+        ("lastEventId=", None, [4]),
+        ("lastEventId=0", None, [1, 2, 3, 4]),
+        ("eventId=0", None, [4]),
+        ("%FF=0&;&=&lastEventId=%FF", None, [4]),
+    ],
+)
+async def test_a_polyfill_resumes_by_its_address(query: str, header: str | None, revisions: list[int]) -> None:
+    headers = {} if header is None else {"Last_Event_ID": header}
+    async with Service(COMPLETED[3]).request(query=query, **headers) as request:
+        await request.until(b"id: 4")
+    assert request.revisions == revisions
+
+
+async def test_a_polyfill_that_has_had_the_end_is_told_not_to_come_back() -> None:
+    async with Service(COMPLETED[-1]).request(query="lastEventId=5") as request:
+        await request.answered()
+    assert (request.status, request.body) == (204, b"")
+
+
+@pytest.mark.parametrize(("job", "headers"), [(COMPLETED[1], {}), (COMPLETED[-1], {}), (COMPLETED[1], BROWSER)])
+async def test_head_gets_a_streams_headers_and_no_stream(job: Job, headers: dict[str, str]) -> None:
+    service = Service(job)
+    async with service.request(method="HEAD", **headers) as request:
+        await request.answered()
+    assert (request.status, request.body, request.ended) == (200, b"", True)
+    assert request.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert not service.hub.listens(JOB_ID)
+
+
+async def test_head_of_an_unknown_job_is_404() -> None:
+    async with Service().request(method="HEAD") as request:
+        await request.answered()
+    assert request.status == 404
+
+
+async def test_the_methods_of_a_stream_are_told() -> None:
+    async with Service().request(method="OPTIONS") as request:
+        await request.answered()
+    assert (request.status, request.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+
+
 @pytest.mark.parametrize(("ended", "last"), [(COMPLETED[-1], "5"), (COMPLETED[-1], "6"), (FAILED[-1], "5")])
 async def test_who_has_had_the_end_is_told_not_to_come_back(ended: Job, last: str) -> None:
     service = Service(ended)
@@ -204,7 +263,7 @@ async def test_a_stream_is_for_get_alone(method: str) -> None:
     service = Service(COMPLETED[0])
     async with service.request(method=method) as request:
         await request.answered()
-    assert (request.status, request.headers["allow"]) == (405, "GET")
+    assert (request.status, request.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
 async def test_an_outage_of_mongodb_is_503_and_says_when_to_come_back() -> None:

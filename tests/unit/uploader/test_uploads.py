@@ -107,6 +107,17 @@ async def test_what_a_recording_is_compared_with_is_passed_on_as_it_came(
     assert stored(await Uploads(storage, Probe()).store(event)).data.reference == reference
 
 
+async def test_what_the_user_noted_is_passed_on_whatever_becomes_of_the_recording() -> None:
+    received, purge = uploaded(), stories.purged()
+    received = received.model_copy(update={"data": received.data.model_copy(update={"metadata": {"user": 7}})})
+    purge = purge.model_copy(update={"data": purge.data.model_copy(update={"metadata": {"user": 7}})})
+    uploads = Uploads(Bucket({INBOX: CONTENT}), Probe())
+    rejecting = Uploads(Bucket({INBOX: CONTENT}), Probe(RejectedError(FailureCode.NOT_AUDIO)))
+    for event in (await uploads.store(received), await rejecting.store(received), await uploads.purge(purge)):
+        assert event is not None
+        assert event.data.model_dump()["metadata"] == {"user": 7}
+
+
 async def test_an_inbox_object_that_vanishes_before_the_copy_is_found_where_another_replica_kept_it() -> None:
     storage = Bucket({INBOX: CONTENT})
     first = stored(await Uploads(storage, Probe()).store(uploaded()))

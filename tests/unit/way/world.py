@@ -218,6 +218,7 @@ class File:
 
     def __init__(self, content: bytes) -> None:
         self.filename: str | None = "a.wav"
+        self.metadata: JsonObject | None = {"user": 7}
         self._content = content
 
     async def chunks(self) -> AsyncIterator[bytes]:

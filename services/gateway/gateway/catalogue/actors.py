@@ -19,7 +19,13 @@ from gateway.catalogue.requests import (
 from gateway.catalogue.rows import ActorNotFoundError
 
 _ADDRESS = "/actors/{actor_id}"
-_WRITING = (problems.ACTOR_EXISTS, problems.BODY_TOO_LARGE, problems.REQUEST_INVALID, problems.UNAVAILABLE)
+_WRITING = (
+    problems.ACTOR_EXISTS,
+    problems.BODY_TOO_LARGE,
+    problems.ENCODING_UNSUPPORTED,
+    problems.REQUEST_INVALID,
+    problems.UNAVAILABLE,
+)
 
 router = catalogue_router("actors")
 

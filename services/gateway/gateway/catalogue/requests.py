@@ -28,6 +28,7 @@ from gateway.catalogue.rows import (
     row_id,
 )
 from gateway.catalogue.store import ActorStore, ScriptStore, TokenStore
+from gateway.web.bodies import refuse_compressed
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError, problem_response
 
@@ -137,6 +138,7 @@ class _SmallBodyRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def bounded(request: Request) -> Response:
+            refuse_compressed(request)
             return await handle(Request(request.scope, _again(await _body(request), request)))
 
         return bounded

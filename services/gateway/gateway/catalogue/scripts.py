@@ -21,6 +21,7 @@ _WRITING = (
     problems.TOKEN_NOT_FOUND,
     problems.TOO_MANY_SCRIPTS,
     problems.BODY_TOO_LARGE,
+    problems.ENCODING_UNSUPPORTED,
     problems.REQUEST_INVALID,
     problems.UNAVAILABLE,
 )

@@ -19,7 +19,12 @@ from gateway.catalogue.requests import (
 from gateway.catalogue.rows import Order, TokenFilter, TokenNotFoundError
 
 _ADDRESS = "/tokens/{token_id}"
-_WRITING = (problems.BODY_TOO_LARGE, problems.REQUEST_INVALID, problems.UNAVAILABLE)
+_WRITING = (
+    problems.BODY_TOO_LARGE,
+    problems.ENCODING_UNSUPPORTED,
+    problems.REQUEST_INVALID,
+    problems.UNAVAILABLE,
+)
 
 router = catalogue_router("tokens")
 

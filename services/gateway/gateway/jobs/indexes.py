@@ -8,6 +8,8 @@ from chassis.mongodb import translating
 from contracts.job import Status
 
 NEWEST = [("created_at", DESCENDING), ("_id", DESCENDING)]
+NOTED = {"metadata_terms": {"$type": "string"}}
+"""The jobs with metadata. A query has to ask for them in these words to get the index."""
 DUE = "publish_at"
 CANCELS = "cancels"
 PURGES = "purges"
@@ -22,9 +24,12 @@ WHICH: dict[str, dict[str, Any]] = {
 
 
 async def create(jobs: Any) -> None:
-    """Create the indexes: one for lists of every kind, one for lists of a token, three for what is to be told again."""
+    """Create the indexes: three for lists, of every kind, of a token, and by metadata; three for what is told again."""
     with translating():
         await jobs.create_index([("view.status", ASCENDING), *NEWEST], name="status")
         await jobs.create_index([("token_id", ASCENDING), *NEWEST], name="token")
+        await jobs.create_index(
+            [("metadata_terms", ASCENDING), *NEWEST], name="metadata", partialFilterExpression=NOTED
+        )
         for name, which in WHICH.items():
             await jobs.create_index([("publish_at", ASCENDING)], name=name, partialFilterExpression=which)

@@ -2,15 +2,17 @@
 
 import base64
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, get_args, get_type_hints
 
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
 from contracts.job import Status
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BARE_PLUS = re.compile(r"(\d{4}-\d\d-\d\d[Tt _]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?) (\d\d:?\d\d)")
 _CURSOR = re.compile(r"([0-9]{1,14})/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 
 
@@ -45,6 +47,11 @@ def in_utc(moment: datetime) -> datetime:
         raise ValueError("out of range") from None
 
 
+def with_plus(given: object) -> object:
+    """Return a moment whose `+09:00` came as ` 09:00`: an address has to write `+` as %2B, or it means a space."""
+    return _BARE_PLUS.sub(r"\1+\2", given) if isinstance(given, str) and _BARE_PLUS.fullmatch(given) else given
+
+
 @dataclass(frozen=True)
 class Condition:
     """What a filter asks of a job document: `operator`, one of MongoDB's, holds of `field` and the filter's value."""
@@ -53,7 +60,9 @@ class Condition:
     operator: str
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
+Noted = Sequence[tuple[str, str]]
+"""What a list's jobs must have in their metadata: each key at the top, and its value as it is written in an address."""
+Moment = Annotated[AwareDatetime, BeforeValidator(with_plus), AfterValidator(in_utc)]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from contracts.events import JobCancelled, JobCancelledData, JobPurged, JobPurgedData
+from contracts.events import JobCancelled, JobCancelledData, JobPurged, JobPurgedData, JsonObject
 from gateway import SERVICE
 
 
@@ -15,9 +15,12 @@ class Ending(StrEnum):
     """Nothing of the job is to be kept."""
 
 
-def event_of(ending: Ending, job_id: str, token_id: str, traceparent: str) -> JobCancelled | JobPurged:
+def event_of(
+    ending: Ending, job_id: str, token_id: str, traceparent: str, metadata: JsonObject | None
+) -> JobCancelled | JobPurged:
     """Return the event that tells it; a repeat has the same id."""
     if ending == Ending.CANCEL:
-        cancelled = JobCancelledData(token_id=token_id)
+        cancelled = JobCancelledData(token_id=token_id, metadata=metadata)
         return JobCancelled.new(job_id, cancelled, source=SERVICE, traceparent=traceparent)
-    return JobPurged.new(job_id, JobPurgedData(token_id=token_id), source=SERVICE, traceparent=traceparent)
+    purged = JobPurgedData(token_id=token_id, metadata=metadata)
+    return JobPurged.new(job_id, purged, source=SERVICE, traceparent=traceparent)

@@ -7,7 +7,7 @@ from typing import Annotated
 from urllib.parse import urlencode
 
 import structlog
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from contracts import api, problems
 from contracts.api import JobDetails, JobList, JobState, RemovalAccepted
@@ -15,7 +15,7 @@ from contracts.failures import preferred_language
 from contracts.job import Job, is_terminal, progressed
 from gateway.availability import Availability
 from gateway.jobs.documents import Jobs
-from gateway.jobs.listing import Cursor, JobFilter
+from gateway.jobs.listing import Cursor, JobFilter, Noted
 from gateway.jobs.removals import Ending
 from gateway.storage import Bucket
 from gateway.web.parameters import AcceptLanguage, JobId, canonical
@@ -28,6 +28,20 @@ log = structlog.get_logger()
 NOT_STORED = {"Cache-Control": "no-store"}
 JOBS_PER_PAGE = 20
 MAX_JOBS_PER_PAGE = 100
+_METADATA = "metadata."
+_METADATA_PARAMETERS = {
+    "name": "metadata",
+    "in": "query",
+    "required": False,
+    "style": "form",
+    "explode": True,
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+    "example": {"metadata.user": "7"},
+    "description": (
+        "`metadata.<key>=<value>`, any number of them: only jobs whose metadata has all of these keys at its top with "
+        "these values, or with lists that have them; `7` is the number and the text"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -75,23 +89,25 @@ async def analysis_result(parts: Parts, job_id: JobId, accept_language: AcceptLa
     response_model_exclude_none=True,
     summary="List jobs, the newest first",
     responses=api.problem_answers(problems.REQUEST_INVALID, problems.UNAVAILABLE),
+    openapi_extra={"parameters": [_METADATA_PARAMETERS]},
 )
 async def list_jobs(
     *,
     parts: Parts,
+    request: Request,
     response: Response,
     job_filter: Annotated[JobFilter, Depends()],
     page: Annotated[JobPage, Depends()],
     accept_language: AcceptLanguage = None,
 ) -> JobList:
     """Return one page; jobs that come while pages are read move none of those that were there."""
-    limit = page.limit
-    found = await parts.jobs.page(job_filter, _parsed(page.cursor), limit + 1)
+    limit, noted = page.limit, _noted(request)
+    found = await parts.jobs.page(job_filter, _parsed(page.cursor), limit + 1, noted)
     language = preferred_language(accept_language)
     response.headers.update(NOT_STORED)
     return JobList(
         jobs=[api.listed(job, language) for job in found[:limit]],
-        next=_next_page(job_filter, found[limit - 1], limit) if len(found) > limit else None,
+        next=_next_page(job_filter, noted, found[limit - 1], limit) if len(found) > limit else None,
     )
 
 
@@ -154,7 +170,14 @@ def _parsed(cursor: str | None) -> Cursor | None:
         raise ProblemError(problems.REQUEST_INVALID) from None
 
 
-def _next_page(job_filter: JobFilter, last: Job, limit: int) -> str:
+def _noted(request: Request) -> list[tuple[str, str]]:
+    """Return what is asked of the jobs' metadata: every parameter `metadata.<key>`."""
+    named = request.query_params.multi_items()
+    return [(name.removeprefix(_METADATA), value) for name, value in named if name.startswith(_METADATA)]
+
+
+def _next_page(job_filter: JobFilter, noted: Noted, last: Job, limit: int) -> str:
     """Return the address of the page after the one that ends with `last`."""
+    asked = [*job_filter.parameters().items(), *((_METADATA + key, value) for key, value in noted)]
     page = {"cursor": Cursor(last.created_at, last.job_id).text, "limit": str(limit)}
-    return f"{api.JOBS_PATH}?{urlencode({**job_filter.parameters(), **page})}"
+    return f"{api.JOBS_PATH}?{urlencode([*asked, *page.items()])}"

@@ -8,15 +8,18 @@ from pymongo.read_concern import ReadConcern
 
 from chassis.batches import Batches
 from chassis.mongodb import MongoDB, insert_new, translating
+from contracts import events
 from contracts.job import Job, Status, is_terminal
+from contracts.metadata import terms_asked
 from gateway.audio import Recording
 from gateway.jobs import indexes
-from gateway.jobs.listing import Cursor, JobFilter
+from gateway.jobs.listing import Cursor, JobFilter, Noted
 from gateway.jobs.removals import Ending
 
 _WITHOUT_EVENT = {"upload_received": 0}
 _WITHOUT_HISTORY = {**_WITHOUT_EVENT, "history": 0, "audio": 0}
 _SUMMARY = {**_WITHOUT_HISTORY, "result_json": 0}
+_RECORDING = {"token_id": 1, "sha256": 1, "metadata_json": 1}
 _OLDEST = [("created_at", ASCENDING), ("_id", ASCENDING)]
 _THERE: dict[str, Any] = {"purge_asked_at": None}
 _ENDED = [status.value for status in Status if is_terminal(status)]
@@ -46,17 +49,20 @@ class JobStore:
         """Return what a job was made from, None when there is no such job on a majority's disks."""
         jobs = self._jobs.with_options(read_concern=ReadConcern("majority"))
         with translating():
-            found = await jobs.find_one({"_id": job_id, **_THERE}, {"token_id": 1, "sha256": 1})
-        return None if found is None else Recording(found["token_id"], found["sha256"])
+            found = await jobs.find_one({"_id": job_id, **_THERE}, _RECORDING)
+        if found is None:
+            return None
+        noted = found.get("metadata_json")
+        return Recording.of(found["token_id"], found["sha256"], None if noted is None else events.from_json(noted))
 
     async def traceparent(self, job_id: str) -> str | None:
         """Return the trace that the job belongs to, None when there is no such job."""
         return await self._traceparents.answer(job_id)
 
-    async def page(self, job_filter: JobFilter, after: Cursor | None, limit: int) -> list[Job]:
-        """Return the newest `limit` jobs that match the filter and come after the cursor, without their results."""
+    async def page(self, job_filter: JobFilter, after: Cursor | None, limit: int, noted: Noted = ()) -> list[Job]:
+        """Return the newest `limit` jobs that match, have this metadata and come after the cursor, without results."""
         with translating():
-            found = self._jobs.find(_query(job_filter, after), _SUMMARY).sort(indexes.NEWEST).limit(limit)
+            found = self._jobs.find(_query(job_filter, noted, after), _SUMMARY).sort(indexes.NEWEST).limit(limit)
             return [_job(document) for document in await found.to_list(limit)]
 
     async def ahead(self, job: Job) -> int:
@@ -115,13 +121,16 @@ def _job(document: dict[str, Any]) -> Job:
     return Job.model_validate({"history": [], **document})
 
 
-def _query(job_filter: JobFilter, after: Cursor | None) -> dict[str, Any]:
+def _query(job_filter: JobFilter, noted: Noted, after: Cursor | None) -> dict[str, Any]:
     # Listing every status merges one index scan per status, so it needs no index of its own.
     query: dict[str, Any] = {
         "view.status": {"$in": [status.value for status in Status]},
         **job_filter.conditions(),
         **_THERE,
     }
+    if noted:
+        query |= indexes.NOTED
+        query["$and"] = [{"metadata_terms": {"$in": terms_asked(key, text)}} for key, text in noted]
     if after is not None:
         query["created_at"] = {**query.get("created_at", {}), "$lte": after.created_at}
         # Among jobs of the same moment, the id says which come after the cursor.

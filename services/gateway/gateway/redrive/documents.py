@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from contracts.events import JsonObject
 from gateway.jobs.removals import Ending
 from gateway.redrive.timing import StandingJob, Wait
 
@@ -18,6 +19,7 @@ class Removal:
     traceparent: str
     publish_at: datetime
     redrives: int
+    metadata: JsonObject | None = None
 
 
 class Redrives(Protocol):

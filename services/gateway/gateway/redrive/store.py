@@ -6,7 +6,8 @@ from typing import Any
 from pymongo import ASCENDING, UpdateOne
 
 from chassis.mongodb import MongoDB, translating
-from contracts.events import UploadReceived
+from contracts import events
+from contracts.events import JsonObject, UploadReceived
 from gateway.jobs import indexes
 from gateway.jobs.removals import Ending
 from gateway.redrive.documents import Removal
@@ -20,7 +21,7 @@ _STANDING: dict[str, Any] = {
     **{"view.updated_at": 1, "view.stage": 1, "view.progress": 1},
     **{"publish_at": 1, "redrives": 1, "redriven_at": 1, "analysis_deadline": 1},
 }
-_REMOVAL = {"token_id": 1, "traceparent": 1, "publish_at": 1, "redrives": 1}
+_REMOVAL = {"token_id": 1, "metadata_json": 1, "traceparent": 1, "publish_at": 1, "redrives": 1}
 
 
 class RedriveStore:
@@ -72,6 +73,7 @@ class RedriveStore:
                     ending=ending,
                     job_id=document["_id"],
                     token_id=document["token_id"],
+                    metadata=_metadata(document),
                     traceparent=document["traceparent"],
                     publish_at=document["publish_at"],
                     redrives=document.get("redrives", 0),
@@ -113,6 +115,11 @@ class RedriveStore:
     async def _set(self, job_id: str, claimed: datetime, **fields: Any) -> None:
         with translating():
             await self._jobs.update_one({"_id": job_id, "publish_at": claimed}, {"$set": fields})
+
+
+def _metadata(document: dict[str, Any]) -> JsonObject | None:
+    text = document.get("metadata_json")
+    return None if text is None else events.from_json(text)
 
 
 def _standing(document: dict[str, Any], *, received: bool) -> StandingJob:

@@ -10,14 +10,14 @@ from chassis.children import LateError
 from contracts import api, problems
 from contracts.catalogue import Token
 from decoding.errors import RejectedError
-from gateway.audio import StoredAudio
+from gateway.audio import ArrivingFile, StoredAudio
 from gateway.availability import Availability
 from gateway.catalogue.requests import ExpectedRevisions, TokenNumber, tagged
 from gateway.catalogue.rows import ChangedError, Expected, RevisedRow, TokenNotFoundError, entity_tag, row_id
 from gateway.references.references import References, UploadTooLateError
 from gateway.storage import Bucket
 from gateway.web.audio import IfRange, Range, audio_answers, audio_head, audio_response
-from gateway.web.forms import FileForm, file_body, file_form
+from gateway.web.bodies import arriving_file, file_body
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
 from gateway.web.slots import Slots
@@ -55,6 +55,7 @@ router = APIRouter(tags=["tokens"])
         problems.UPLOAD_TOO_SLOW,
         problems.PRECONDITION_FAILED,
         problems.UPLOAD_TOO_LARGE,
+        problems.ENCODING_UNSUPPORTED,
         problems.FILE_MISSING,
         problems.TOO_MANY_FILES,
         problems.FILE_EMPTY,
@@ -69,9 +70,9 @@ async def replace_reference_audio(
 ) -> Token:
     """Take the actor's speech in and decode it; recordings that come from then on are compared with it."""
     with parts.uploads.taken(close=True):
-        form = file_form(request, parts.max_bytes)
+        file = arriving_file(request, parts.max_bytes)
         await parts.availability.require("S3", "MongoDB")
-        token = await _replaced(parts.references, token_id, form, expected)
+        token = await _replaced(parts.references, token_id, file, expected)
     parts.availability.seen("S3", "MongoDB")
     log.info("reference replaced", token_id=token.row.id, url=token.row.reference_audio_url)
     return tagged(response, token)
@@ -101,13 +102,13 @@ async def reference_audio_head(parts: Parts, token_id: TokenNumber) -> Response:
     return audio_head(await _found(parts, token_id))
 
 
-async def _replaced(references: References, token_id: str, form: FileForm, expected: Expected) -> RevisedRow[Token]:
+async def _replaced(references: References, token_id: str, file: ArrivingFile, expected: Expected) -> RevisedRow[Token]:
     number = row_id(token_id)
     # These errors can be raised before the body is read, so they end the connection.
     try:
         if number is None:
             raise TokenNotFoundError  # noqa: TRY301 - no token has such an id, so it is answered like an unknown one
-        return await references.replace(number, form, expected)
+        return await references.replace(number, file, expected)
     except TokenNotFoundError:
         raise ProblemError(problems.TOKEN_NOT_FOUND, close=True) from None
     except ChangedError as error:

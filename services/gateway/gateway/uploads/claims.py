@@ -38,7 +38,7 @@ class ClaimStore:
                 {"_id": key}, [{"$set": change}], upsert=True, return_document=ReturnDocument.AFTER
             )
         settled = found.get("settled")
-        recording = None if settled is None else Recording(settled["token_id"], settled["sha256"])
+        recording = None if settled is None else Recording(**settled)
         return Claim(found["owner"], found["job_id"], recording)
 
     async def renew(self, key: str, owner: str) -> None:
@@ -55,7 +55,7 @@ class ClaimStore:
 
     async def settle(self, key: str, recording: Recording) -> None:
         """Record what the key was used for: from now on, requests with it get the first answer again."""
-        settled = {"token_id": recording.token_id, "sha256": recording.sha256}
+        settled = vars(recording)
         with translating():
             await self._keys.update_one({"_id": key}, {"$set": {"settled": settled}, "$unset": {"lease_until": 1}})
 

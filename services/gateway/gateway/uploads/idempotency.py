@@ -40,7 +40,7 @@ class JobGoneError(Exception):
 
 
 class KeyReusedError(Exception):
-    """The key was used for another recording or token."""
+    """The key was used for another recording, token or metadata."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Idempotency:
             if first != error.recording:
                 raise KeyReusedError from None
             return None, first
-        return event, Recording(token_id, event.data.sha256)
+        return event, Recording.of(token_id, event.data.sha256, event.data.metadata)
 
     async def _settle(self, key: str, recording: Recording) -> None:
         try:
@@ -167,5 +167,5 @@ def parsed_key(headers: Sequence[str]) -> str | None:
 
 
 async def _check_same(first: Recording, token_id: str, file: ArrivingFile) -> None:
-    if token_id != first.token_id or await sha256_of(file) != first.sha256:
+    if token_id != first.token_id or Recording.of(token_id, await sha256_of(file), file.metadata) != first:
         raise KeyReusedError

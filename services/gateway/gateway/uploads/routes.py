@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from contracts import api, events, problems
 from contracts.api import UploadAccepted
+from contracts.metadata import MAX_BYTES
+from gateway.audio import ArrivingFile
 from gateway.availability import Availability
 from gateway.jobs.documents import Jobs
 from gateway.jobs.links import job_links
@@ -24,7 +26,7 @@ from gateway.uploads.idempotency import (
 )
 from gateway.uploads.publishing import Publishing
 from gateway.uploads.submissions import Submissions
-from gateway.web.forms import FileForm, file_body, file_form
+from gateway.web.bodies import arriving_file, file_body
 from gateway.web.parameters import Traceparent
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
@@ -42,10 +44,19 @@ IdempotencyKey = Annotated[
     Header(
         description=(
             "One key for one upload and its repeats (draft-ietf-httpapi-idempotency-key-header), kept for 24 hours: "
-            "the same recording for the same token gets the first answer again, and no second job"
+            "the same recording and metadata for the same token get the first answer again, and no second job"
         ),
         examples=['"8e03978e-40d5-43dd-bc93-6894a57f9324"'],
     ),
+]
+
+
+METADATA = (
+    f"What the job is to be known by: a JSON object of up to {MAX_BYTES} bytes, which every state of the job has, and "
+    "by which `GET /jobs?metadata.<key>=<value>` finds it"
+)
+Metadata = Annotated[
+    str | None, Query(description=f"{METADATA}; in place of the form's field", examples=['{"user": 7}'])
 ]
 
 
@@ -77,16 +88,18 @@ router = APIRouter(tags=["jobs"])
         problems.UPLOAD_TOO_SLOW,
         problems.IDEMPOTENCY_KEY_IN_USE,
         problems.UPLOAD_TOO_LARGE,
+        problems.ENCODING_UNSUPPORTED,
         problems.FILE_MISSING,
         problems.TOO_MANY_FILES,
         problems.FILE_EMPTY,
+        problems.METADATA_INVALID,
         problems.TOKEN_ID_INVALID,
         problems.IDEMPOTENCY_KEY_JOB_GONE,
         problems.IDEMPOTENCY_KEY_REUSED,
         problems.BUSY,
         problems.UNAVAILABLE,
     ),
-    openapi_extra=file_body("The recording"),
+    openapi_extra=file_body("The recording", {"metadata": {"type": "string", "description": METADATA}}),
 )
 async def upload_audio(
     *,
@@ -94,6 +107,7 @@ async def upload_audio(
     request: Request,
     response: Response,
     token_id: TokenId,
+    metadata: Metadata = None,  # noqa: ARG001 - for the document; arriving_file reads it with its repeats
     idempotency_key: IdempotencyKey = None,  # noqa: ARG001 - for the document; _key reads it with its repeats
     traceparent: Traceparent = None,
 ) -> UploadAccepted:
@@ -101,9 +115,9 @@ async def upload_audio(
     _check_token_id(token_id)
     key = _key(request)
     with parts.uploads.taken(close=True):
-        form = file_form(request, parts.max_bytes)
+        file = arriving_file(request, parts.max_bytes)
         await parts.availability.require("S3", "MongoDB")
-        accepted = await _accepted(parts, key, token_id, form, events.continued_trace(traceparent))
+        accepted = await _accepted(parts, key, token_id, file, events.continued_trace(traceparent))
     if accepted.event is None:
         log.info("upload repeated", job_id=accepted.job_id)
     else:
@@ -116,12 +130,14 @@ async def upload_audio(
     return UploadAccepted(job_id=accepted.job_id, **links)
 
 
-async def _accepted(parts: UploadParts, key: str | None, token_id: str, form: FileForm, traceparent: str) -> Accepted:
+async def _accepted(
+    parts: UploadParts, key: str | None, token_id: str, file: ArrivingFile, traceparent: str
+) -> Accepted:
     if key is None:
-        event = await parts.submissions.accept(token_id, form, traceparent)
+        event = await parts.submissions.accept(token_id, file, traceparent)
         return Accepted(event.subject, event)
     try:
-        return await parts.idempotency.accept(key, token_id, form, traceparent)
+        return await parts.idempotency.accept(key, token_id, file, traceparent)
     except KeyInUseError:
         headers = {"Retry-After": str(IN_USE_RETRY_SECONDS)}
         raise ProblemError(problems.IDEMPOTENCY_KEY_IN_USE, close=True, headers=headers) from None

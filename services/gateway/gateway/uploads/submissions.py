@@ -1,6 +1,7 @@
 """Takes recordings in: what must be safe, and in which order, before an upload is answered."""
 
 import hashlib
+import re
 import secrets
 import unicodedata
 from collections.abc import AsyncIterator
@@ -25,6 +26,7 @@ log = structlog.get_logger()
 PREFIX = "inbox/"
 """The prefix of recordings that the uploader has not verified yet."""
 FILENAME_CHARACTERS = 255
+_WINDOWS_PATH = re.compile(r"[A-Za-z]:\\|\\\\")
 
 
 class JobExistsError(Exception):
@@ -63,6 +65,7 @@ class Submissions:
         await self._store.write(key, measured)
         data = events.UploadReceivedData(
             token_id=token_id,
+            metadata=file.metadata,
             inbox_key=key,
             size_bytes=measured.size_bytes,
             sha256=measured.sha256,
@@ -80,6 +83,7 @@ class Submissions:
         job_id = str(uuid4())
         data = events.UploadReceivedData(
             token_id=job.token_id,
+            metadata=job.metadata,
             inbox_key=f"{PREFIX}{job_id}",
             size_bytes=audio.size_bytes,
             sha256=job.sha256,
@@ -101,7 +105,7 @@ class Submissions:
             await self._store.remove_all([event.data.inbox_key])
         except Exception as error:  # noqa: BLE001 - the sweeper will remove it
             log.warning("inbox object stays behind", job_id=job.job_id, reason=reason_of(error))
-        raise JobExistsError(Recording(job.token_id, job.sha256))
+        raise JobExistsError(Recording.of(job.token_id, job.sha256, job.metadata))
 
 
 async def sha256_of(file: ArrivingFile) -> str:
@@ -135,7 +139,11 @@ class _Measured:
 
 
 def _shown(filename: str | None) -> str | None:
-    """Return a client's file name without control characters, short enough to keep; it is never part of a key."""
-    if not filename:
-        return None
-    return "".join(c for c in filename if unicodedata.category(c)[0] != "C")[:FILENAME_CHARACTERS] or None
+    """Return a client's file name without its folders (RFC 7578, section 4.2) and control characters, short enough.
+
+    It is never part of a key.
+    """
+    name = "".join(c for c in filename or "" if unicodedata.category(c)[0] != "C")
+    if _WINDOWS_PATH.match(name):
+        name = name.replace("\\", "/")
+    return (name.rstrip("/").rpartition("/")[2] or name)[:FILENAME_CHARACTERS] or None

@@ -1,187 +1,217 @@
 """Reads one file out of a multipart/form-data body (RFC 7578) while it is still arriving."""
 
-import asyncio
-import time
+import base64
+import binascii
 from collections.abc import AsyncIterator
-from typing import Any
 
-from fastapi import Request
-from python_multipart import MultipartParser
-from python_multipart.exceptions import FormParserError, MultipartParseError
-from python_multipart.multipart import parse_options_header
+from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
-from contracts import problems
+from contracts import metadata, problems
+from contracts.events import JsonObject
+from gateway.web.dispositions import parameter, parameters
+from gateway.web.pace import paced
 from gateway.web.problems import ProblemError
 
 FIELD = "file"
+METADATA_FIELD = "metadata"
+MAX_BOUNDARY_CHARACTERS = 256
+MAX_PREAMBLE_BYTES = 1024
+"""How much may come before the first boundary (RFC 2046, section 5.1.1): mail programs write a line there."""
 MAX_PART_HEADERS = 8
 MAX_PART_HEADER_BYTES = 128 * 1024
 """Room for a file name of 10,000 characters, each as an escape of several bytes."""
 MAX_OTHER_FIELD_BYTES = 64 * 1024
-"""The limit for all other form fields together; they are ignored."""
+"""The limit for all other form fields together; they are ignored, whatever they are."""
 FRAMING_BYTES = 256 * 1024
 """How much larger than its file a form may be."""
-IDLE_SECONDS = 30.0
-"""How long a client may send nothing."""
-LEAST_BYTES_PER_SECOND = 1024
-"""The least average speed after IDLE_SECONDS: every upload holds one of few slots."""
-
-
-def file_body(description: str) -> dict[str, Any]:
-    """Return what the OpenAPI document says of a body that `file_form` reads."""
-    file = {"type": "string", "format": "binary", "description": description}
-    form = {"type": "object", "required": ["file"], "properties": {"file": file}}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
-
-
-def file_form(request: Request, max_bytes: int) -> "FileForm":
-    """Return the form that a request sends; ProblemError when its headers alone show that it cannot be taken in."""
-    length = request.headers.get("content-length", "")
-    # Too large even if the multipart framing took no bytes.
-    if length.isdecimal() and int(length) > max_bytes + FRAMING_BYTES:
-        raise ProblemError(problems.UPLOAD_TOO_LARGE, close=True)
-    return FileForm(request.headers.get("content-type", ""), request.stream(), max_bytes)
+_READ = {FIELD, METADATA_FIELD}
+_AS_IT_IS = {"", "7bit", "8bit", "binary", "identity"}
 
 
 class FileForm:
-    """The file in a form. Iterate over `chunks` once; `filename` is final afterwards."""
+    """The file in a form: the one part named `file` that has content. Other parts are no recordings, whatever they are.
 
-    def __init__(self, content_type: str, body: AsyncIterator[bytes], max_bytes: int) -> None:
-        kind, options = parse_options_header(content_type)
-        boundary = options.get(b"boundary")
-        if kind != b"multipart/form-data":
+    Iterate over `chunks` once; `filename` and `metadata` are final afterwards. `noted` is metadata that came otherwise.
+    """
+
+    def __init__(
+        self, content_type: str, body: AsyncIterator[bytes], max_bytes: int, noted: JsonObject | None = None
+    ) -> None:
+        if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
             raise ProblemError(problems.FILE_MISSING, close=True)
-        if not boundary:
-            raise ProblemError(problems.FORM_MALFORMED, close=True)
+        boundary = parameters(content_type).get("boundary", "")
+        if not 0 < len(boundary) <= MAX_BOUNDARY_CHARACTERS:
+            raise _malformed()
         self.filename: str | None = None
+        self.metadata = noted
         self._body = body
         self._max_bytes = max_bytes
-        self._parts = _Parts()
-        try:
-            self._parser = MultipartParser(
-                boundary,
-                self._parts.callbacks(),  # type: ignore[arg-type] # a TypedDict of the library's own
-                max_header_count=MAX_PART_HEADERS,
-                max_header_size=MAX_PART_HEADER_BYTES,
-            )
-        except FormParserError:
-            raise ProblemError(problems.FORM_MALFORMED, close=True) from None
+        self._parts = _Parts(boundary, noted)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the file's bytes as they arrive; ProblemError as soon as the form is known to be wrong."""
-        received = around = 0
-        started = time.monotonic()
-        while chunk := await self._next_chunk():
-            pieces = self._parse(chunk)
+        arrived = received = 0
+        async for chunk in paced(self._body):
+            arrived += len(chunk)
+            pieces = self._parts.read(chunk)
             # Everything but the file: headers, other fields, and what is before, between and after the parts.
-            around += len(chunk) - sum(map(len, pieces))
-            if around > FRAMING_BYTES:
-                raise ProblemError(problems.FORM_MALFORMED, close=True)
+            if arrived - self._parts.file_bytes > FRAMING_BYTES:
+                raise _malformed()
             for piece in pieces:
                 received += len(piece)
                 if received > self._max_bytes:
                     raise ProblemError(problems.UPLOAD_TOO_LARGE, close=True)
                 yield piece
-            elapsed = time.monotonic() - started
-            if elapsed > IDLE_SECONDS and received + around < elapsed * LEAST_BYTES_PER_SECOND:
-                raise ProblemError(problems.UPLOAD_TOO_SLOW, close=True)
-        self._check_complete(received)
+        self._parts.end()
         self.filename = self._parts.filename
-
-    async def _next_chunk(self) -> bytes:
-        """Return bytes, or none at the end of the body."""
-        try:
-            async with asyncio.timeout(IDLE_SECONDS):
-                # The server also passes on empty chunks, which do not end the body.
-                while True:
-                    chunk = await anext(self._body)
-                    if chunk:
-                        return chunk
-        except StopAsyncIteration:
-            return b""
-        except TimeoutError:
-            raise ProblemError(problems.UPLOAD_TOO_SLOW, close=True) from None
-
-    def _parse(self, chunk: bytes) -> list[bytes]:
-        try:
-            self._parser.write(chunk)
-        except MultipartParseError:
-            raise ProblemError(problems.FORM_MALFORMED, close=True) from None
-        return self._parts.taken()
-
-    def _check_complete(self, received: int) -> None:
-        if not self._parts.ended:
-            raise ProblemError(problems.FORM_MALFORMED, close=True)
-        if not self._parts.has_file:
-            raise ProblemError(problems.FILE_MISSING)
-        if not received:
-            raise ProblemError(problems.FILE_EMPTY)
+        self.metadata = self._parts.metadata
 
 
 class _Parts:
-    """The parser's callbacks: they gather the pieces of the one file, and refuse a second file."""
+    """Tells the parts of a form apart."""
 
-    def __init__(self) -> None:
-        self.has_file = False
-        self.ended = False
+    def __init__(self, boundary: str, noted: JsonObject | None) -> None:
         self.filename: str | None = None
-        self._pieces: list[bytes] = []
-        self._files = 0
+        self.metadata = noted
+        self.file_bytes = 0
+        """How many bytes of the body were the file's, as they were sent."""
+        self._boundary = boundary.encode("latin-1", "replace")
+        self._preamble: bytes | None = b""
         self._other_bytes = 0
-        self._in_file = False
-        self._header_name = b""
-        self._header_value = b""
-        self._disposition = b""
+        self._noted = b""
+        self._part = _Part([])
+        self._named: _Part | None = None
+        self._file: _Part | None = None
+        try:
+            self._parser = _Parser(
+                self._boundary,
+                max_header_count=MAX_PART_HEADERS,
+                max_header_size=MAX_PART_HEADER_BYTES,
+                header_charset="latin-1",
+            )
+        except MultipartError:
+            raise _malformed() from None
 
-    def callbacks(self) -> dict[str, object]:
-        """Return the parser's callbacks."""
-        return {
-            "on_part_begin": self._on_part_begin,
-            "on_part_data": self._on_part_data,
-            "on_header_field": self._on_header_field,
-            "on_header_value": self._on_header_value,
-            "on_header_end": self._on_header_end,
-            "on_headers_finished": self._on_headers_finished,
-            "on_end": self._on_end,
-        }
+    def read(self, chunk: bytes) -> list[bytes]:
+        """Return the pieces of the file that `chunk` ends or has."""
+        self._check_preamble(chunk)
+        pieces: list[bytes] = []
+        try:
+            for event in self._parser.parse(chunk):
+                if isinstance(event, MultipartSegment):
+                    self._part = _Part(event.headerlist)
+                    if self._part.name == FIELD:
+                        self._named = self._part
+                else:
+                    pieces.append(self._taken(event))
+        except (MultipartError, binascii.Error):
+            raise _malformed() from None
+        return [piece for piece in pieces if piece]
 
-    def taken(self) -> list[bytes]:
-        """Return the pieces of the file since the last call."""
-        pieces, self._pieces = self._pieces, []
-        return pieces
+    def end(self) -> None:
+        """Check that the form is whole, and has a file."""
+        try:
+            self._parser.close()
+        except MultipartError:
+            raise _malformed() from None
+        if self._file is None:
+            raise ProblemError(problems.FILE_MISSING if self._named is None else problems.FILE_EMPTY)
 
-    def _on_part_begin(self) -> None:
-        self._header_name = self._header_value = self._disposition = b""
-
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header_name += data[start:end]
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header_value += data[start:end]
-
-    def _on_header_end(self) -> None:
-        if self._header_name.lower() == b"content-disposition":
-            self._disposition = self._header_value
-        self._header_name = self._header_value = b""
-
-    def _on_headers_finished(self) -> None:
-        _, options = parse_options_header(self._disposition)
-        is_file = b"filename" in options
-        self._files += is_file
-        if self._files > 1:
-            raise ProblemError(problems.TOO_MANY_FILES, close=True)
-        self._in_file = is_file and options.get(b"name") == FIELD.encode()
-        if self._in_file:
-            self.has_file = True
-            self.filename = options[b"filename"].decode("utf-8", "replace")
-
-    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._in_file:
-            self._pieces.append(data[start:end])
+    def _check_preamble(self, chunk: bytes) -> None:
+        if self._preamble is None:
             return
-        self._other_bytes += end - start
-        if self._other_bytes > MAX_OTHER_FIELD_BYTES:
-            raise ProblemError(problems.FILE_MISSING if self._files else problems.FORM_MALFORMED, close=True)
+        self._preamble += chunk
+        begins = self._preamble.find(self._boundary)
+        if max(begins, len(self._preamble) - len(self._boundary) if begins < 0 else 0) > MAX_PREAMBLE_BYTES:
+            raise _malformed()
+        if begins >= 0:
+            self._preamble = None
 
-    def _on_end(self) -> None:
-        self.ended = True
+    def _taken(self, sent: bytes | None) -> bytes:
+        """Return what these bytes of a part are of the file; None is the part's end."""
+        if self._part.name not in _READ:
+            self._pass_over(len(sent or b""))
+            return b""
+        content = self._part.end() if sent is None else self._part.decoded(sent)
+        if self._part.name == METADATA_FIELD:
+            self._note(content, ends=sent is None)
+            return b""
+        self.file_bytes += len(sent or b"")
+        if content:
+            if self._file not in {None, self._part}:
+                raise ProblemError(problems.TOO_MANY_FILES, close=True)
+            self._file = self._part
+            self.filename = self._part.filename
+        return content
+
+    def _note(self, content: bytes, *, ends: bool) -> None:
+        self._noted += content
+        if ends:
+            self.metadata = metadata_of(self._noted, self.metadata)
+            self._noted = b""
+        elif len(self._noted) > metadata.MAX_BYTES:
+            raise ProblemError(problems.METADATA_INVALID, close=True)
+
+    def _pass_over(self, size: int) -> None:
+        self._other_bytes += size
+        if self._other_bytes <= MAX_OTHER_FIELD_BYTES:
+            return
+        if self._part.filename is None:
+            raise _malformed()
+        raise ProblemError(problems.FILE_MISSING if self._file is None else problems.TOO_MANY_FILES, close=True)
+
+
+class _Part:
+    """One part: its names, and how its content is encoded."""
+
+    def __init__(self, headers: list[tuple[str, str]]) -> None:
+        by_name = {name.lower(): value for name, value in headers}
+        disposition = by_name.get("content-disposition", "")
+        self.name = parameter(disposition, "name")
+        self.filename = parameter(disposition, "filename")
+        encoding = by_name.get("content-transfer-encoding", "").strip().lower()
+        compression = by_name.get("content-encoding", "").strip().lower()
+        self._is_base64 = encoding == "base64"
+        # RFC 7578 forbids encodings; what Python's email package writes is in base64.
+        if self.name in _READ and not {encoding, compression} <= _AS_IT_IS | {"base64" if self._is_base64 else ""}:
+            raise ProblemError(problems.ENCODING_UNSUPPORTED, close=True)
+        self._left = b""
+
+    def decoded(self, sent: bytes) -> bytes:
+        """Return the bytes that were meant; binascii.Error when they are not base64, although the part says so."""
+        if not self._is_base64:
+            return sent
+        text = self._left + sent.translate(None, b" \t\r\n")
+        whole = len(text) - len(text) % 4
+        self._left = text[whole:]
+        return base64.b64decode(text[:whole], validate=True)
+
+    def end(self) -> bytes:
+        """Return what was left of a part whose base64 is not padded."""
+        left, self._left = self._left, b""
+        return base64.b64decode(left + b"=" * (-len(left) % 4), validate=True)
+
+
+class _Parser(PushMultipartParser):  # type: ignore[misc] # the library ships no types
+    """Also reads parts that are of no use: without a Content-Disposition, or with another one than form-data."""
+
+    def _create_segment(self, headerlist: list[tuple[str, str]]) -> MultipartSegment:
+        # A part's own Content-Length must be ignored (RFC 7578, section 4.8), so it is no limit.
+        self._segment_limit = -1
+        return MultipartSegment(headerlist)
+
+
+def metadata_of(text: bytes, before: JsonObject | None = None) -> JsonObject | None:
+    """Return what a user noted, `before` for nothing; ProblemError if it cannot be kept, or something was `before`."""
+    if not text.strip():
+        return before
+    if before is not None:
+        raise ProblemError(problems.METADATA_INVALID, close=True)
+    try:
+        return metadata.parsed(text)
+    except ValueError:
+        raise ProblemError(problems.METADATA_INVALID, close=True) from None
+
+
+def _malformed() -> ProblemError:
+    return ProblemError(problems.FORM_MALFORMED, close=True)

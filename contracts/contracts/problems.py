@@ -88,8 +88,8 @@ ENCODING_UNSUPPORTED = ProblemKind(
     ),
     (
         "Encoding not supported",
-        "Send the body as it is. A part of a form may be in base64, and an analysis result compressed once with gzip or "
-        "deflate.",
+        "Send the body as it is. A part of a form may be in base64, and an analysis result compressed once with gzip "
+        "or deflate.",
     ),
 )
 FORM_MALFORMED = ProblemKind(
@@ -103,12 +103,14 @@ METADATA_INVALID = ProblemKind(
     422,
     (
         "잘못된 metadata입니다",
-        f"metadata는 {metadata.MAX_BYTES}바이트 이하, {metadata.MAX_DEPTH}단계 이하의 JSON 객체(UTF-8) 하나여야 하며, NaN이나 짝이 없는 "
+        f"metadata는 {metadata.MAX_BYTES}바이트 이하, {metadata.MAX_DEPTH}단계 이하의 "
+        "JSON 객체(UTF-8) 하나여야 하며, NaN이나 짝이 없는 "
         "서로게이트를 담을 수 없습니다.",
     ),
     (
         "Invalid metadata",
-        f"Send one metadata: a JSON object in UTF-8 of at most {metadata.MAX_BYTES} bytes and {metadata.MAX_DEPTH} levels, without NaN, "
+        f"Send one metadata: a JSON object in UTF-8 of at most {metadata.MAX_BYTES} bytes and "
+        f"{metadata.MAX_DEPTH} levels, without NaN, "
         "infinite numbers or lone surrogates.",
     ),
 )

@@ -1,6 +1,7 @@
 """A recording's outline: its peaks over time, gathered before its length is known."""
 
 from array import array
+from typing import Any
 
 import numpy as np
 from av.audio.frame import AudioFrame
@@ -20,17 +21,35 @@ class Envelope:
         self._peaks = array("f")
         self._starts = array("d")
         self._seconds = 0.0
+        # Frames of one format wait for a second of sound: numpy costs more per call than per sample.
+        self._waiting: list[NDArray[Any]] = []
+        self._format: tuple[int, int, str] | None = None
+        self._samples = 0
 
     def add(self, frame: AudioFrame) -> None:
         """Take in one decoded frame."""
-        block = max(1, frame.sample_rate // PEAKS_PER_SECOND)
-        starts = np.arange(0, frame.samples, block, dtype=np.int64)
-        self._peaks.frombytes(np.maximum.reduceat(_loudest_channel(frame), starts).tobytes())
-        self._starts.frombytes((self._seconds + starts / frame.sample_rate).tobytes())
-        self._seconds += frame.samples / frame.sample_rate
+        form = (frame.sample_rate, frame.layout.nb_channels, frame.format.name)
+        if form != self._format:
+            self._take_in()
+            self._format = form
+        self._waiting.append(_channels(frame))
+        self._samples += frame.samples
+        if self._samples >= frame.sample_rate:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        if not self._waiting or self._format is None:
+            return
+        rate = self._format[0]
+        starts = np.arange(0, self._samples, max(1, rate // PEAKS_PER_SECOND), dtype=np.int64)
+        self._peaks.frombytes(_peaks(np.concatenate(self._waiting, axis=1), starts).tobytes())
+        self._starts.frombytes((self._seconds + starts / rate).tobytes())
+        self._seconds += self._samples / rate
+        self._waiting, self._samples = [], 0
 
     def points(self) -> list[int]:
         """Return the peaks of up to 200 equal stretches, 255 for full scale."""
+        self._take_in()
         peaks = np.frombuffer(self._peaks, dtype=np.float32)
         starts = np.frombuffer(self._starts, dtype=np.float64)
         # A frame's last block is often short. Every stretch must be long enough for a block to begin in it.
@@ -43,17 +62,25 @@ class Envelope:
         return scaled
 
 
-def _loudest_channel(frame: AudioFrame) -> NDArray[np.float32]:
-    """Return |amplitude| per sample over all channels, 1.0 for full scale."""
+def _channels(frame: AudioFrame) -> NDArray[Any]:
     samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
-    # A damaged float recording may hold NaN and infinity.
-    levels: NDArray[np.float32] = np.asarray(np.nan_to_num(samples), dtype=np.float32)
-    if samples.dtype == np.uint8:
-        levels -= 128
-        levels /= 128
-    elif np.issubdtype(samples.dtype, np.integer):
-        levels /= 2.0 ** (8 * samples.dtype.itemsize - 1)
-    loudest: NDArray[np.float32] = np.abs(levels).max(axis=0)
-    return loudest
+    return samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T
+
+
+def _peaks(channels: NDArray[Any], starts: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the highest |amplitude| in any channel from each start to the next, 1.0 for full scale."""
+    # A damaged float recording may hold NaN and infinity. Only the few numbers per block are converted.
+    if np.issubdtype(channels.dtype, np.floating):
+        channels = np.nan_to_num(channels)
+    highest = _scaled(np.maximum.reduceat(channels, starts, axis=1))
+    lowest = _scaled(np.minimum.reduceat(channels, starts, axis=1))
+    peaks: NDArray[np.float32] = np.maximum(highest, -lowest).max(axis=0)
+    return peaks
+
+
+def _scaled(samples: NDArray[Any]) -> NDArray[np.float32]:
+    if samples.dtype.kind == "f":
+        return np.clip(samples, -1, 1).astype(np.float32)
+    if samples.dtype.kind == "u":
+        return (samples.astype(np.float32) - 128) / 128
+    return samples.astype(np.float32) / np.float32(2.0 ** (8 * samples.dtype.itemsize - 1))

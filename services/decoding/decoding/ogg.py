@@ -30,11 +30,11 @@ class _Page(NamedTuple):
 
 def links(path: Path) -> list[Link]:
     """Return the links (RFC 3533, section 4): each begins with the first pages of its streams. At least one."""
-    starts, in_sound = [0], False
+    starts, in_sound, end = [0], False, 0
     for page in _pages(path):
-        if page.begins_stream and in_sound:
+        if page.begins_stream and (in_sound or page.position > end):
             starts.append(page.position)
-        in_sound = not page.begins_stream
+        in_sound, end = not page.begins_stream, page.end
     return [Link(*ends) for ends in zip(starts, [*starts[1:], path.stat().st_size], strict=True)]
 
 

@@ -38,6 +38,10 @@ _BETTER_DECODERS = {"amrnb": "libopencore_amrnb"}
 """FFmpeg's own decoder of AMR fails at the silence that phones leave out (3GPP TS 26.092)."""
 
 
+_MOST_UNINDEXED = 1_000_000
+"""From so many packets in an MP4 on, FFmpeg goes on without an index when there is no memory for it: 24 bytes each."""
+
+
 class UnreadableError(RejectedError):
     """The file, or a link of it, cannot be opened or has no sound."""
 
@@ -59,6 +63,8 @@ class Facts(NamedTuple):
     index_end: int
     """The byte at which the last packet ends by the container's index, 0 without an index."""
     last_packet: bytes
+    last_byte: int
+    """The byte at which the last packet ends; 0 when unknown."""
     first_sample: int
     """The sample at which the first packet begins, by the time that is written in it."""
     last_sample: int
@@ -127,6 +133,8 @@ class Reading:
         """Yield the frames of one link of a chained Ogg file, or of any other file."""
         with self._opened(head, link) as container:
             stream, decoder = _sound(container)
+            if _is_indexed(container) and stream.frames > _MOST_UNINDEXED and not len(stream.index_entries):
+                raise MemoryError
             self._first = self._last = None
             try:
                 for packet in container.demux(stream):
@@ -216,16 +224,22 @@ def _facts(
     rate = stream.codec_context.sample_rate
     begin = 0 if first is None or first.pts is None else first.pts
     end = 0 if last is None or last.pts is None else last.pts + (last.duration or 0)
-    is_indexed = container.format.name.startswith("mov")
     return Facts(
         container=container.format.name.split(",")[0],
         codec=stream.codec_context.name,
         extradata=stream.codec_context.extradata or b"",
-        index_end=max((entry.pos + entry.size for entry in stream.index_entries), default=0) if is_indexed else 0,
+        index_end=max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+        if _is_indexed(container)
+        else 0,
         last_packet=b"" if last is None else bytes(last),
+        last_byte=0 if last is None or last.pos is None else last.pos + last.size,
         first_sample=_in_samples(begin, stream.time_base, rate),
         last_sample=_in_samples(end, stream.time_base, rate),
     )
+
+
+def _is_indexed(container: InputContainer) -> bool:
+    return container.format.name.startswith("mov")
 
 
 def _in_samples(ticks: int | None, tick: Fraction | None, rate: int) -> int:
@@ -253,7 +267,7 @@ def _decoder(stream: AudioStream) -> AudioCodecContext | None:
         better.sample_rate, better.layout = decoder.sample_rate, decoder.layout
         decoder = better
     # FLAC's decoder returns noise for a damaged frame unless it compares checksums.
-    decoder.options = {"err_detect": "crccheck"} if name == "flac" else {}
+    decoder.options = {"err_detect": "crccheck+explode"} if name == "flac" else {}
     try:
         decoder.open(strict=False)
     except MemoryError:

@@ -8,6 +8,7 @@ import av
 import pytest
 
 from local_stack.stack import Stack
+from tests.support import media
 from tests.support.answers import LANGUAGES, assert_sentence
 from tests.support.bucket import Bucket
 from tests.support.recordings import FORMATS, Format, file_name, speech, truncated, wav, wav_header
@@ -116,6 +117,51 @@ async def test_audio_over_the_longest_fails_as_too_long(sori: Sori, bucket: Buck
 
 async def test_audio_of_exactly_the_longest_completes(sori: Sori) -> None:
     await sori.completed(wav(60, seed=3, rate=8000))
+
+
+@pytest.mark.parametrize(
+    ("kind", "extension", "media_type"),
+    [
+        ("amr", "amr", "audio/amr"),
+        ("au", "au", "audio/basic"),
+        ("caf", "caf", "audio/x-caf"),
+        ("wma", "wma", "audio/x-ms-wma"),
+        ("aiff", "aiff", "audio/aiff"),
+        ("w64", "w64", "audio/x-w64"),
+        ("3gp amr", "m4a", "audio/mp4"),
+    ],
+)
+async def test_what_recorders_and_phones_write_is_kept_under_its_own_name_and_can_be_read_again(
+    sori: Sori, kind: str, extension: str, media_type: str
+) -> None:
+    recording = media.made(kind)
+    state = await sori.ended(await sori.job(recording, filename=f"recording.{extension}"))
+    assert state["status"] == "completed", state
+    assert state["s3_url"].endswith(f"/audio/{state['job_id']}.{extension}")
+    answer = await sori.client.get(f"{sori.url}/jobs/{state['job_id']}/audio")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, media_type)
+    assert answer.content == recording
+
+
+@pytest.mark.parametrize("kind", ["m4a", "flac", "adts", "mp3 vbr", "webm", "ogg opus"])
+async def test_a_recording_with_one_damaged_place_completes(sori: Sori, jobs: Any, kind: str) -> None:
+    state = await sori.ended(await sori.job(media.overwritten(media.made(kind), 60)))
+    assert state["status"] == "completed", state
+    found = (await jobs.find_one({"_id": state["job_id"]}))["audio"]
+    assert found["duration_seconds"] > 0.8 * media.SECONDS
+    if kind in {"m4a", "flac"}:
+        assert found["damaged_packets"] >= 1
+
+
+async def test_a_recording_of_which_much_is_damaged_fails_as_such(sori: Sori, bucket: Bucket) -> None:
+    whole = media.made("m4a")
+    assert await failed(sori, bucket, media.overwritten(whole, len(whole) // 4, 0.35)) == "audio_damaged"
+
+
+@pytest.mark.parametrize("name", ["ten endless sample tables", "FLAC at 655,350 Hz", "nine channels"])
+async def test_a_hostile_file_fails_as_too_complex_while_others_complete(sori: Sori, bucket: Bucket, name: str) -> None:
+    code, _ = await asyncio.gather(failed(sori, bucket, media.HOSTILE[name]()), sori.completed(wav(0.5, seed=9)))
+    assert code == "audio_too_complex"
 
 
 async def test_many_at_once_each_get_their_own_result(sori: Sori) -> None:

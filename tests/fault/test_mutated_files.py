@@ -26,6 +26,7 @@ MAX_SECONDS = 600.0
 AT_ONCE = 2
 PREPARED_BYTES = 200 * 1024 * 1024
 ANSWERS = {
+    "accepted",
     *(FailureCode.NOT_AUDIO, FailureCode.AUDIO_TRUNCATED, FailureCode.AUDIO_DAMAGED, FailureCode.AUDIO_EMPTY),
     *(FailureCode.AUDIO_TOO_COMPLEX, FailureCode.AUDIO_TOO_LONG),
 }
@@ -37,7 +38,7 @@ EXPENSIVE = 500
 Mutation = Callable[[Random, bytearray, bytes], None]
 
 
-def flip(random: Random, content: bytearray, _: bytes) -> None:
+def flip(random: Random, content: bytearray, other: bytes) -> None:
     for _ in range(random.choice([1, 3, 20, 200])):
         content[_place(random, content)] = random.randrange(256)
 
@@ -70,7 +71,7 @@ def repeat(random: Random, content: bytearray, _: bytes) -> None:
     content[place:place] = piece * random.choice([1, 10, 100])
 
 
-def exaggerate(random: Random, content: bytearray, _: bytes) -> None:
+def exaggerate(random: Random, content: bytearray, other: bytes) -> None:
     """Set what may be a length, a count or a rate to an extreme, where such fields mostly are: near the beginning."""
     for _ in range(random.choice([1, 2, 5])):
         place, number = _place(random, content), random.choice(EXTREMES)
@@ -100,7 +101,6 @@ async def answer(decoder: Decoder, content: bytes) -> str:
         try:
             found = await decoder.inspect(file)
         except RejectedError as error:
-            assert error.reason in ANSWERS
             return str(error.reason)
     assert 0 < found.duration_seconds <= MAX_SECONDS
     assert isinstance(found, AudioInfo)
@@ -147,6 +147,7 @@ async def test_every_mutated_file_gets_a_known_answer_within_the_bounds(count: i
         decoder.stop()
     print(f"\n{count} files in {time.monotonic() - begun:.0f} s, at most {most >> 20} MiB: {dict(answers)}", flush=True)
     assert answers.total() == count
+    assert answers.keys() <= ANSWERS
     assert most < MEMORY_BYTES + PREPARED_BYTES
     await until_true(lambda: not multiprocessing.active_children(), "no process is left")
 

@@ -79,8 +79,12 @@ def _peaks(channels: NDArray[Any], starts: NDArray[np.int64]) -> NDArray[np.floa
 
 
 def _scaled(samples: NDArray[Any]) -> NDArray[np.float32]:
-    if samples.dtype.kind == "f":
-        return np.clip(samples, -1, 1).astype(np.float32)
+    # Clipped first: a number of 64 bits may be too large for 32.
+    levels: NDArray[np.float32] = np.asarray(
+        np.clip(samples, -1, 1) if samples.dtype.kind == "f" else samples, dtype=np.float32
+    )
     if samples.dtype.kind == "u":
-        return (samples.astype(np.float32) - 128) / 128
-    return samples.astype(np.float32) / np.float32(2.0 ** (8 * samples.dtype.itemsize - 1))
+        levels = np.asarray(levels / 128 - 1, dtype=np.float32)
+    elif samples.dtype.kind == "i":
+        levels = np.asarray(levels / 2.0 ** (8 * samples.dtype.itemsize - 1), dtype=np.float32)
+    return levels

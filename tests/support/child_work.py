@@ -25,6 +25,14 @@ def allocate(mebibytes: int) -> int:
     return len(bytearray(mebibytes * MIB))
 
 
+_HOARD: list[bytearray] = []
+
+
+def hoard(mebibytes: int) -> None:
+    """Take so much memory and keep it, as memory in pieces does."""
+    _HOARD.append(bytearray(mebibytes * MIB))
+
+
 def burn() -> None:
     """Use a processor for ever."""
     while True:

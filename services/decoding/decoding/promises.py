@@ -52,9 +52,7 @@ def _of_flac(facts: Facts, reading: Reading) -> Missing:
     """
     promised = int.from_bytes(facts.extradata[13:18], "big") & 0xF_FFFF_FFFF
     if facts.last_sample < promised and reading.samples < promised:
-        # Less than a frame's header is no packet.
-        is_more = 0 < facts.last_byte < reading.path.stat().st_size
-        return Missing(is_more or _crc16(tags.without(facts.last_packet)) != 0, reading.damage)
+        return Missing(_crc16(tags.without(facts.last_packet)) != 0, reading.damage)
     lost = facts.last_sample - facts.first_sample - reading.samples
     if lost <= 0 or not reading.uneven_packets:
         # When all that is there is whole, a gap was made on purpose.

@@ -63,8 +63,6 @@ class Facts(NamedTuple):
     index_end: int
     """The byte at which the last packet ends by the container's index, 0 without an index."""
     last_packet: bytes
-    last_byte: int
-    """The byte at which the last packet ends; 0 when unknown."""
     first_sample: int
     """The sample at which the first packet begins, by the time that is written in it."""
     last_sample: int
@@ -232,7 +230,6 @@ def _facts(
         if _is_indexed(container)
         else 0,
         last_packet=b"" if last is None else bytes(last),
-        last_byte=0 if last is None or last.pos is None else last.pos + last.size,
         first_sample=_in_samples(begin, stream.time_base, rate),
         last_sample=_in_samples(end, stream.time_base, rate),
     )

@@ -20,6 +20,7 @@ from tests.support.child_work import (
     allocate,
     burn,
     fail,
+    hoard,
     kill_always,
     kill_at_first,
     limits_of,
@@ -86,6 +87,12 @@ async def test_memory_is_bounded_beyond_what_a_child_begins_with() -> None:
         most, core = await several.do(limits_of, limits=LIMITS)
         assert most > MEMORY_BYTES
         assert core == 0
+
+
+async def test_memory_that_earlier_work_has_left_taken_does_not_count_against_the_next() -> None:
+    async with children() as several:
+        await several.do(hoard, 100, limits=LIMITS)
+        assert await several.do(allocate, 150, limits=LIMITS) == 150 * MIB
 
 
 async def test_a_librarys_own_memory_error_counts_the_same() -> None:

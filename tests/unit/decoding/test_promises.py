@@ -81,6 +81,13 @@ def test_a_flac_that_was_cut_between_two_frames_cannot_be_told_from_a_copied_par
     assert accepted(whole[: places[len(places) // 2]]).duration_seconds == pytest.approx(3, abs=0.2)
 
 
+@pytest.mark.parametrize("more", [1, 2, 3, 5, 8, 12, 20])
+def test_a_flac_that_was_cut_in_the_header_of_a_frame_is_known_to_be_cut(more: int) -> None:
+    whole = made("flac")
+    places = _positions(whole)
+    assert judged(whole[: places[len(places) // 2] + more]) == FailureCode.AUDIO_TRUNCATED
+
+
 def _positions(content: bytes) -> list[int]:
     with av.open(io.BytesIO(content), "r") as container:
         return [packet.pos for packet in container.demux() if packet.pos is not None]

@@ -144,10 +144,10 @@ async def test_what_recorders_and_phones_write_is_kept_under_its_own_name_and_ca
 
 
 @pytest.mark.parametrize("kind", ["m4a", "flac", "adts", "mp3 vbr", "webm", "ogg opus"])
-async def test_a_recording_with_one_damaged_place_completes(sori: Sori, jobs: Any, kind: str) -> None:
+async def test_a_recording_with_one_damaged_place_completes(sori: Sori, kind: str) -> None:
     state = await sori.ended(await sori.job(media.overwritten(media.made(kind), 60)))
     assert state["status"] == "completed", state
-    found = (await jobs.find_one({"_id": state["job_id"]}))["audio"]
+    found = (await sori.client.get(f"{sori.url}/jobs/{state['job_id']}")).json()["audio"]
     assert found["duration_seconds"] > 0.8 * media.SECONDS
     if kind in {"m4a", "flac"}:
         assert found["damaged_packets"] >= 1

@@ -20,15 +20,12 @@ SAMPLE_RATE = 16_000
 
 Samples = NDArray[np.float32]
 
-_GRACE_S = 1.0
-"""Codecs pad their first and last frames."""
-
 
 class AudioFile:
     """One recording on disk; all else about it is final once `blocks()` has ended."""
 
     def __init__(self, path: Path, max_seconds: float) -> None:
-        self._reading = Reading(path, max_seconds + _GRACE_S)
+        self._reading = Reading(path, max_seconds)
         self._meter = LoudnessMeter()
         self.damaged_packets = 0
         """How many packets could not be decoded and were left out."""

@@ -36,8 +36,8 @@ _BARE = {"mp3", "aac", "amr"}
 """Containers that are nothing but frames. What follows the last frame is no part of the sound: tags, padding."""
 _BETTER_DECODERS = {"amrnb": "libopencore_amrnb"}
 """FFmpeg's own decoder of AMR fails at the silence that phones leave out (3GPP TS 26.092)."""
-
-
+_PADDING_SECONDS = 0.5
+"""How much longer than allowed a recording may be: codecs pad their first and last frames."""
 _MOST_UNINDEXED = 1_000_000
 """From so many packets in an MP4 on, FFmpeg goes on without an index when there is no memory for it: 24 bytes each."""
 
@@ -209,7 +209,7 @@ class Reading:
             raise RejectedError(FailureCode.AUDIO_TOO_COMPLEX)
         self.sample_rate, self.channels = self.sample_rate or rate, self.channels or channels
         self._samples_at[rate] = self._samples_at.get(rate, 0) + frame.samples
-        if self.seconds > self._max_seconds:
+        if self.seconds > self._max_seconds + _PADDING_SECONDS:
             raise RejectedError(FailureCode.AUDIO_TOO_LONG)
 
 

@@ -212,7 +212,7 @@ def codes(result: dict[str, Any]) -> list[str]:
         ("pitch_malformed", PITCH[:-1]),
         ("pitch_without_voice", b"[]"),
     ],
-    ids=range(15),
+    ids=range(14),
 )
 async def test_whatever_is_wrong_with_a_part_is_left_out_and_said(
     case: Case, server: Program, receiver: Receiver, code: str, address: str | bytes

@@ -76,11 +76,14 @@ class Children:
 
         Raises ExhaustedError when it would fail again, and LateError when it may not.
         """
-        for attempt in range(_MOST_DEATHS):
+        for attempt in range(1, _MOST_DEATHS + 1):
             try:
-                return await self._do(work, told, limits, in_new=attempt > 0)
+                return await self._do(work, told, limits, in_new=attempt > 1)
             except _LostError as lost:
                 log.warning("a child process was lost", reason=str(lost))
+                if lost.is_killed and attempt == _MOST_DEATHS:
+                    # No bound of ours kills so. The machine may be out of memory, for which this work is not to blame.
+                    raise LateError from None
                 if not lost.may_succeed:
                     break
         raise ExhaustedError
@@ -88,9 +91,10 @@ class Children:
     def stop(self) -> None:
         """End every child at once, whatever it is doing. What it was doing ends with LateError."""
         self._is_stopped = True
-        for child in self._all:
+        children = list(self._all)
+        for child in children:
             child.kill()
-        for child in self._all:
+        for child in children:
             child.join()
         self._idle.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -150,11 +154,12 @@ class Children:
 
 
 class _LostError(Exception):
-    """There is no reply; `may_succeed` when the work may not be the reason."""
+    """There is no reply; `may_succeed` when the work may not be the reason, `is_killed` when something else is."""
 
-    def __init__(self, reason: str, *, may_succeed: bool) -> None:
+    def __init__(self, reason: str, *, may_succeed: bool, is_killed: bool = False) -> None:
         super().__init__(reason)
         self.may_succeed = may_succeed
+        self.is_killed = is_killed
 
 
 class _Reply(NamedTuple):
@@ -207,7 +212,7 @@ class _Child:
         if not self.is_used:
             return LateError()
         code = self._process.exitcode
-        return _LostError(f"ended with {code}", may_succeed=code != -signal.SIGXCPU)
+        return _LostError(f"ended with {code}", may_succeed=code != -signal.SIGXCPU, is_killed=code == -signal.SIGKILL)
 
 
 def _serve(pipe: Connection, memory_bytes: int, prepare: Callable[[], None]) -> None:

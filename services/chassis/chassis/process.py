@@ -47,6 +47,6 @@ def run(service: str, settings_type: type[SettingsType], create_app: Callable[[S
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace * SHARE_FOR_WORK)),
     )
-    # Everything that must be stored is stored. A thread that still works on a long recording must not delay the exit.
+    # Everything that must be stored is stored. A thread that still waits for something must not delay the exit.
     sys.stdout.flush()
     os._exit(0)

@@ -21,8 +21,9 @@ CLOCK_PER_CPU = 6.0
 class Decoder:
     """Up to `count` child processes that decode."""
 
-    def __init__(self, count: int, max_seconds: float) -> None:
+    def __init__(self, count: int, max_seconds: float, most_cpu_seconds: float = MOST_CPU_SECONDS) -> None:
         self._max_seconds = max_seconds
+        self._most_cpu_seconds = most_cpu_seconds
         self._children = Children(count, MEMORY_BYTES, _prepare)
 
     async def start(self) -> None:
@@ -37,9 +38,7 @@ class Decoder:
         # The child opens the same file anew: it may have no name.
         path = f"/proc/{os.getpid()}/fd/{content.fileno()}"
         try:
-            return await self._children.do(
-                _inspect, path, self._max_seconds, limits=_limits(os.fstat(content.fileno()).st_size)
-            )
+            return await self._children.do(_inspect, path, self._max_seconds, limits=self._limits(content))
         except ExhaustedError:
             raise RejectedError(FailureCode.AUDIO_TOO_COMPLEX) from None
 
@@ -47,10 +46,10 @@ class Decoder:
         """End the processes at once."""
         self._children.stop()
 
-
-def _limits(size_bytes: int) -> Limits:
-    cpu_seconds = min(MOST_CPU_SECONDS, LEAST_CPU_SECONDS + CPU_SECONDS_PER_MIB * size_bytes / 2**20)
-    return Limits(cpu_seconds, CLOCK_PER_CPU * cpu_seconds)
+    def _limits(self, content: IO[bytes]) -> Limits:
+        size_bytes = os.fstat(content.fileno()).st_size
+        cpu_seconds = min(self._most_cpu_seconds, LEAST_CPU_SECONDS + CPU_SECONDS_PER_MIB * size_bytes / 2**20)
+        return Limits(cpu_seconds, CLOCK_PER_CPU * cpu_seconds)
 
 
 def _prepare() -> None:

@@ -1,6 +1,5 @@
 """Ogg files: where the links of a chain begin and end, and how many pages are damaged."""
 
-import mmap
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import NamedTuple
 _CAPTURE = b"OggS\0"
 """How a page begins: the capture pattern, and the version (RFC 3533, section 6)."""
 _HEADER_BYTES = 27
+_LARGEST_PAGE = _HEADER_BYTES + 255 + 255 * 255
+_WINDOW_BYTES = 1024 * 1024
 _BEGINS_STREAM = 2
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -57,16 +58,23 @@ def lost_pages(path: Path) -> tuple[int, int]:
 
 def _pages(path: Path) -> Iterator[_Page]:
     """Yield the pages whose checksum is right: FFmpeg takes no others."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        position = 0
-        while (position := content.find(_CAPTURE, position)) >= 0:
-            page = _page(content, position)
-            if page is not None:
-                yield page
-            position = position + 1 if page is None else page.end
+    window, base, more = b"", 0, b"-"
+    with path.open("rb") as file:
+        while more:
+            more = file.read(_WINDOW_BYTES)
+            window += more
+            # A page that begins before this is in the window as a whole, or is cut off by the end of the file.
+            safe, position = len(window) - _LARGEST_PAGE if more else len(window), 0
+            while 0 <= (found := window.find(_CAPTURE, position)) < safe:
+                page = _page(window, found)
+                if page is not None:
+                    yield page._replace(position=base + found, end=base + page.end)
+                position = found + 1 if page is None else page.end
+            position = max(position, found if found >= 0 else len(window) - len(_CAPTURE) + 1)
+            window, base = window[position:], base + position
 
 
-def _page(content: mmap.mmap, position: int) -> _Page | None:
+def _page(content: bytes, position: int) -> _Page | None:
     header = content[position : position + _HEADER_BYTES]
     if len(header) < _HEADER_BYTES:
         return None

@@ -1,21 +1,14 @@
 """What a file's header promises exactly, and how much of it is missing. An estimate is no promise."""
 
-import re
-import struct
-from pathlib import Path
 from typing import NamedTuple
 
-from decoding import chunks, ogg, tags
+from decoding import chunks, ogg, tags, xing
 from decoding.reading import Damage, Facts, Reading
 
 HEADER_BYTES = 44
 """How much too large a sound's size may be: some programs count the header in it."""
 SLACK_FRAMES = 2
 """How many frames of an MP3 may be missing at its end: decoders and encoders count the first ones differently."""
-_XING_SEARCH_BYTES = 4096
-_XING_AT = {(3, False): 36, (3, True): 21, (2, False): 21, (2, True): 13, (0, False): 21, (0, True): 13}
-"""Where the Xing header begins in its frame, by MPEG version (3 is 1, 2 is 2, 0 is 2.5) and whether it is mono."""
-_XING = re.compile(rb"Xing|Info")
 
 
 class Missing(NamedTuple):
@@ -64,11 +57,13 @@ def _of_flac(facts: Facts, reading: Reading) -> Missing:
 
 def _of_mp3(reading: Reading) -> Missing:
     """Compare with the Xing or Info header, which counts the frames, and mostly the bytes too."""
-    frames, end = _counted_by_xing(reading.path)
+    frames, end = xing.counted(reading.path)
     if not frames:
         return Missing(is_cut=False, damage=reading.damage)
     lost = frames - reading.decoded_packets
-    if lost > SLACK_FRAMES and reading.path.stat().st_size < end:
+    # Without a number of bytes, what is damaged in the middle is taken for all that is lost.
+    is_short = reading.path.stat().st_size < end if end else not reading.damage.packets
+    if lost > SLACK_FRAMES and is_short:
         return Missing(is_cut=True, damage=reading.damage)
     # Frames are counted exactly, but not those that are lost at the end.
     damage = Damage(max(lost, reading.damage.packets), max(0, lost) / frames)
@@ -83,42 +78,6 @@ def _with_lost_pages(reading: Reading) -> Damage:
         return reading.damage
     # Damage in one place costs a page, which may be a second: that alone must not refuse a short recording.
     return Damage(packets + max(lost, round(lost * reading.packets / pages)), share + (lost - 1) / (lost + pages))
-
-
-def _counted_by_xing(path: Path) -> tuple[int, int]:
-    """Return how many frames there should be, and the byte at which the last should end; 0 without a header.
-
-    When the header does not say how many bytes there are, the end is unknown, and counts as beyond that of the file.
-    """
-    with path.open("rb") as file:
-        start = 0
-        while tag := tags.size(file.read(32)):
-            start += tag
-            file.seek(start)
-        file.seek(start)
-        head = file.read(_XING_SEARCH_BYTES)
-    frame, at = _xing(head)
-    if at is None or len(head) < at + 16:
-        return 0, 0
-    flags, *numbers = struct.unpack_from(">3I", head, at + 4)
-    frames = numbers.pop(0) if flags & 1 else 0
-    size = numbers.pop(0) if flags & 2 else 1 << 62
-    return frames, start + frame + size
-
-
-def _xing(head: bytes) -> tuple[int, int | None]:
-    """Return where the first frame begins, and where its Xing or Info header; None without one."""
-    for found in _XING.finditer(head):
-        for (version, is_mono), offset in _XING_AT.items():
-            frame = head[max(0, found.start() - offset) : found.start()]
-            if len(frame) == offset and _is_frame(frame, version, is_mono=is_mono):
-                return found.start() - offset, found.start()
-    return 0, None
-
-
-def _is_frame(frame: bytes, version: int, *, is_mono: bool) -> bool:
-    """Tell whether this begins an MPEG audio frame of the version (ISO/IEC 11172-3, section 2.4.1.3)."""
-    return frame[0] == 0xFF and frame[1] >> 3 == 0b11100 | version and (frame[3] >> 6 == 0b11) == is_mono  # noqa: PLR2004 - 0xFF begins the sync word
 
 
 def _crc16(frame: bytes) -> int:

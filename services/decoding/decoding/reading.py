@@ -17,7 +17,7 @@ from av.packet import Packet
 
 from contracts.audio import CONTAINERS, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 from contracts.failures import FailureCode
-from decoding import ogg, tags
+from decoding import headers, ogg, tags
 from decoding.errors import RejectedError
 
 _OPTIONS = {
@@ -31,7 +31,7 @@ _BEGINNINGS = re.compile(
     rb"|#!AMR|\x30\x26\xb2\x75",
     re.DOTALL,
 )
-"""How files of the known containers begin. When one of these cannot be opened, the rest of it is missing."""
+"""How files of the known containers begin: when one of these cannot be opened, it is damaged or cut."""
 _BARE = {"mp3", "aac", "amr"}
 """Containers that are nothing but frames. What follows the last frame is no part of the sound: tags, padding."""
 _BETTER_DECODERS = {"amrnb": "libopencore_amrnb"}
@@ -159,8 +159,12 @@ class Reading:
         except MemoryError:
             raise
         except FFmpegError:
-            known = _BEGINNINGS.match(head)
-            raise UnreadableError(FailureCode.AUDIO_TRUNCATED if known else FailureCode.NOT_AUDIO) from None
+            raise UnreadableError(self._unreadable(head)) from None
+
+    def _unreadable(self, head: bytes) -> FailureCode:
+        if not _BEGINNINGS.match(head):
+            return FailureCode.NOT_AUDIO
+        return FailureCode.AUDIO_TRUNCATED if headers.is_cut(self.path, head) else FailureCode.AUDIO_DAMAGED
 
     def _decoded(self, decoder: AudioCodecContext, packet: "Packet[AudioStream]") -> Iterator[AudioFrame]:
         self._first, self._last = self._first or packet, packet

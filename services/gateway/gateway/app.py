@@ -34,7 +34,7 @@ from gateway.redrive.loop import Redrive
 from gateway.redrive.metrics import longest_due
 from gateway.redrive.store import RedriveStore
 from gateway.references import routes as reference_audio
-from gateway.references.references import References
+from gateway.references.references import MOST_CPU_SECONDS, References
 from gateway.references.routes import ReferenceParts
 from gateway.references.store import ReferenceStore
 from gateway.references.sweeper import ReferenceSweeper
@@ -50,7 +50,7 @@ from gateway.uploads.routes import UploadParts
 from gateway.uploads.submissions import Submissions
 from gateway.web import problems
 from gateway.web.parts import give
-from gateway.web.slots import MAX_READERS, MAX_UPLOADS, Slots
+from gateway.web.slots import MAX_READERS, MAX_REFERENCES, MAX_UPLOADS, Slots
 from gateway.webhook import routes as webhook
 from gateway.webhook.kept import Webhooks
 from gateway.webhook.routes import WebhookParts
@@ -93,7 +93,7 @@ def create_api(settings: Settings) -> FastAPI:
     job_store, records = JobStore(mongodb), ReferenceStore(mongodb)
     catalogue = CatalogueStore(mongodb)
     # References come rarely: its process is started when the first one does.
-    decoder = Decoder(1, settings.max_audio_seconds)
+    decoder = Decoder(1, settings.max_audio_seconds, MOST_CPU_SECONDS)
     token_store, script_store, actor_store = TokenStore(catalogue), ScriptStore(catalogue), ActorStore(catalogue)
     references = References(token_store, records, bucket, decoder, settings.s3_bucket_name)
     after = timedelta(seconds=settings.redrive_after)
@@ -131,7 +131,7 @@ def create_api(settings: Settings) -> FastAPI:
         JobParts(job_store, bucket, redrive.look_soon, availability, reader_slots),
         WebhookParts(job_store, webhooks, availability, settings.webhook_secret.get_secret_value(), max_result),
         CatalogueParts(token_store, script_store, actor_store, availability),
-        ReferenceParts(references, bucket, availability, upload_slots, reader_slots, max_bytes),
+        ReferenceParts(references, bucket, availability, Slots(MAX_REFERENCES), reader_slots, max_bytes),
     )
     checks = {
         "accepting": stopping.is_accepting,

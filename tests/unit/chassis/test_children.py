@@ -233,6 +233,7 @@ async def test_replaced_children_leave_no_descriptors_threads_or_processes(tmp_p
             waiting = asyncio.create_task(several.do(wait, str(tmp_path / f"{number}"), limits=LIMITS))
             await waiting_in(tmp_path / f"{number}")
             waiting.cancel()
+        del waiting  # its traceback holds what it was cancelled in
         await several.start()
 
         def is_as_before() -> bool:
@@ -247,3 +248,15 @@ def _held() -> tuple[int, int, int]:
     process = psutil.Process()
     multiprocessing.active_children()  # forgets those that are gone
     return process.num_fds(), process.num_threads(), len(process.children())
+
+
+async def test_work_whose_process_is_killed_from_outside_twice_may_be_tried_later(tmp_path: Path) -> None:
+    async with children(1) as several:
+        doing = asyncio.create_task(several.do(wait, str(tmp_path / "first"), limits=LIMITS))
+        for _ in range(2):
+            await waiting_in(tmp_path / "first")
+            (tmp_path / "first").unlink()
+            for child in multiprocessing.active_children():
+                child.kill()
+        with pytest.raises(LateError):
+            await doing

@@ -27,7 +27,7 @@ RIGHT: dict[str, set[object]] = {
     "an hour of eight silent channels": {FailureCode.AUDIO_TOO_COMPLEX, AudioInfo},
     "FLAC at 655,350 Hz": {FailureCode.AUDIO_TOO_COMPLEX},
     "many tiny FLAC frames": {AudioInfo},
-    "empty chunks": {FailureCode.AUDIO_TRUNCATED},
+    "empty chunks": {FailureCode.AUDIO_DAMAGED},
     "nine channels": {FailureCode.AUDIO_TOO_COMPLEX},
     "65,535 channels": {FailureCode.NOT_AUDIO},
     "1 Hz": {FailureCode.AUDIO_TOO_COMPLEX},
@@ -37,7 +37,7 @@ RIGHT: dict[str, set[object]] = {
     "boxes in boxes": {FailureCode.AUDIO_TRUNCATED},
     "a tag of 20 MB": {AudioInfo},
     "a tag that claims 256 MB": {FailureCode.AUDIO_TRUNCATED},
-    "tags behind tags": {FailureCode.AUDIO_TRUNCATED},
+    "tags behind tags": {FailureCode.AUDIO_DAMAGED},
 }
 
 

@@ -3,6 +3,7 @@
 import io
 import struct
 import tempfile
+from pathlib import Path
 from random import Random
 
 import av
@@ -10,6 +11,7 @@ import pytest
 
 from contracts.events import AudioInfo
 from contracts.failures import FailureCode
+from decoding import ogg
 from decoding.errors import RejectedError
 from decoding.inspecting import inspect
 from tests.support import media
@@ -290,3 +292,49 @@ def test_an_amr_recording_without_the_silence_between_words_is_as_long_as_it_was
     found = accepted(content)
     assert found.duration_seconds == pytest.approx(accepted(spoken).duration_seconds + 200 * 0.02, abs=0.05)
     assert found.damaged_packets == 0
+
+
+@pytest.mark.parametrize("flags", [0b0001, 0b1111])
+def test_an_mp3_that_counts_frames_with_or_without_bytes_is_damaged_in_its_middle_and_cut_at_its_end(
+    flags: int,
+) -> None:
+    whole = bytearray(made("mp3 vbr", 20))
+    at = next(place for name in (b"Xing", b"Info") if (place := whole.find(name)) >= 0)
+    # Without the number of bytes, what follows the number of frames moves up.
+    numbers = whole[at + 8 : at + 12] + (whole[at + 12 : at + 16] if flags & 2 else b"")
+    whole[at + 4 : at + 8 + len(numbers)] = flags.to_bytes(4, "big") + numbers
+    assert isinstance(judged(bytes(whole)), AudioInfo)
+    assert isinstance(judged(overwritten(bytes(whole), 1000)), AudioInfo)
+    assert judged(bytes(whole[: len(whole) * 3 // 4])) == FailureCode.AUDIO_TRUNCATED
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"ID3\4\0\0\0\0\0\0" + bytes(range(256)) * 20,
+        b"caff" + bytes(range(256)) * 20,
+        b"RIFF\x00\x10\0\0WAVE" + bytes(range(1, 256)) * 20,
+        b"OggS" + bytes(range(256)) * 20,
+        b"\x1aE\xdf\xa3" + bytes(range(256)) * 20,
+    ],
+    ids=["ID3", "CAF", "WAV", "Ogg", "Matroska"],
+)
+def test_what_begins_as_audio_and_promises_nothing_is_damaged_rather_than_cut(content: bytes) -> None:
+    assert judged(content) == FailureCode.AUDIO_DAMAGED
+
+
+@pytest.mark.parametrize("kind", ["m4a", "flac", "mp3 vbr", "wav"])
+def test_what_breaks_off_in_its_header_is_cut_if_the_header_says_how_much_there_is(kind: str) -> None:
+    whole = made(kind)
+    assert judged(whole[:60]) in {FailureCode.AUDIO_TRUNCATED, FailureCode.AUDIO_DAMAGED}
+    assert judged(whole[: len(whole) // 40]) == FailureCode.AUDIO_TRUNCATED
+
+
+def test_pages_of_an_ogg_file_are_found_across_what_is_read_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(made("ogg opus", 8) + b"garbage" * 5000 + made("ogg vorbis", 4))
+        file.flush()
+        at_once = ogg.links(Path(file.name)), ogg.lost_pages(Path(file.name))
+        monkeypatch.setattr("decoding.ogg._WINDOW_BYTES", 1000)
+        assert (ogg.links(Path(file.name)), ogg.lost_pages(Path(file.name))) == at_once
+        assert len(at_once[0]) == 2

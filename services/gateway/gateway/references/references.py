@@ -3,7 +3,8 @@
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from tempfile import TemporaryFile
@@ -11,6 +12,7 @@ from typing import IO, Protocol
 from urllib.parse import unquote
 
 from chassis.children import LateError
+from chassis.errors import AwayError
 from contracts.audio import container
 from contracts.catalogue import Script, Token
 from contracts.events import AudioInfo, Reference, ReferenceScript
@@ -19,7 +21,9 @@ from gateway.catalogue.rows import ChangedError, Expected, RevisedRow, TokenNotF
 
 PREFIX = "references/"
 """The keys are references/<token_id>/<16 hex>; the analysis server adds suffixes for files of its own."""
-INSPECT_SECONDS = 60.0
+MOST_CPU_SECONDS = 30.0
+"""What decoding a reference may take of a processor: somebody waits for the answer. An hour of speech takes 12 s."""
+INSPECT_SECONDS = 100.0
 """How long decoding may take with all that waits before it; less than the edge waits for an answer."""
 _READ_BYTES = 256 * 1024
 _KEY = re.compile(r"references/[0-9]+/[0-9a-f]{16}(?![0-9a-f])")
@@ -144,10 +148,7 @@ class References:
 
     async def _stored(self, token_id: int, file: ArrivingFile) -> str:
         """Decode the file, store it and return its s3:// address."""
-        with TemporaryFile() as content:
-            async for chunk in file.chunks():
-                await asyncio.to_thread(content.write, chunk)
-            content.flush()
+        async with _arrived(file) as content:
             media_type = container((await self._inspected(content)).container).media_type
             key = f"{PREFIX}{token_id}/{secrets.token_hex(8)}"
             # Before the object is written: the sweeper finds objects only by their records.
@@ -177,6 +178,27 @@ def key_in(url: str) -> str | None:
     # An https address may have any of its characters escaped; what is named so must not be swept either.
     found = _KEY.search(unquote(url))
     return None if found is None else found[0]
+
+
+@asynccontextmanager
+async def _arrived(file: ArrivingFile) -> AsyncIterator[IO[bytes]]:
+    """Yield the whole file, on disk and without a name; AwayError when the disk is full."""
+    content = TemporaryFile()  # noqa: SIM115 - closed below
+    try:
+        async for chunk in file.chunks():
+            await _on_disk(content.write, chunk)
+        await _on_disk(content.flush)
+        yield content
+    finally:
+        # Off the event loop: closing a large file frees its disk blocks, which takes time.
+        await asyncio.to_thread(content.close)
+
+
+async def _on_disk(work: Callable[..., object], *told: bytes) -> None:
+    try:
+        await asyncio.to_thread(work, *told)
+    except OSError as error:
+        raise AwayError("the disk", type(error).__name__) from error
 
 
 async def _chunks(content: IO[bytes]) -> AsyncIterator[bytes]:

@@ -31,7 +31,7 @@ TokenId = Annotated[str, Path(json_schema_extra={"type": "integer"})]
 
 @dataclass(frozen=True)
 class ReferenceParts:
-    """What these routes work with; uploads of references and of recordings share their slots."""
+    """What these routes work with."""
 
     references: References
     bucket: Bucket

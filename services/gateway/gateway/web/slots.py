@@ -8,6 +8,8 @@ from gateway.web.problems import ProblemError
 
 MAX_UPLOADS = 100
 """Files that this process takes in at once; each may hold one part of 5 MiB in memory."""
+MAX_REFERENCES = 4
+"""Reference audio that this process takes in at once; each lies on its disk until it was decoded."""
 MAX_READERS = 32
 """Files that this process gives out at once; each holds a connection to S3 for as long as its reader takes."""
 

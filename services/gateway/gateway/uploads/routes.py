@@ -115,7 +115,7 @@ async def upload_audio(
     _check_token_id(token_id)
     key = _key(request)
     with parts.uploads.taken(close=True):
-        file = arriving_file(request, parts.max_bytes)
+        file = arriving_file(request, parts.max_bytes, reads_metadata=True)
         await parts.availability.require("S3", "MongoDB")
         accepted = await _accepted(parts, key, token_id, file, events.continued_trace(traceparent))
     if accepted.event is None:

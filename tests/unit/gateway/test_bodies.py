@@ -144,7 +144,7 @@ def test_a_form_in_base64_is_not_judged_by_its_encoded_length() -> None:
     headers = {"Content-Type": "multipart/form-data; boundary=x", "Content-Length": str(most * 4 * 77 // (3 * 76))}
     assert isinstance(arriving_file(request(headers), most, reads_metadata=True), FileForm)
     for content_type, length in (("multipart/form-data; boundary=x", most * 3 // 2), ("audio/wav", most + 1)):
+        told = {"Content-Type": content_type, "Content-Length": str(length)}
         with pytest.raises(ProblemError) as refused:
-            told = {"Content-Type": content_type, "Content-Length": str(length)}
             arriving_file(request(told), most, reads_metadata=True)
         assert refused.value.kind.code == "upload_too_large"

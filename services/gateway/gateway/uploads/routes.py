@@ -52,7 +52,8 @@ IdempotencyKey = Annotated[
 
 
 METADATA = (
-    f"What the job is to be known by: a JSON object of up to {MAX_BYTES} bytes, which every state of the job has, and "
+    f"What the job is to be known by: a JSON object of up to {MAX_BYTES} bytes, which every state of the job and "
+    "every event with a token id has, and "
     "by which `GET /jobs?metadata.<key>=<value>` finds it"
 )
 Metadata = Annotated[

@@ -95,21 +95,17 @@ ENCODING_UNSUPPORTED = ProblemKind(
 FORM_MALFORMED = ProblemKind(
     "form_malformed",
     400,
-    ("요청을 읽을 수 없습니다", "multipart/form-data 본문이 올바르지 않습니다."),
-    ("Unreadable form", "The multipart/form-data body is malformed."),
-)
-BOUNDARY_MISSING = replace(
-    FORM_MALFORMED,
-    korean=(
-        FORM_MALFORMED.korean[0],
-        "Content-Type에 boundary가 없습니다. Content-Type을 직접 지정하지 말고 브라우저가 붙이게 해 주세요.",
+    (
+        "요청을 읽을 수 없습니다",
+        "multipart/form-data 본문이 올바르지 않습니다. "
+        "Content-Type은 직접 지정하지 말고 브라우저가 boundary와 함께 붙이게 해 주세요.",
     ),
-    english=(
-        FORM_MALFORMED.english[0],
-        "Content-Type has no boundary. Do not set Content-Type yourself; let the browser add it with the boundary.",
+    (
+        "Unreadable form",
+        "The multipart/form-data body is malformed. Do not set Content-Type yourself: let the browser add it with its "
+        "boundary.",
     ),
 )
-"""What `form_malformed` says of a form whose header was written by hand."""
 METADATA_INVALID = ProblemKind(
     "metadata_invalid",
     422,

@@ -47,9 +47,7 @@ class FileForm:
         if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
             raise ProblemError(problems.FILE_MISSING, close=True)
         boundary = parameters(content_type).get("boundary", "")
-        if not boundary:
-            raise ProblemError(problems.BOUNDARY_MISSING, close=True)
-        if len(boundary) > MAX_BOUNDARY_CHARACTERS:
+        if not 0 < len(boundary) <= MAX_BOUNDARY_CHARACTERS:
             raise _malformed()
         self.filename: str | None = None
         self.metadata = metadata

@@ -55,7 +55,7 @@ class JobState(BaseModel):
     status: Status
     stage: Stage
     token_id: str
-    metadata: JsonObject | None = Field(default=None, description="What was noted with the recording when it was sent")
+    metadata: JsonObject | None = Field(default=None, description="The metadata that came with the recording")
     progress: int = Field(ge=0, le=100)
     message: str
     s3_url: str | None = None

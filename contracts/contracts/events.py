@@ -95,7 +95,7 @@ class RecordingData(EventData):
     """What every event about a recording passes on, from its upload to the job's end."""
 
     token_id: TokenId
-    metadata: JsonObject | None = Field(default=None, description="What the user noted with the recording, if anything")
+    metadata: JsonObject | None = Field(default=None, description="The metadata that came with the recording, if any")
 
 
 class UploadReceivedData(RecordingData):

@@ -114,7 +114,7 @@ class Job(BaseModel):
     filename: str | None = Field(default=None, max_length=255, description="What the user called the file")
     sha256: str | None = Field(default=None, description="Of the bytes as they were received, lower-case hex")
     retry_of: str | None = Field(default=None, description="The job whose recording this one analyses again")
-    metadata_json: str | None = Field(default=None, description="What the user noted, as JSON text like the result")
+    metadata_json: str | None = Field(default=None, description="The metadata as JSON text, like the result")
     metadata_terms: list[str] = Field(default_factory=list, description="What the job is found by (contracts.metadata)")
     traceparent: str
     created_at: AwareDatetime
@@ -152,7 +152,7 @@ class Job(BaseModel):
 
     @property
     def metadata(self) -> JsonObject | None:
-        """Return what the user noted with the recording."""
+        """Return the metadata that came with the recording."""
         return None if self.metadata_json is None else events.from_json(self.metadata_json)
 
     @classmethod
@@ -167,7 +167,7 @@ class Job(BaseModel):
 
         `event` is in it, to be told again from `publish_at` on.
         """
-        view, noted = View(updated_at=event.time), event.data.metadata
+        view, given = View(updated_at=event.time), event.data.metadata
         created = HistoryEntry(event_id=event.subject, type="job.created", time=event.time, revision=1, view=view)
         return cls(
             job_id=event.subject,
@@ -175,8 +175,8 @@ class Job(BaseModel):
             filename=filename,
             sha256=event.data.sha256,
             retry_of=retry_of,
-            metadata_json=None if noted is None else events.to_json(noted),
-            metadata_terms=[] if noted is None else metadata.terms(noted),
+            metadata_json=None if given is None else events.to_json(given),
+            metadata_terms=[] if given is None else metadata.terms(given),
             traceparent=event.traceparent,
             created_at=event.time,
             view=view,

@@ -95,8 +95,16 @@ ENCODING_UNSUPPORTED = ProblemKind(
 FORM_MALFORMED = ProblemKind(
     "form_malformed",
     400,
-    ("요청을 읽을 수 없습니다", "multipart/form-data 본문이 올바르지 않습니다."),
-    ("Unreadable form", "The multipart/form-data body is malformed."),
+    (
+        "요청을 읽을 수 없습니다",
+        "multipart/form-data 본문이 올바르지 않습니다. "
+        "Content-Type은 직접 지정하지 말고 브라우저가 boundary와 함께 붙이게 해 주세요.",
+    ),
+    (
+        "Unreadable form",
+        "The multipart/form-data body is malformed. Do not set Content-Type yourself: let the browser add it with its "
+        "boundary.",
+    ),
 )
 METADATA_INVALID = ProblemKind(
     "metadata_invalid",

@@ -27,7 +27,7 @@ BAD_FORMS: dict[str, tuple[str, bytes, int, str]] = {
     "a body of text": ("text/plain", RECORDING, 422, "file_missing"),
     "a body of nothing": ("audio/wav", b"", 422, "file_empty"),
     "two files": (FORM, form(part(RECORDING), part(RECORDING)), 422, "too_many_files"),
-    "a large file beside it": (FORM, form(part(RECORDING), part(bytes(70_000), name="more")), 422, "too_many_files"),
+    "a large file beside it": (FORM, form(part(RECORDING), part(bytes(1_100_000), name="more")), 400, "form_malformed"),
     "a part in an encoding": (
         FORM,
         form(part(RECORDING).replace(b"\r\n\r\n", b"\r\nContent-Transfer-Encoding: x-uuencode\r\n\r\n", 1)),

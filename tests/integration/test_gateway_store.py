@@ -16,7 +16,7 @@ from contracts.events import AudioInfo, JsonObject
 from contracts.job import Job, Status
 from gateway.audio import Recording
 from gateway.jobs.documents import Jobs
-from gateway.jobs.listing import Cursor, JobFilter, Noted
+from gateway.jobs.listing import Cursor, JobFilter, MetadataAsked
 from gateway.jobs.removals import Ending
 from gateway.jobs.store import JobStore
 from gateway.redrive.store import RedriveStore
@@ -150,7 +150,7 @@ async def test_every_list_has_the_jobs_that_match_it_the_newest_first(
         assert [one.job_id for one in found] == matching[:limit]
 
 
-NOTED: list[tuple[Noted, list[int]]] = [
+ASKED: list[tuple[MetadataAsked, list[int]]] = [
     ([("user", "7")], [5, 4, 2, 0]),
     ([("user", "7.0")], [5, 4, 2, 0]),
     ([("user", "7"), ("lesson.id", "a b")], [4]),
@@ -162,23 +162,23 @@ NOTED: list[tuple[Noted, list[int]]] = [
 ]
 
 
-@pytest.mark.parametrize(("noted", "found"), NOTED)
-async def test_jobs_are_found_by_what_was_noted_with_them(jobs: Jobs, noted: Noted, found: list[int]) -> None:
+@pytest.mark.parametrize(("metadata", "found"), ASKED)
+async def test_jobs_are_found_by_their_metadata(jobs: Jobs, metadata: MetadataAsked, found: list[int]) -> None:
     first: list[JsonObject] = [{"user": 7}, {"done": True}, {"user": "7"}, {"$where": ""}]
     written: list[JsonObject] = [*first, {"user": 7.0, "lesson.id": "a b"}, {"user": [7, 8]}]
     made = [job(at=at(n * 3), metadata=metadata) for n, metadata in enumerate(written)]
     await kept(jobs, *made, job(), job(at=at(50), metadata={"user": {"7": 7}}))
     ids = [made[number].job_id for number in found]
-    assert [one.job_id for one in await jobs.page(JobFilter(), None, 20, noted)] == ids
-    assert [one.job_id for one in await jobs.page(JobFilter(), None, 1, noted)] == ids[:1]
-    assert await jobs.page(JobFilter(token_id="nobody's"), None, 20, noted) == []
+    assert [one.job_id for one in await jobs.page(JobFilter(), None, 20, metadata)] == ids
+    assert [one.job_id for one in await jobs.page(JobFilter(), None, 1, metadata)] == ids[:1]
+    assert await jobs.page(JobFilter(token_id="nobody's"), None, 20, metadata) == []
 
 
 async def test_a_list_by_metadata_is_read_from_its_index_in_its_order(real_jobs: JobStore, address: str) -> None:
     await asyncio.gather(*(real_jobs.insert(job(at=at(n), metadata={"user": n % 50, "x": 1})) for n in range(500)))
     async with profiled(address) as entries:
-        for noted in ([("user", "7")], [("user", "7.0"), ("x", "1")]):
-            assert len(await real_jobs.page(JobFilter(created_after=MOMENT), CURSOR, 5, noted)) == 5
+        for metadata in ([("user", "7")], [("user", "7.0"), ("x", "1")]):
+            assert len(await real_jobs.page(JobFilter(created_after=MOMENT), CURSOR, 5, metadata)) == 5
     for entry in (one for one in entries if one["ns"].endswith(".jobs")):
         assert indexes(entry["execStats"]) == {"metadata"}
         assert entry["docsExamined"] <= 10

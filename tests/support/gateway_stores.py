@@ -13,7 +13,7 @@ from contracts.events import Event, UploadReceived
 from contracts.job import Job, Status, is_terminal
 from contracts.metadata import terms_asked
 from gateway.audio import AudioGoneError, Recording, StoredAudio
-from gateway.jobs.listing import Cursor, JobFilter, Noted
+from gateway.jobs.listing import Cursor, JobFilter, MetadataAsked
 from gateway.jobs.removals import Ending
 from gateway.redrive.documents import Removal
 from gateway.redrive.timing import StandingJob, Wait
@@ -116,11 +116,13 @@ class Jobs:
         job = self.there(job_id)
         return None if job is None else job.traceparent
 
-    async def page(self, job_filter: JobFilter, after: Cursor | None, limit: int, noted: Noted = ()) -> list[Job]:
+    async def page(
+        self, job_filter: JobFilter, after: Cursor | None, limit: int, metadata: MetadataAsked = ()
+    ) -> list[Job]:
         """Return a page, the newest first."""
         await self._turn()
         found = [job for job in self.kept.values() if _matches(job, job_filter) and job.purge_asked_at is None]
-        asked = [set(terms_asked(key, text)) for key, text in noted]
+        asked = [set(terms_asked(key, text)) for key, text in metadata]
         found = [job for job in found if all(terms & set(job.metadata_terms) for terms in asked)]
         if after is not None:
             found = [job for job in found if _place(job) < (after.created_at, after.job_id)]

@@ -71,7 +71,7 @@ class Analysis:
     failures: int = 0
     """How often in a row the analysis server has failed with this recording."""
     metadata: JsonObject | None = None
-    """What the user noted with the recording: every event about it passes this on."""
+    """The metadata that came with the recording: every event about it passes this on."""
     outcome: Outcome | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 

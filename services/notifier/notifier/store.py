@@ -13,8 +13,10 @@ from contracts import events
 from contracts.job import Change, Job, Stage, Status, is_terminal
 from notifier.jobs import StandingJob
 
-_WITHOUT_EVENT = {"upload_received": 0}
-"""The gateway's copy of upload.received is not read; it goes when the job ends, since nothing is told again then."""
+_NOT_READ = {"upload_received": 0, "metadata_terms": 0}
+"""The terms are there to be searched.
+
+The gateway's copy of upload.received is not read; it goes when the job ends, since nothing is told again then."""
 STANDING_JOBS = 1000
 """The most jobs that one search for standing jobs returns."""
 
@@ -76,7 +78,7 @@ class JobStore:
 
     async def _find_all(self, job_ids: list[str]) -> list[dict[str, Any] | None]:
         with translating():
-            cursor = self._jobs.find({"_id": {"$in": job_ids}}, _WITHOUT_EVENT)
+            cursor = self._jobs.find({"_id": {"$in": job_ids}}, _NOT_READ)
             found = {document["_id"]: document for document in await cursor.to_list(None)}
         return [found.get(job_id) for job_id in job_ids]
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts import events
-from contracts.metadata import MAX_BYTES, MAX_DEPTH, parsed, terms, terms_asked
+from contracts.metadata import MAX_BYTES, MAX_DEPTH, MAX_TERMS, parsed, terms, terms_asked
 
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -60,10 +60,10 @@ REFUSED: dict[str, bytes] = {
 
 @pytest.mark.parametrize("text", TAKEN.values(), ids=TAKEN)
 def test_an_object_is_kept_as_it_is(text: bytes) -> None:
-    noted = parsed(text)
-    assert noted == json.loads(text)
-    assert parsed(events.to_json(noted).encode()) == noted
-    terms(noted)
+    metadata = parsed(text)
+    assert metadata == json.loads(text)
+    assert parsed(events.to_json(metadata).encode()) == metadata
+    terms(metadata)
 
 
 @pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
@@ -134,8 +134,30 @@ def test_a_question_that_is_too_much_finds_nothing(text: str) -> None:
 
 
 @given(st.dictionaries(st.text(), JSON, max_size=5))
-def test_whatever_is_kept_is_found_by_every_value_at_its_top(noted: dict[str, Any]) -> None:
-    found = set(terms(noted))
-    for key, value in noted.items():
+def test_whatever_is_kept_is_found_by_every_value_at_its_top(metadata: dict[str, Any]) -> None:
+    found = set(terms(metadata))
+    for key, value in metadata.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
             assert found & set(terms_asked(key, json.dumps(value)))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"k" * 2000: list(range(500))},
+        {"\u0001" * 600: list(range(500))},
+        {str(number): number for number in range(400)},
+        {"user": list(range(1000))},
+    ],
+)
+def test_terms_are_few_and_short_whatever_the_metadata(metadata: dict[str, Any]) -> None:
+    found = terms(metadata)
+    assert len(found) == MAX_TERMS
+    assert sum(map(len, found)) <= MAX_BYTES
+
+
+def test_the_first_values_are_those_that_find_a_job() -> None:
+    found = terms({"user": [*range(MAX_TERMS + 1), *range(9)], "last": 1})
+    assert set(terms_asked("user", str(MAX_TERMS - 1))) <= set(found)
+    assert not set(terms_asked("user", str(MAX_TERMS))) & set(found)
+    assert not set(terms_asked("last", "1")) & set(found)

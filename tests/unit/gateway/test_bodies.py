@@ -30,7 +30,7 @@ def request(headers: dict[str, str], chunks: Iterable[bytes] = (), query: str = 
 
 def read(headers: dict[str, str], *chunks: bytes) -> tuple[bytes, str | None]:
     async def reading() -> tuple[bytes, str | None]:
-        file = arriving_file(request(headers, chunks), MAX_BYTES)
+        file = arriving_file(request(headers, chunks), MAX_BYTES, reads_metadata=True)
         return b"".join([chunk async for chunk in file.chunks()]), file.filename
 
     return asyncio.run(reading())
@@ -61,7 +61,9 @@ def test_a_header_names_the_file() -> None:
 @pytest.mark.parametrize("content_type", ["audio/wav", "multipart/form-data; boundary=x"])
 def test_an_address_may_have_the_metadata(content_type: str) -> None:
     def metadata(query: str) -> JsonObject | None:
-        return arriving_file(request({"Content-Type": content_type}, query=query), MAX_BYTES).metadata
+        return arriving_file(
+            request({"Content-Type": content_type}, query=query), MAX_BYTES, reads_metadata=True
+        ).metadata
 
     assert metadata("metadata=%7B%22user%22:7,%22%EA%B0%80%22:%22a+b%22%7D&x=1") == {"user": 7, "가": "a b"}
     assert metadata("metadata=") is None
@@ -83,7 +85,7 @@ def test_a_body_of_anything_else_is_no_file(content_type: str) -> None:
 
 def test_a_form_is_read_as_one() -> None:
     assert isinstance(
-        arriving_file(request({"Content-Type": "multipart/form-data; boundary=x"}), MAX_BYTES),
+        arriving_file(request({"Content-Type": "multipart/form-data; boundary=x"}), MAX_BYTES, reads_metadata=True),
         FileForm,
     )
 
@@ -92,7 +94,9 @@ def test_a_form_is_read_as_one() -> None:
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br", "deflate", "gzip, identity", "x-unknown"])
 def test_a_compressed_body_is_refused_before_it_is_read(content_type: str, encoding: str) -> None:
     with pytest.raises(ProblemError) as refused:
-        arriving_file(request({"Content-Type": content_type, "Content-Encoding": encoding}), MAX_BYTES)
+        arriving_file(
+            request({"Content-Type": content_type, "Content-Encoding": encoding}), MAX_BYTES, reads_metadata=True
+        )
     assert (refused.value.kind.status, refused.value.kind.code) == (415, "encoding_unsupported")
     assert refused.value.close
     assert refused.value.headers == {"Accept-Encoding": "identity"}
@@ -132,4 +136,15 @@ def test_a_body_has_the_limits_of_a_form(chunks: list[bytes], code: str, closes:
 
 def test_a_body_of_just_the_limit_is_taken() -> None:
     assert read({"Content-Type": "audio/wav"}, bytes(MAX_BYTES))[0] == bytes(MAX_BYTES)
-    assert isinstance(arriving_file(request({"Content-Type": "audio/wav"}), MAX_BYTES), FileBody)
+    assert isinstance(arriving_file(request({"Content-Type": "audio/wav"}), MAX_BYTES, reads_metadata=True), FileBody)
+
+
+def test_a_form_in_base64_is_not_judged_by_its_encoded_length() -> None:
+    most = 300 * 1024 * 1024
+    headers = {"Content-Type": "multipart/form-data; boundary=x", "Content-Length": str(most * 4 * 77 // (3 * 76))}
+    assert isinstance(arriving_file(request(headers), most, reads_metadata=True), FileForm)
+    for content_type, length in (("multipart/form-data; boundary=x", most * 3 // 2), ("audio/wav", most + 1)):
+        told = {"Content-Type": content_type, "Content-Length": str(length)}
+        with pytest.raises(ProblemError) as refused:
+            arriving_file(request(told), most, reads_metadata=True)
+        assert refused.value.kind.code == "upload_too_large"

@@ -1,5 +1,6 @@
 """What a file is called: in all the ways that clients write it, right or wrong."""
 
+import encodings
 import time
 from urllib.parse import quote
 
@@ -100,3 +101,29 @@ def test_a_long_header_is_read_in_no_time(unit: str) -> None:
     parameter(f'form-data; filename="{long}"', "filename")
     parameter(f"form-data; filename*={long}", "filename")
     assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("written", ["filename*={}''a", 'filename="=?{}?q?a?="', "filename*0*={}''a; filename*1=b"])
+def test_no_name_of_a_charset_is_kept(written: str) -> None:
+    parameter(header(written.format("utf-8")), "filename")
+    known = set(vars(encodings)["_cache"])
+    for charset in ("klingon-7", "KLINGON_8", "x" * 10_000, "utf-8-7", "utf-8" + "-" * 10_000, "가", "os", "idna"):
+        parameter(header(written.format(charset)), "filename")
+    assert set(vars(encodings)["_cache"]) == known
+
+
+@pytest.mark.parametrize(
+    ("charset", "codec"),
+    [
+        *[(name, "cp949") for name in ("CP949", "ms949", "x-windows-949", "UHC")],
+        *[(name, "euc-kr") for name in ("EUC-KR", "euc_kr", "ks_c_5601-1987", "KSC5601", "EUCKR")],
+        *[(name, "utf-8") for name in ("utf-8", "UTF8", "Utf_8")],
+        *[(name, "utf-16-le") for name in ("utf-16le", "UTF-16-LE")],
+        *[(name, "cp932") for name in ("windows-31j", "cp932", "Shift_JIS", "sjis")],
+        *[(name, "gb18030") for name in ("gb18030", "GBK", "gb2312", "big5")],
+    ],
+)
+def test_a_charset_is_known_by_its_usual_names(charset: str, codec: str) -> None:
+    name = "中.wav" if codec in {"cp932", "gb18030"} else "녹음.wav"
+    written = quote(name.encode("big5" if charset == "big5" else codec))
+    assert parameter(f"x; filename*={charset}''{written}", "filename") == name

@@ -342,9 +342,9 @@ def test_a_second_file_is_refused_before_its_end_is_sent() -> None:
 
 
 BESIDE: dict[str, tuple[bytes, str]] = {
-    "a second file after the file": (part(b"abc") + part(bytes(70_000), "cover", "c.png"), "too_many_files"),
-    "a file elsewhere": (part(bytes(70_000), "audio"), "file_missing"),
-    "a long text": (part(bytes(70_000), "note", None), "form_malformed"),
+    "a picture after the file": (part(b"abc") + part(bytes(1_100_000), "cover", "c.png"), "form_malformed"),
+    "a picture before the file": (part(bytes(1_100_000), "cover", "c.png") + part(b"abc"), "form_malformed"),
+    "a long text": (part(bytes(1_100_000), "note", None), "form_malformed"),
 }
 
 
@@ -443,3 +443,15 @@ def test_pieces_come_out_while_the_body_still_arrives() -> None:
         return seen
 
     assert b"".join(asyncio.run(reading())) == b"0" * 500 + b"1" * 500 + b"2" * 500
+
+
+def test_a_part_of_another_name_decides_nothing_on_either_side_of_the_file() -> None:
+    blob = part(bytes(1_000_000), "details", "blob", ["Content-Type: application/json"])
+    for body in (blob + part(b"abc"), part(b"abc") + blob):
+        assert read(cut(body + END, range(0, len(body), 65_536))) == Read(b"abc", "a.wav")
+
+
+def test_who_wrote_the_content_type_by_hand_is_told_so() -> None:
+    with pytest.raises(ProblemError) as refused:
+        FileForm("multipart/form-data", stream([]), 1000)
+    assert "Do not set Content-Type" in refused.value.kind.english[1]

@@ -98,6 +98,15 @@ async def test_what_the_core_refuses_ends_the_connection(error: Exception, statu
     assert answer.headers.get("ETag") == ('"9"' if status == 412 else None)
 
 
+async def test_metadata_is_ignored_whatever_it_is() -> None:
+    async with calling(Core()) as client:
+        answer = await client.put(
+            "/tokens/7/reference-audio?metadata=7",
+            files={"metadata": ("blob", bytes(5000)), "file": ("a.wav", b"RIFF")},
+        )
+    assert answer.status_code == 200
+
+
 @pytest.mark.parametrize("token_id", ["test-token", "07", "0", "-1", "7.0", "99999999999"])
 async def test_what_is_no_id_is_no_token(token_id: str) -> None:
     core = Core()

@@ -15,6 +15,7 @@ from contracts import events, problems
 from contracts.catalogue import Script, Token
 from contracts.events import JsonObject
 from contracts.job import Job
+from contracts.metadata import terms
 from gateway.audio import AudioGoneError, Recording, StoredAudio
 from gateway.references.references import References
 from gateway.uploads.submissions import JobExistsError, Submissions
@@ -30,7 +31,7 @@ CONTENT = [b"RIFF", b"", b"more of it"]
 class Arriving:
     """A file that is still arriving; its name and metadata are known at the end, as in a form."""
 
-    noted: JsonObject | None = None
+    given_metadata: JsonObject | None = None
 
     def __init__(self, chunks: list[bytes], filename: str | None = "a.wav", error: Exception | None = None) -> None:
         self.filename: str | None = None
@@ -45,7 +46,7 @@ class Arriving:
         if self._error:
             raise self._error
         self.filename = self._name
-        self.metadata = self.noted
+        self.metadata = self.given_metadata
 
 
 TOKEN = Token(
@@ -198,16 +199,16 @@ async def test_a_retry_is_a_new_job_with_the_old_ones_recording() -> None:
     assert events.decode((job.upload_received or "").encode()) == event
 
 
-async def test_what_the_user_noted_is_in_the_event_and_the_job_and_stays_with_a_retry() -> None:
+async def test_metadata_is_in_the_event_and_the_job_and_stays_with_a_retry() -> None:
     taken = Taken()
     taken.bucket.objects[KEPT.key] = b"the audio"
     file = Arriving(CONTENT)
-    file.noted = {"user": 7, "a.b": None, "$set": {"x": 2**70}}
+    file.given_metadata = {"user": 7, "a.b": None, "$set": {"x": 2**70}}
     event = await taken.accept(file)
     again = await taken.submissions.accept_again(taken.inserted[0], KEPT, stories.TRACEPARENT)
-    assert event.data.metadata == again.data.metadata == file.noted
-    assert [job.metadata for job in taken.inserted] == [file.noted, file.noted]
-    assert taken.inserted[1].metadata_terms == taken.inserted[0].metadata_terms == ['"a.b"=null', '"user"=7']
+    assert event.data.metadata == again.data.metadata == file.given_metadata
+    assert [job.metadata for job in taken.inserted] == [file.given_metadata, file.given_metadata]
+    assert taken.inserted[1].metadata_terms == taken.inserted[0].metadata_terms == terms(file.given_metadata)
 
 
 async def test_a_retry_without_a_recording_is_no_job() -> None:

@@ -1,5 +1,6 @@
 """What a call of the webhook becomes: the event of it, what cannot be read, and what is too large to keep."""
 
+import asyncio
 import codecs
 import gzip
 import json
@@ -250,3 +251,27 @@ async def fault_of(content: bytes) -> Fault:
     with pytest.raises(UnreadableError) as refused:
         await read(content)
     return refused.value.fault
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "packed"])
+async def test_a_large_body_is_read_beside_the_event_loop(
+    pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[bool] = []
+
+    def reading(body: JsonObject, max_result_bytes: int) -> Call:
+        try:
+            asyncio.get_running_loop()
+            threads.append(False)
+        except RuntimeError:
+            threads.append(True)
+        return call_of(body, max_result_bytes)
+
+    async def arriving(content: bytes) -> AsyncIterator[bytes]:
+        yield content
+
+    monkeypatch.setattr("gateway.webhook.calls.call_of", reading)
+    large = b'{"status":"success","result":{"a":[' + b"[]," * 100_000 + b"[]]}}"
+    await read_call(arriving(pack(large)), "", 1 << 20)
+    await read_call(arriving(TEXT), "", 1 << 20)
+    assert threads == [True, False]

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from contracts.job import Job
 from gateway.audio import Recording
-from gateway.jobs.listing import Cursor, JobFilter, Noted
+from gateway.jobs.listing import Cursor, JobFilter, MetadataAsked
 from gateway.jobs.removals import Ending
 
 
@@ -27,7 +27,9 @@ class Jobs(Protocol):
     async def traceparent(self, job_id: str) -> str | None:
         """Return the trace that the job belongs to, None when there is no such job."""
 
-    async def page(self, job_filter: JobFilter, after: Cursor | None, limit: int, noted: Noted = ()) -> list[Job]:
+    async def page(
+        self, job_filter: JobFilter, after: Cursor | None, limit: int, metadata: MetadataAsked = ()
+    ) -> list[Job]:
         """Return the newest `limit` jobs that match, have this metadata and come after the cursor, without results."""
 
     async def ahead(self, job: Job) -> int:

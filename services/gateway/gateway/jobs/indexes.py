@@ -8,7 +8,7 @@ from chassis.mongodb import translating
 from contracts.job import Status
 
 NEWEST = [("created_at", DESCENDING), ("_id", DESCENDING)]
-NOTED = {"metadata_terms": {"$type": "string"}}
+WITH_METADATA = {"metadata_terms": {"$type": "string"}}
 """The jobs with metadata. A query has to ask for them in these words to get the index."""
 DUE = "publish_at"
 CANCELS = "cancels"
@@ -29,7 +29,7 @@ async def create(jobs: Any) -> None:
         await jobs.create_index([("view.status", ASCENDING), *NEWEST], name="status")
         await jobs.create_index([("token_id", ASCENDING), *NEWEST], name="token")
         await jobs.create_index(
-            [("metadata_terms", ASCENDING), *NEWEST], name="metadata", partialFilterExpression=NOTED
+            [("metadata_terms", ASCENDING), *NEWEST], name="metadata", partialFilterExpression=WITH_METADATA
         )
         for name, which in WHICH.items():
             await jobs.create_index([("publish_at", ASCENDING)], name=name, partialFilterExpression=which)

@@ -60,7 +60,7 @@ class Condition:
     operator: str
 
 
-Noted = Sequence[tuple[str, str]]
+MetadataAsked = Sequence[tuple[str, str]]
 """What a list's jobs must have in their metadata: each key at the top, and its value as it is written in an address."""
 Moment = Annotated[AwareDatetime, BeforeValidator(with_plus), AfterValidator(in_utc)]
 

@@ -15,7 +15,7 @@ from contracts.failures import preferred_language
 from contracts.job import Job, is_terminal, progressed
 from gateway.availability import Availability
 from gateway.jobs.documents import Jobs
-from gateway.jobs.listing import Cursor, JobFilter, Noted
+from gateway.jobs.listing import Cursor, JobFilter, MetadataAsked
 from gateway.jobs.removals import Ending
 from gateway.storage import Bucket
 from gateway.web.parameters import AcceptLanguage, JobId, canonical
@@ -101,13 +101,13 @@ async def list_jobs(
     accept_language: AcceptLanguage = None,
 ) -> JobList:
     """Return one page; jobs that come while pages are read move none of those that were there."""
-    limit, noted = page.limit, _noted(request)
-    found = await parts.jobs.page(job_filter, _parsed(page.cursor), limit + 1, noted)
+    limit, metadata = page.limit, _metadata_asked(request)
+    found = await parts.jobs.page(job_filter, _parsed(page.cursor), limit + 1, metadata)
     language = preferred_language(accept_language)
     response.headers.update(NOT_STORED)
     return JobList(
         jobs=[api.listed(job, language) for job in found[:limit]],
-        next=_next_page(job_filter, noted, found[limit - 1], limit) if len(found) > limit else None,
+        next=_next_page(job_filter, metadata, found[limit - 1], limit) if len(found) > limit else None,
     )
 
 
@@ -170,14 +170,14 @@ def _parsed(cursor: str | None) -> Cursor | None:
         raise ProblemError(problems.REQUEST_INVALID) from None
 
 
-def _noted(request: Request) -> list[tuple[str, str]]:
+def _metadata_asked(request: Request) -> list[tuple[str, str]]:
     """Return what is asked of the jobs' metadata: every parameter `metadata.<key>`."""
     named = request.query_params.multi_items()
     return [(name.removeprefix(_METADATA), value) for name, value in named if name.startswith(_METADATA)]
 
 
-def _next_page(job_filter: JobFilter, noted: Noted, last: Job, limit: int) -> str:
+def _next_page(job_filter: JobFilter, metadata: MetadataAsked, last: Job, limit: int) -> str:
     """Return the address of the page after the one that ends with `last`."""
-    asked = [*job_filter.parameters().items(), *((_METADATA + key, value) for key, value in noted)]
+    asked = [*job_filter.parameters().items(), *((_METADATA + key, value) for key, value in metadata)]
     page = {"cursor": Cursor(last.created_at, last.job_id).text, "limit": str(limit)}
     return f"{api.JOBS_PATH}?{urlencode([*asked, *page.items()])}"

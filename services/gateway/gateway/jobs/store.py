@@ -13,11 +13,11 @@ from contracts.job import Job, Status, is_terminal
 from contracts.metadata import terms_asked
 from gateway.audio import Recording
 from gateway.jobs import indexes
-from gateway.jobs.listing import Cursor, JobFilter, Noted
+from gateway.jobs.listing import Cursor, JobFilter, MetadataAsked
 from gateway.jobs.removals import Ending
 
-_WITHOUT_EVENT = {"upload_received": 0}
-_WITHOUT_HISTORY = {**_WITHOUT_EVENT, "history": 0, "audio": 0}
+_NOT_READ = {"upload_received": 0, "metadata_terms": 0}
+_WITHOUT_HISTORY = {**_NOT_READ, "history": 0, "audio": 0}
 _SUMMARY = {**_WITHOUT_HISTORY, "result_json": 0}
 _RECORDING = {"token_id": 1, "sha256": 1, "metadata_json": 1}
 _OLDEST = [("created_at", ASCENDING), ("_id", ASCENDING)]
@@ -43,7 +43,7 @@ class JobStore:
 
     async def find_whole(self, job_id: str) -> Job | None:
         """Return the job with its history."""
-        return await self._find(job_id, _WITHOUT_EVENT)
+        return await self._find(job_id, _NOT_READ)
 
     async def recording(self, job_id: str) -> Recording | None:
         """Return what a job was made from, None when there is no such job on a majority's disks."""
@@ -52,17 +52,21 @@ class JobStore:
             found = await jobs.find_one({"_id": job_id, **_THERE}, _RECORDING)
         if found is None:
             return None
-        noted = found.get("metadata_json")
-        return Recording.of(found["token_id"], found["sha256"], None if noted is None else events.from_json(noted))
+        metadata = found.get("metadata_json")
+        return Recording.of(
+            found["token_id"], found["sha256"], None if metadata is None else events.from_json(metadata)
+        )
 
     async def traceparent(self, job_id: str) -> str | None:
         """Return the trace that the job belongs to, None when there is no such job."""
         return await self._traceparents.answer(job_id)
 
-    async def page(self, job_filter: JobFilter, after: Cursor | None, limit: int, noted: Noted = ()) -> list[Job]:
+    async def page(
+        self, job_filter: JobFilter, after: Cursor | None, limit: int, metadata: MetadataAsked = ()
+    ) -> list[Job]:
         """Return the newest `limit` jobs that match, have this metadata and come after the cursor, without results."""
         with translating():
-            found = self._jobs.find(_query(job_filter, noted, after), _SUMMARY).sort(indexes.NEWEST).limit(limit)
+            found = self._jobs.find(_query(job_filter, metadata, after), _SUMMARY).sort(indexes.NEWEST).limit(limit)
             return [_job(document) for document in await found.to_list(limit)]
 
     async def ahead(self, job: Job) -> int:
@@ -121,16 +125,16 @@ def _job(document: dict[str, Any]) -> Job:
     return Job.model_validate({"history": [], **document})
 
 
-def _query(job_filter: JobFilter, noted: Noted, after: Cursor | None) -> dict[str, Any]:
+def _query(job_filter: JobFilter, metadata: MetadataAsked, after: Cursor | None) -> dict[str, Any]:
     # Listing every status merges one index scan per status, so it needs no index of its own.
     query: dict[str, Any] = {
         "view.status": {"$in": [status.value for status in Status]},
         **job_filter.conditions(),
         **_THERE,
     }
-    if noted:
-        query |= indexes.NOTED
-        query["$and"] = [{"metadata_terms": {"$in": terms_asked(key, text)}} for key, text in noted]
+    if metadata:
+        query |= indexes.WITH_METADATA
+        query["$and"] = [{"metadata_terms": {"$in": terms_asked(key, text)}} for key, text in metadata]
     if after is not None:
         query["created_at"] = {**query.get("created_at", {}), "$lte": after.created_at}
         # Among jobs of the same moment, the id says which come after the cursor.

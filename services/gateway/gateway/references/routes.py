@@ -70,7 +70,7 @@ async def replace_reference_audio(
 ) -> Token:
     """Take the actor's speech in and decode it; recordings that come from then on are compared with it."""
     with parts.uploads.taken(close=True):
-        file = arriving_file(request, parts.max_bytes)
+        file = arriving_file(request, parts.max_bytes, reads_metadata=False)
         await parts.availability.require("S3", "MongoDB")
         token = await _replaced(parts.references, token_id, file, expected)
     parts.availability.seen("S3", "MongoDB")

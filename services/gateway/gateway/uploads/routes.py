@@ -52,7 +52,8 @@ IdempotencyKey = Annotated[
 
 
 METADATA = (
-    f"What the job is to be known by: a JSON object of up to {MAX_BYTES} bytes, which every state of the job has, and "
+    f"What the job is to be known by: a JSON object of up to {MAX_BYTES} bytes, which every state of the job and "
+    "every event with a token id has, and "
     "by which `GET /jobs?metadata.<key>=<value>` finds it"
 )
 Metadata = Annotated[
@@ -115,7 +116,7 @@ async def upload_audio(
     _check_token_id(token_id)
     key = _key(request)
     with parts.uploads.taken(close=True):
-        file = arriving_file(request, parts.max_bytes)
+        file = arriving_file(request, parts.max_bytes, reads_metadata=True)
         await parts.availability.require("S3", "MongoDB")
         accepted = await _accepted(parts, key, token_id, file, events.continued_trace(traceparent))
     if accepted.event is None:

@@ -25,20 +25,33 @@ def file_body(description: str, others: Mapping[str, Any] | None = None) -> dict
     return {"requestBody": {"required": True, "content": content}}
 
 
-def arriving_file(request: Request, max_bytes: int) -> ArrivingFile:
-    """Return the file that a request sends; ProblemError when its headers alone show that it cannot be taken in."""
+def arriving_file(request: Request, max_bytes: int, *, reads_metadata: bool) -> ArrivingFile:
+    """Return the file that a request sends; ProblemError when its headers alone show that it cannot be taken in.
+
+    Unless `reads_metadata`, whatever is called so is ignored.
+    """
+    content_type = request.headers.get("content-type", "")
+    is_file = content_type.strip().lower().startswith(_FILE_TYPES)
     length = request.headers.get("content-length", "")
-    # Too large even if the multipart framing took no bytes.
-    if length.isdecimal() and int(length) > max_bytes + FRAMING_BYTES:
+    if length.isdecimal() and int(length) > (max_bytes if is_file else _most_form_bytes(max_bytes)):
         raise ProblemError(problems.UPLOAD_TOO_LARGE, close=True)
     refuse_compressed(request)
-    content_type = request.headers.get("content-type", "")
-    noted: JsonObject | None = None
+    metadata = _metadata_asked(request) if reads_metadata else None
+    if is_file:
+        return FileBody(request.headers.get("content-disposition", ""), request.stream(), max_bytes, metadata)
+    return FileForm(content_type, request.stream(), max_bytes, metadata, reads_metadata=reads_metadata)
+
+
+def _most_form_bytes(max_bytes: int) -> int:
+    """Return how long a form with such a file may be: in base64, in lines of 60 characters or more."""
+    return max_bytes * 4 // 3 * 31 // 30 + FRAMING_BYTES
+
+
+def _metadata_asked(request: Request) -> JsonObject | None:
+    metadata: JsonObject | None = None
     for text in request.query_params.getlist(METADATA_FIELD):
-        noted = metadata_of(text.encode("utf-8", "replace"), noted)
-    if content_type.strip().lower().startswith(_FILE_TYPES):
-        return FileBody(request.headers.get("content-disposition", ""), request.stream(), max_bytes, noted)
-    return FileForm(content_type, request.stream(), max_bytes, noted)
+        metadata = metadata_of(text.encode("utf-8", "replace"), metadata)
+    return metadata
 
 
 def refuse_compressed(request: Request) -> None:
@@ -51,10 +64,10 @@ class FileBody:
     """A body that is a file; `Content-Disposition: attachment; filename="…"` may name it."""
 
     def __init__(
-        self, disposition: str, body: AsyncIterator[bytes], max_bytes: int, noted: JsonObject | None = None
+        self, disposition: str, body: AsyncIterator[bytes], max_bytes: int, metadata: JsonObject | None = None
     ) -> None:
         self.filename = parameter(disposition, "filename")
-        self.metadata = noted
+        self.metadata = metadata
         self._body = body
         self._max_bytes = max_bytes
 

@@ -5,7 +5,6 @@ Header text has one character for each byte (latin-1), as the server and the for
 
 import base64
 import binascii
-import codecs
 import re
 from collections.abc import Mapping
 from itertools import count
@@ -16,13 +15,30 @@ _ENCODED_WORD = re.compile(r"=\?([^?\s]+)\?([bBqQ])\?([^?]*)\?=")
 _BETWEEN_WORDS = re.compile(r"(?<=\?=)\s+(?==\?)")
 _BROWSER_ESCAPE = re.compile(r"%(22|0[AaDd])")
 _CHARSETS = {
-    codecs.lookup(name).name
-    for name in (
-        *("utf-8", "utf-16", "ascii", "latin-1", "cp1252", "cp949", "euc-kr"),
-        *("shift-jis", "cp932", "euc-jp", "gb18030", "gbk", "gb2312", "big5"),
-    )
+    "utf-8": ("utf8",),
+    "utf-16": ("utf16",),
+    "utf-16-le": ("utf16le",),
+    "utf-16-be": ("utf16be",),
+    "ascii": ("ascii", "usascii", "iso646us"),
+    "latin-1": ("latin1", "iso88591", "l1"),
+    "iso8859-15": ("latin9", "iso885915"),
+    "cp1252": ("cp1252", "windows1252"),
+    "cp949": ("cp949", "ms949", "windows949", "xwindows949", "uhc"),
+    "euc-kr": ("euckr", "ksc5601", "ksc56011987", "ksx1001"),
+    "shift-jis": ("shiftjis", "sjis", "xsjis"),
+    "cp932": ("cp932", "ms932", "windows31j", "windows932", "mskanji"),
+    "euc-jp": ("eucjp", "ujis"),
+    "gb18030": ("gb18030",),
+    "gbk": ("gbk", "cp936", "ms936", "windows936"),
+    "gb2312": ("gb2312", "euccn", "gb231280"),
+    "big5": ("big5", "big5tw"),
 }
-"""The character sets of names. Python knows more, and some of them take long to decode."""
+"""The character sets of names, and what they are called. Python knows more, and some of them take long to decode.
+
+It also keeps every unknown name that it is asked for, so it is never asked for a client's.
+"""
+_CODECS = {alias: codec for codec, aliases in _CHARSETS.items() for alias in aliases}
+_NAME_CHARACTERS = 40
 _UNLABELLED = ("utf-8", "cp949")
 """What a name without a character set is written in: the second by programs on a Korean Windows, curl among them."""
 
@@ -117,6 +133,5 @@ def _word(charset: str, encoding: str, text: str) -> str:
 
 def _decoded(content: bytes, charset: str) -> str:
     """Return the text; LookupError or ValueError when it has none in this character set."""
-    if codecs.lookup(charset).name not in _CHARSETS:
-        raise LookupError(charset)
-    return content.decode(charset)
+    alias = re.sub(r"[^a-z0-9]", "", charset[:_NAME_CHARACTERS].lower())
+    return content.decode(_CODECS[alias])

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
-from contracts import metadata, problems
+from contracts import problems
 from contracts.events import JsonObject
+from contracts.metadata import MAX_BYTES, parsed
 from gateway.web.dispositions import parameter, parameters
 from gateway.web.pace import paced
 from gateway.web.problems import ProblemError
@@ -20,22 +21,28 @@ MAX_PREAMBLE_BYTES = 1024
 MAX_PART_HEADERS = 8
 MAX_PART_HEADER_BYTES = 128 * 1024
 """Room for a file name of 10,000 characters, each as an escape of several bytes."""
-MAX_OTHER_FIELD_BYTES = 64 * 1024
+MAX_OTHER_FIELD_BYTES = 1024 * 1024
 """The limit for all other form fields together; they are ignored, whatever they are."""
-FRAMING_BYTES = 256 * 1024
+FRAMING_BYTES = MAX_OTHER_FIELD_BYTES + 256 * 1024
 """How much larger than its file a form may be."""
-_READ = {FIELD, METADATA_FIELD}
 _AS_IT_IS = {"", "7bit", "8bit", "binary", "identity"}
 
 
 class FileForm:
     """The file in a form: the one part named `file` that has content. Other parts are no recordings, whatever they are.
 
-    Iterate over `chunks` once; `filename` and `metadata` are final afterwards. `noted` is metadata that came otherwise.
+    Iterate over `chunks` once; `filename` and `metadata` are final afterwards. The argument `metadata` is what came
+    otherwise. Unless `reads_metadata`, a part of this name is like any other.
     """
 
     def __init__(
-        self, content_type: str, body: AsyncIterator[bytes], max_bytes: int, noted: JsonObject | None = None
+        self,
+        content_type: str,
+        body: AsyncIterator[bytes],
+        max_bytes: int,
+        metadata: JsonObject | None = None,
+        *,
+        reads_metadata: bool = True,
     ) -> None:
         if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
             raise ProblemError(problems.FILE_MISSING, close=True)
@@ -43,10 +50,10 @@ class FileForm:
         if not 0 < len(boundary) <= MAX_BOUNDARY_CHARACTERS:
             raise _malformed()
         self.filename: str | None = None
-        self.metadata = noted
+        self.metadata = metadata
         self._body = body
         self._max_bytes = max_bytes
-        self._parts = _Parts(boundary, noted)
+        self._parts = _Parts(boundary, metadata, {FIELD, METADATA_FIELD} if reads_metadata else {FIELD})
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the file's bytes as they arrive; ProblemError as soon as the form is known to be wrong."""
@@ -70,16 +77,17 @@ class FileForm:
 class _Parts:
     """Tells the parts of a form apart."""
 
-    def __init__(self, boundary: str, noted: JsonObject | None) -> None:
+    def __init__(self, boundary: str, metadata: JsonObject | None, read: set[str]) -> None:
         self.filename: str | None = None
-        self.metadata = noted
+        self.metadata = metadata
+        self._read = read
         self.file_bytes = 0
         """How many bytes of the body were the file's, as they were sent."""
         self._boundary = boundary.encode("latin-1", "replace")
         self._preamble: bytes | None = b""
         self._other_bytes = 0
-        self._noted = b""
-        self._part = _Part([])
+        self._metadata_text = b""
+        self._part = _Part([], read)
         self._named: _Part | None = None
         self._file: _Part | None = None
         try:
@@ -99,7 +107,7 @@ class _Parts:
         try:
             for event in self._parser.parse(chunk):
                 if isinstance(event, MultipartSegment):
-                    self._part = _Part(event.headerlist)
+                    self._part = _Part(event.headerlist, self._read)
                     if self._part.name == FIELD:
                         self._named = self._part
                 else:
@@ -129,12 +137,12 @@ class _Parts:
 
     def _taken(self, sent: bytes | None) -> bytes:
         """Return what these bytes of a part are of the file; None is the part's end."""
-        if self._part.name not in _READ:
+        if self._part.name not in self._read:
             self._pass_over(len(sent or b""))
             return b""
         content = self._part.end() if sent is None else self._part.decoded(sent)
         if self._part.name == METADATA_FIELD:
-            self._note(content, ends=sent is None)
+            self._add_metadata(content, ends=sent is None)
             return b""
         self.file_bytes += len(sent or b"")
         if content:
@@ -144,27 +152,24 @@ class _Parts:
             self.filename = self._part.filename
         return content
 
-    def _note(self, content: bytes, *, ends: bool) -> None:
-        self._noted += content
+    def _add_metadata(self, content: bytes, *, ends: bool) -> None:
+        self._metadata_text += content
         if ends:
-            self.metadata = metadata_of(self._noted, self.metadata)
-            self._noted = b""
-        elif len(self._noted) > metadata.MAX_BYTES:
+            self.metadata = metadata_of(self._metadata_text, self.metadata)
+            self._metadata_text = b""
+        elif len(self._metadata_text) > MAX_BYTES:
             raise ProblemError(problems.METADATA_INVALID, close=True)
 
     def _pass_over(self, size: int) -> None:
         self._other_bytes += size
-        if self._other_bytes <= MAX_OTHER_FIELD_BYTES:
-            return
-        if self._part.filename is None:
+        if self._other_bytes > MAX_OTHER_FIELD_BYTES:
             raise _malformed()
-        raise ProblemError(problems.FILE_MISSING if self._file is None else problems.TOO_MANY_FILES, close=True)
 
 
 class _Part:
     """One part: its names, and how its content is encoded."""
 
-    def __init__(self, headers: list[tuple[str, str]]) -> None:
+    def __init__(self, headers: list[tuple[str, str]], read: set[str]) -> None:
         by_name = {name.lower(): value for name, value in headers}
         disposition = by_name.get("content-disposition", "")
         self.name = parameter(disposition, "name")
@@ -173,7 +178,7 @@ class _Part:
         compression = by_name.get("content-encoding", "").strip().lower()
         self._is_base64 = encoding == "base64"
         # RFC 7578 forbids encodings; what Python's email package writes is in base64.
-        if self.name in _READ and not {encoding, compression} <= _AS_IT_IS | {"base64" if self._is_base64 else ""}:
+        if self.name in read and not {encoding, compression} <= _AS_IT_IS | {"base64" if self._is_base64 else ""}:
             raise ProblemError(problems.ENCODING_UNSUPPORTED, close=True)
         self._left = b""
 
@@ -202,13 +207,13 @@ class _Parser(PushMultipartParser):  # type: ignore[misc] # the library ships no
 
 
 def metadata_of(text: bytes, before: JsonObject | None = None) -> JsonObject | None:
-    """Return what a user noted, `before` for nothing; ProblemError if it cannot be kept, or something was `before`."""
+    """Return a recording's metadata, `before` for nothing; ProblemError if it cannot be kept, or some was `before`."""
     if not text.strip():
         return before
     if before is not None:
         raise ProblemError(problems.METADATA_INVALID, close=True)
     try:
-        return metadata.parsed(text)
+        return parsed(text)
     except ValueError:
         raise ProblemError(problems.METADATA_INVALID, close=True) from None
 

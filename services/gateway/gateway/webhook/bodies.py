@@ -8,7 +8,7 @@ from contracts import json_text
 from contracts.events import JsonObject
 from contracts.json_text import UnreadableError
 
-_GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
 _AUTO, _RAW = zlib.MAX_WBITS | 32, -zlib.MAX_WBITS
 """Kinds of compressed data: gzip or zlib, as its header says; and without a header."""
 MOST_MEMBERS = 100
@@ -27,10 +27,10 @@ class Body:
     whole: bool
 
 
-async def read_body(chunks: AsyncIterator[bytes], encoding: str, bound: int) -> Body:
-    """Read a body of up to `bound` bytes, packed and unpacked; of a larger one, the beginning.
+async def read_body(chunks: AsyncIterator[bytes], encoding: str, bound: int) -> tuple[bytes, str]:
+    """Return a body's bytes as they came, and their packing; a little more than `bound` of a larger one.
 
-    UnsupportedEncodingError, or UnreadableError with what is wrong.
+    UnsupportedEncodingError.
     """
     packing = _packing(encoding)
     content = bytearray()
@@ -38,8 +38,13 @@ async def read_body(chunks: AsyncIterator[bytes], encoding: str, bound: int) -> 
         content += chunk
         if len(content) > bound:
             break
+    return bytes(content), packing
+
+
+def parsed(content: bytes, packing: str, bound: int) -> Body:
+    """Return the body that these bytes are; UnreadableError with what is wrong."""
     whole = len(content) <= bound
-    unpacked = _unpacked(bytes(content), packing, bound, whole=whole)
+    unpacked = _unpacked(content, packing, bound, whole=whole)
     whole = whole and len(unpacked) <= bound
     text = json_text.decoded(unpacked, whole=whole)
     return Body(json_text.read_object(text) if whole else json_text.read_beginning(text), whole)
@@ -59,7 +64,7 @@ def _unpacked(content: bytes, packing: str, bound: int, *, whole: bool) -> bytes
 
     The bytes are believed rather than the header: proxies unpack without a word, and libraries pack without one.
     """
-    if not content.startswith(_GZIP_MAGIC) and (packing != "deflate" or _is_plain(content)):
+    if not content.startswith(GZIP_MAGIC) and (packing != "deflate" or _is_plain(content)):
         return content
     for bits in (_AUTO, _RAW):
         try:
@@ -84,6 +89,6 @@ def _inflated(content: bytes, bits: int, bound: int, *, whole: bool) -> bytes:
             return unpacked
         if not inflating.eof and whole:
             raise zlib.error
-        if not content.startswith(_GZIP_MAGIC):
+        if not content.startswith(GZIP_MAGIC):
             return unpacked
     raise zlib.error

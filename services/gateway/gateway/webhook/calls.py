@@ -1,5 +1,6 @@
 """What a call of the webhook says, and the event that it becomes."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -7,10 +8,12 @@ from dataclasses import dataclass
 from contracts import events, webhook
 from contracts.events import AnalysisWebhookReceived, AnalysisWebhookReceivedData, Event, JsonObject
 from gateway import SERVICE
-from gateway.webhook.bodies import read_body
+from gateway.webhook.bodies import GZIP_MAGIC, parsed, read_body
 
 LONGEST_ESCAPE = 6
 r"""Bytes that JSON may take for one: \u0061. So a body may be larger than what is kept of it."""
+INLINE_BYTES = 64 * 1024
+"""A larger body is read in a thread: meanwhile, other requests go on."""
 
 
 class BodyTooLargeError(ValueError):
@@ -29,7 +32,15 @@ class Call:
 async def read_call(chunks: AsyncIterator[bytes], encoding: str, max_result_bytes: int) -> Call:
     """Read a call of the webhook; UnsupportedEncodingError, UnreadableError, BodyTooLargeError."""
     bound = LONGEST_ESCAPE * max_result_bytes + webhook.ENVELOPE_BYTES
-    body = await read_body(chunks, encoding, bound)
+    content, packing = await read_body(chunks, encoding, bound)
+    # A small packed body may be a large one.
+    if packing or len(content) > INLINE_BYTES or content.startswith(GZIP_MAGIC):
+        return await asyncio.to_thread(_call, content, packing, bound, max_result_bytes)
+    return _call(content, packing, bound, max_result_bytes)
+
+
+def _call(content: bytes, packing: str, bound: int, max_result_bytes: int) -> Call:
+    body = parsed(content, packing, bound)
     call = call_of(body.content, max_result_bytes)
     if call.body is not None and not body.whole:
         raise BodyTooLargeError

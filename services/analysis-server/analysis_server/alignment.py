@@ -12,13 +12,11 @@ from pocketsphinx import Alignment, Decoder
 from analysis_server import script_words
 from analysis_server.audio import SAMPLE_RATE
 from analysis_server.pronunciation import Lookup, pronunciations
-from analysis_server.script_words import ScriptWord
+from analysis_server.script_words import MAX_CHARACTERS, ScriptWord
 from analysis_server.spoken_numbers import Reading
 
 MAX_SECONDS = 120.0
 """Longer recordings are not aligned: the aligner's memory grows with the length of the sound times that of the text."""
-MAX_SCRIPT = 3000
-"""In characters. Nobody reads more than this aloud in MAX_SECONDS."""
 
 _VARIANT = re.compile(r"\(\d+\)$")  # the decoder names a word's second pronunciation "the(2)"
 _ANY = "any-phone-"
@@ -38,6 +36,7 @@ text: 330 MB and 7 s for 30 s, gigabytes and minutes for 120 s."""
 _WIDE_SECONDS, _WIDE_WORDS = 30.0, 50
 _GAP_COST = 100.0  # nats; more than any badly spoken word costs, less than matching a word that was not spoken
 _PHONE_COST = 30.0  # nats, for each phone that belongs to no word
+_MOST_ADDED = 10_000  # entries, after which a new decoder is made: nothing can be removed from one
 _MOST_WAYS = 6  # to say one word of a script
 _ENOUGH_TO_TELL = 6  # words; a shorter line may well be of names alone
 _LONGEST_GAP = 6  # words missing in the middle; at the beginning and at the end any number may be missing
@@ -80,8 +79,8 @@ def read(text: str) -> Text:
     Raises NotAlignedError `script_has_no_words`, `script_too_long` or, when half of the words or more cannot be
     pronounced, or are all but unknown in English, `script_language_unsupported`.
     """
-    if len(text) > MAX_SCRIPT:
-        raise NotAlignedError("script_too_long", f"Only scripts of up to {MAX_SCRIPT} characters are aligned.")
+    if len(text) > MAX_CHARACTERS:
+        raise NotAlignedError("script_too_long", f"Only scripts of up to {MAX_CHARACTERS} characters are aligned.")
     words = script_words.split(text)
     if not words:
         raise NotAlignedError("script_has_no_words", "The script has no words in it.")
@@ -138,8 +137,7 @@ def find(pcm: bytes, text: Text, *, with_more: bool) -> tuple[list[int | None], 
     """
     known = text.known
     is_short = len(pcm) <= _WIDE_SECONDS * SAMPLE_RATE * 2 and len(known) <= _WIDE_WORDS
-    decoder = _decoder(_WIDE if is_short else _NARROW)
-    _add(decoder, text.added)
+    decoder = _decoder_with(_WIDE if is_short else _NARROW, text.added)
     decoder.add_fsg("script", decoder.create_fsg("script", 0, len(known), list(_arcs(text, with_more=with_more))))
     decoder.activate_search("script")
     try:
@@ -151,12 +149,23 @@ def find(pcm: bytes, text: Text, *, with_more: bool) -> tuple[list[int | None], 
         raise NotAlignedError("alignment_failed", "The script could not be found in the recording.") from None
 
 
-def _add(decoder: Decoder, added: Mapping[str, Sequence[str]]) -> None:
-    """Add the entries that the decoder does not have yet; they stay for the next text with the same words."""
-    for entry, ways in added.items():
-        if decoder.lookup_word(entry) is None:
-            for number, phones in enumerate(ways, start=1):
-                decoder.add_word(entry if number == 1 else f"{entry}({number})", phones, False)
+def _decoder_with(beam: float, added: Mapping[str, Sequence[str]]) -> Decoder:
+    """Return a decoder with these entries, too. They stay for later texts until there are too many."""
+    if len(_added(beam)) >= _MOST_ADDED:
+        _decoder.cache_clear()
+        _added.cache_clear()
+    decoder, known = _decoder(beam), _added(beam)
+    for entry in added.keys() - known:
+        for number, phones in enumerate(added[entry], start=1):
+            decoder.add_word(entry if number == 1 else f"{entry}({number})", phones, False)
+        known.add(entry)
+    return decoder
+
+
+@cache
+def _added(_beam: float) -> set[str]:
+    """Return the entries that were added to the decoder of this beam."""
+    return set()
 
 
 def hear(decoder: Decoder, pcm: bytes) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from analysis_server import script_words
 from analysis_server.script_words import ScriptWord, folded
@@ -38,12 +38,8 @@ def placed(words: Sequence[Spoken], told: Sequence[ScriptWord]) -> dict[int, Spo
 def _sides(words: Sequence[Spoken], told: Sequence[ScriptWord]) -> tuple[list[_Owned], list[_Owned]]:
     marked = [(one, at) for at, word in enumerate(words) for one in script_words.split(word.name)]
     numbered = [(one, at) for at, one in enumerate(told)]
-    all_marked, all_told = (_forms(one for one, _ in side) for side in (marked, numbered))
+    all_marked, all_told = (script_words.forms(one for one, _ in side) for side in (marked, numbered))
     return list(_said(numbered, all_marked)), list(_said(marked, all_told))
-
-
-def _forms(words: Iterable[ScriptWord]) -> set[str]:
-    return {folded(word) for one in words for reading in one.readings for word in reading}
 
 
 def _said(words: Sequence[tuple[ScriptWord, int]], known: set[str]) -> Iterator[_Owned]:

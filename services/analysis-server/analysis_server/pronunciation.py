@@ -32,13 +32,20 @@ def _of_others(word: str, lookup: Lookup) -> list[str]:
     latin = _in_latin(word)
     if latin is None:
         return []
+    return _as_written(latin, lookup) or _with_ending(latin, lookup) or _of_letters(latin, lookup)
+
+
+def _as_written(latin: str, lookup: Lookup) -> list[str]:
     lower = latin.lower()
-    found = _of_dictionary(lower, lookup) or _of_dictionary(lower.rstrip("'"), lookup) or _with_ending(latin, lookup)
-    if found:
-        return found
-    letters = lower.replace("'", "")
-    found = _of_dictionary(letters, lookup) or _shortened(letters, lookup)
-    return found or list(dict.fromkeys(_guessed(latin.replace("'", ""), lookup)))[:_MOST]
+    return _of_dictionary(lower, lookup) or _of_dictionary(lower.rstrip("'"), lookup)
+
+
+def _of_letters(latin: str, lookup: Lookup) -> list[str]:
+    letters = latin.replace("'", "")
+    if not letters:
+        return []
+    found = _of_dictionary(letters.lower(), lookup) or _shortened(letters.lower(), lookup)
+    return found or list(dict.fromkeys(_guessed(letters, lookup)))[:_MOST]
 
 
 def _in_latin(word: str) -> str | None:
@@ -55,14 +62,18 @@ def _of_dictionary(word: str, lookup: Lookup) -> list[str]:
 
 
 def _with_ending(word: str, lookup: Lookup) -> list[str]:
-    """Return the pronunciations of a word with a contraction or a genitive, which the dictionary lacks for names."""
+    """Return the pronunciations of a word with one contraction or genitive, which the dictionary lacks for names."""
     lower = word.lower()
     if lower.endswith("'s"):
-        return [f"{stem} {_s_after(stem)}" for stem in pronunciations(word[:-2], lookup)]
+        return [f"{stem} {_s_after(stem)}" for stem in _of_stem(word[:-2], lookup)]
     for ending, phones in _ENDINGS.items():
-        if lower.endswith(ending) and len(word) > len(ending):
-            return [f"{stem} {phones}" for stem in pronunciations(word[: -len(ending)], lookup)]
+        if lower.endswith(ending):
+            return [f"{stem} {phones}" for stem in _of_stem(word[: -len(ending)], lookup)]
     return []
+
+
+def _of_stem(stem: str, lookup: Lookup) -> list[str]:  # without a second ending: a text may have a thousand
+    return _as_written(stem, lookup) or _of_letters(stem, lookup)
 
 
 def _s_after(phones: str) -> str:

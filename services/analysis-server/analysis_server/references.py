@@ -22,7 +22,7 @@ from analysis_server.job import Job, Part, Script
 from analysis_server.omissions import Warnings, all_left_out, left_out
 from analysis_server.settings import Settings
 from analysis_server.storage import Bucket
-from analysis_server.workers import EXHAUSTED, Workers
+from analysis_server.workers import EXHAUSTED, LATE, Workers
 
 _log = structlog.get_logger()
 
@@ -102,6 +102,11 @@ class References:
         except StorageError as error:
             _log.warning("reference-left-out", fault=error.fault, exc_info=error.__cause__)
             return Known(None, [all_left_out(error.fault, _REASONS[error.fault])])
+        except AnalysisError as error:
+            if error.code != LATE:
+                raise
+            _log.warning("reference-left-out", fault=error.code)
+            return Known(None, [all_left_out("too_slow", "Listening to it took too long, several times.")])
         except Exception:  # noqa: BLE001 - whatever it is, the recording can still be measured by itself
             _log.exception("reference-left-out")
             return Known(None, [all_left_out("failed", "Its analysis failed for a reason that is ours.")])

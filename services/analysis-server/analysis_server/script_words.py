@@ -2,11 +2,14 @@
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from analysis_server import spoken_numbers
 from analysis_server.spoken_numbers import Reading
+
+MAX_CHARACTERS = 3000
+"""Of a text. Nobody reads more than this aloud in the two minutes that are aligned."""
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("\N{RIGHT SINGLE QUOTATION MARK}\N{LEFT SINGLE QUOTATION MARK}ʼ＇`´", "'"))
 _INVISIBLE = str.maketrans(dict.fromkeys("\u00ad\u200b\u200c\u200d\u2060\ufeff"))
@@ -106,12 +109,12 @@ class ScriptWord(NamedTuple):
 
 
 def split(text: str) -> list[ScriptWord]:
-    """Return the words of a text, without the punctuation around them; hyphenated words are split.
+    """Return the words of a text's first MAX_CHARACTERS, without punctuation around them; hyphenated words are split.
 
     A number is one word with all that belongs to it ("$3.50", "10:30", "50%"), and so is an abbreviation with full
     stops ("U.S.").
     """
-    text = unicodedata.normalize("NFC", text).translate(_INVISIBLE).translate(_APOSTROPHES)
+    text = unicodedata.normalize("NFC", text[:MAX_CHARACTERS]).translate(_INVISIBLE).translate(_APOSTROPHES)
     found: list[ScriptWord] = []
     last: re.Match[str] | None = None
     for match in _TOKEN.finditer(text):
@@ -123,7 +126,12 @@ def split(text: str) -> list[ScriptWord]:
 
 def spoken_forms(text: str) -> set[str]:
     """Return every word that may be said when the text is read aloud, each as `folded` returns it."""
-    return {folded(word) for one in split(text) for reading in one.readings for word in reading}
+    return forms(split(text))
+
+
+def forms(words: Iterable[ScriptWord]) -> set[str]:
+    """Return every word of every reading, each as `folded` returns it."""
+    return {folded(word) for one in words for reading in one.readings for word in reading}
 
 
 def folded(word: str) -> str:
@@ -162,16 +170,16 @@ def _letters(match: re.Match[str]) -> list[Reading]:
     if word.lower() == "no" and re.match(r"\.\s?[0-9]", rest):
         return [("number",), plain]
     compatible = unicodedata.normalize("NFKC", word[-1])
-    if "\N{FRACTION SLASH}" in compatible:
+    if "\N{FRACTION SLASH}" in compatible[:-1]:  # "⅟" has nothing below it
         return _mixed_number(word[:-1], *compatible.split("\N{FRACTION SLASH}"))
     return _of_runs(word) if re.search(r"[0-9]", word) and word.isascii() else [plain]
 
 
 def _mixed_number(whole: str, above: str, below: str) -> list[Reading]:
     """Read "1½" or "½"."""
-    parts = spoken_numbers.fraction(above, below)[:2] if above and below else []
+    parts = spoken_numbers.fraction(above, below)[:2]
     if not whole.isdecimal():
-        return parts or [(whole,)]
+        return parts
     return [(*spoken_numbers.number(whole)[0], "and", *part) for part in reversed(parts)]
 
 

@@ -60,12 +60,12 @@ def money(symbol: str, amount: str, scale: Reading = ()) -> list[Reading]:
     whole, _, part = amount.replace(",", "").partition(".")
     if scale or (part and not (cent and len(part) == len("50"))):
         return _few((*reading, *scale, many) for reading in number(amount))
-    wholes = [(*reading, one if int(whole) == 1 else many) for reading in _cardinals(whole)]
+    wholes = [(*reading, one if whole.lstrip("0") == "1" else many) for reading in _cardinals(whole)]
     if not part.strip("0"):
         return _few(wholes)
     small = _cardinals(part.lstrip("0"))[0]
     named = (*small, cent if int(part) == 1 else cents)
-    if not int(whole):
+    if not whole.strip("0"):
         return [named]
     said = ("oh", *small) if part[0] == "0" else small
     return _few([(*wholes[0], "and", *named), (*wholes[0], *named), (*wholes[0], *said), (*wholes[0][:-1], *said)])

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
 from analysis_server.errors import AnalysisError
 from analysis_server.job import Part, Script
 from analysis_server.omissions import Warnings
@@ -12,11 +14,13 @@ from chassis.children import Children, ExhaustedError, LateError, Limits
 
 EXHAUSTED = "analysis_exhausted"
 """The code of the AnalysisError of what needs too much, and would need it again."""
-_LATE = "analysis_late"
+LATE = "analysis_late"
+"""The code of the AnalysisError of what was late each time, and may not be at another time."""
 _MEMORY_BYTES = 2 * 1024**3
 _CLOCK_PER_CPU = 6
 """How many times as long as its use of a processor an analysis may take by the clock."""
-_TRIES_WHEN_LATE = 2
+_TRIES_WHEN_LATE = 4
+_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 15, 120
 
 
 class Workers:
@@ -60,16 +64,20 @@ class Workers:
         self._children.stop()
 
     async def _do(self, work: Callable[..., Any], *told: Any) -> Any:
-        for _ in range(_TRIES_WHEN_LATE):
-            try:
-                return await self._children.do(work, *told, self._max_audio_seconds, limits=self._limits)
-            except LateError:
-                continue
-            except ExhaustedError:
-                sentence = "The analysis of this recording takes more time or memory than it may have."
-                raise AnalysisError(EXHAUSTED, sentence) from None
-        sentence = "The analysis of this recording took too long, twice, and was given up. Try it again later."
-        raise AnalysisError(_LATE, sentence)
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(LateError),
+            stop=stop_after_attempt(_TRIES_WHEN_LATE),
+            wait=wait_exponential(multiplier=_PAUSE_SECONDS, max=_LONGEST_PAUSE_SECONDS),
+            reraise=True,
+        )
+        try:
+            return await attempts(self._children.do, work, *told, self._max_audio_seconds, limits=self._limits)
+        except LateError:
+            sentence = f"The analysis of this recording took too long, {_TRIES_WHEN_LATE} times, and was given up."
+            raise AnalysisError(LATE, sentence) from None
+        except ExhaustedError:
+            sentence = "The analysis of this recording takes more time or memory than it may have."
+            raise AnalysisError(EXHAUSTED, sentence) from None
 
 
 def _prepare() -> None:

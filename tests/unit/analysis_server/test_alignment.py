@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis_server import letters_to_sounds
+from analysis_server import alignment, letters_to_sounds
 from analysis_server.alignment import read
 from analysis_server.job import Script
 from analysis_server.listening import MAX_SECONDS, listen
@@ -221,3 +221,11 @@ def test_a_recording_that_would_take_too_much_memory_is_left_alone(tmp_path: Pat
     assert warnings == ["recording_too_long_to_align"]
     assert voice.words is None
     assert voice.mfcc is None
+
+
+def test_what_was_added_for_earlier_texts_goes_when_it_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alignment, "_MOST_ADDED", 2)
+    for number in range(3):
+        decoder = alignment._decoder_with(alignment._WIDE, {f"said:{number}": ["AH", "AA"]})
+        assert decoder.lookup_word(f"said:{number}") == "AH"
+    assert decoder.lookup_word("said:0") is None

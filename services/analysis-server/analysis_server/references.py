@@ -154,7 +154,7 @@ class References:
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
     async def _found_out(self, digest: str, sources: Sources, scripts: Sequence[Script]) -> Known:
-        if "reference" not in sources:  # reading marks is quick, and there is no sound to keep the outcome beside
+        if "reference" not in sources:  # there is no sound to keep the outcome beside
             return (await self._understood(sources, scripts))[0]
         key = f"{sources['reference'].key}.analysis-{digest}"
         kept = await self._kept(key)

@@ -38,6 +38,11 @@ _STACK = pytest.StashKey[Stack]()
 _LOG_SIZES = pytest.StashKey[Mapping[Path, int]]()
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name what is given in bytes after its argument: packed bytes hold the time, and workers must agree on names."""
+    return argname if isinstance(val, bytes) else None
+
+
 @dataclass(frozen=True)
 class Baseline:
     """The single process that Sori replaces, as it runs beside the stack: same S3, same analysis server."""

@@ -151,12 +151,23 @@ async def test_a_list_has_states_without_results_and_errors_in_the_callers_langu
         {"created_after": "yesterday"},
         {"created_after": "2026-01-01T00:00:00"},
         {"created_before": "0001-01-01T00:00:00+09:00"},
+        {"metadata[user]": "7"},
+        {"metadata": '{"user":7}'},
     ],
 )
 async def test_a_question_that_makes_no_sense_is_refused(sori: Sori, query: dict[str, str]) -> None:
     for language, header in LANGUAGES.items():
         answer = await sori.client.get(f"{sori.url}/jobs", params=query, headers={"Accept-Language": header})
         assert_problem(answer, 422, "request_invalid", language)
+
+
+async def test_a_question_that_is_written_wrong_is_told_how_to_write_it(sori: Sori) -> None:
+    query = {"created_after": "2026-01-01T00:00:00", "metadata[user]": "7"}
+    for name, hint in {"created_after": "+09:00", "metadata[user]": "metadata.<key>"}.items():
+        answer = await sori.client.get(f"{sori.url}/jobs", params={name: query[name]})
+        (error,) = answer.json()["errors"]
+        assert error["field"] == name
+        assert hint in error["message"]
 
 
 async def details(sori: Sori, job_id: str, language: str = "ko") -> httpx.Response:

@@ -152,7 +152,7 @@ async def test_metadata_that_comes_twice_is_refused(sori: Sori) -> None:
 
 async def test_jobs_are_found_by_any_key_at_the_top(sori: Sori) -> None:
     token_id = new_token()
-    noted: list[dict[str, Any]] = [
+    given: list[dict[str, Any]] = [
         {"user": 7, "lesson": "가 나"},
         {"user": "7", "done": True},
         {"user": [7, 8], "a.b": "c&d"},
@@ -160,7 +160,7 @@ async def test_jobs_are_found_by_any_key_at_the_top(sori: Sori) -> None:
         {"user": {"7": 7}},
         {},
     ]
-    ids = [await job_with(sori, metadata, token_id) for metadata in noted]
+    ids = [await job_with(sori, metadata, token_id) for metadata in given]
     found = {
         "metadata.user=7": [2, 1, 0],
         "metadata.user=7.0": [2, 1, 0],
@@ -205,4 +205,4 @@ async def test_a_key_is_for_one_recording_with_its_metadata(sori: Sori, stack: S
     keys = jobs.database["idempotency_keys"]
     kept = [str(document) async for document in keys.find({"job_id": first.json()["job_id"]})]
     assert kept
-    assert not any(user in text for text in kept), "what was noted would outlive a purged job"
+    assert not any(user in text for text in kept), "metadata would outlive a purged job"

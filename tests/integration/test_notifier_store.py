@@ -156,9 +156,9 @@ async def test_what_has_not_moved_for_long_stands_still(collection: Collection) 
     assert not await collection.standing(DAY) & {told_before.job_id, never_told.job_id, young.job_id}
 
 
-async def test_a_job_that_stands_still_is_told_of_with_what_the_user_noted(collection: Collection) -> None:
-    noted = '{"a.b":{"$set":1180591620717411303424}}'
-    job = await collection.put(story(1.5 * DAY)[2].model_copy(update={"metadata_json": noted}))
+async def test_a_job_that_stands_still_is_told_of_with_its_metadata(collection: Collection) -> None:
+    metadata = '{"a.b":{"$set":1180591620717411303424}}'
+    job = await collection.put(story(1.5 * DAY)[2].model_copy(update={"metadata_json": metadata}))
     now = datetime.now(UTC)
     (standing,) = [one for one in await collection.jobs.standing_since(now - DAY, now) if one.job_id == job.job_id]
     assert standing.metadata == job.metadata == {"a.b": {"$set": 2**70}}

@@ -32,6 +32,15 @@ class BucketInMemory(Bucket):
         path.write_bytes(await self._got("fetch", key, limit))  # noqa: ASYNC240 - a few bytes
         return "etag"
 
+    async def look(self, key: str, limit: int) -> str:
+        """Return an object's ETag."""
+        await self._got("look", key, limit)
+        return "etag"
+
+    async def read(self, key: str, limit: int) -> bytes:
+        """Return an object."""
+        return await self._got("read", key, limit)
+
     async def read_now(self, key: str, limit: int) -> bytes:
         """Return an object."""
         return await self._got("read_now", key, limit)

@@ -51,10 +51,6 @@ class Bucket:
         for key in [key for key in self.objects if key.startswith(prefix)]:
             del self.objects[key]
 
-    async def has_any(self, prefix: str) -> bool:
-        """Tell whether there is an object whose key starts with `prefix`."""
-        return any(key.startswith(prefix) for key in self.objects)
-
     def discard(self, key: str) -> None:
         """Delete the object soon."""
         self.discarded.append(key)

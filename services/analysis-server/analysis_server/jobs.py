@@ -5,6 +5,7 @@ import random
 import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class _InHand:
     task: asyncio.Task[None] | None = None
     body: dict[str, Any] | None = None
     has_ended: bool = False
+    is_start_counted: bool = False
 
     @property
     def job(self) -> Job:
@@ -223,10 +225,9 @@ class JobsInHand:
         try:
             async with self._one_suspect if is_suspect else nullcontext():
                 # Before it takes a place: many jobs may wait for one reference, and others must not wait for it.
-                known = await self._references.known(job)
+                known = await self._references.known(job, partial(self._count_start, mine))
                 async with self._slots:
-                    if mine.is_resumed:
-                        await self._accepted.count_start(mine.kept)
+                    await self._count_start(mine)
                     result = await self._analysed(job, known)
         except AnalysisError as error:
             _log.warning("job-failed", code=error.code, exc_info=error.__cause__)
@@ -236,6 +237,12 @@ class JobsInHand:
             return webhook.failed(job, _UNEXPECTED)
         _log.info("job-analysed", duration_s=result["duration_s"], warnings=[w["code"] for w in result["warnings"]])
         return webhook.completed(job, result)
+
+    async def _count_start(self, mine: _InHand) -> None:
+        """Count that work for a job that was taken over begins, once: its own, or its reference's."""
+        if mine.is_resumed and not mine.is_start_counted:
+            mine.is_start_counted = True
+            await self._accepted.count_start(mine.kept)
 
     async def _analysed(self, job: Job, known: Known) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="sori-analysis-") as folder:

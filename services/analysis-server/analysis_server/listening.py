@@ -73,7 +73,8 @@ def hear(path: Path, scripts: Sequence[Script], max_seconds: float) -> Heard:
 def _lost(packets: int) -> Warnings:
     if not packets:
         return []
-    return [warning("audio_partly_damaged", f"{packets} pieces of the sound could not be decoded and were left out.")]
+    lost = "One piece" if packets == 1 else f"{packets} pieces"
+    return [warning("audio_partly_damaged", f"{lost} of the sound could not be decoded, and had to be left out.")]
 
 
 class _Kept:

@@ -4,12 +4,12 @@ import asyncio
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, get_args
 
 import structlog
 from pydantic import BaseModel
@@ -73,6 +73,7 @@ class Source(NamedTuple):
 
 
 Sources = dict[Part, Source]
+Begins = Callable[[], Awaitable[None]]
 
 
 class References:
@@ -90,14 +91,20 @@ class References:
         # Everything besides the files and the scripts that could change the outcome.
         self._circumstances = [_code(), [version(name) for name in _LISTENERS], settings.max_audio_seconds]
         self._under_way: dict[str, asyncio.Task[Known]] = {}
+        # References that take long must not keep all recordings waiting, and their files are large.
+        self._places = asyncio.Semaphore(max(1, settings.workers - 1))
 
-    async def known(self, job: Job) -> Known:
-        """Return what the job's recording can be compared with; an error of the reference becomes a warning."""
+    async def known(self, job: Job, begins: Begins) -> Known:
+        """Return what the job's recording can be compared with; an error of the reference becomes a warning.
+
+        `begins` is awaited when the files are about to be fetched and analysed for this job, not for one that waits for
+        the same files, nor when their outcome was kept.
+        """
         try:
             sources, warnings = await self._found(job)
             if not sources:
                 return Known(None, warnings)
-            voice, more = await self._shared(sources, job.scripts)
+            voice, more = await self._shared(sources, job.scripts, begins)
             return Known(voice, warnings + more)
         except StorageError as error:
             _log.warning("reference-left-out", fault=error.fault, exc_info=error.__cause__)
@@ -138,12 +145,12 @@ class References:
                 raise
             return left_out(part, error.fault, _REASONS[error.fault])
 
-    async def _shared(self, sources: Sources, scripts: Sequence[Script]) -> Known:
+    async def _shared(self, sources: Sources, scripts: Sequence[Script], begins: Begins) -> Known:
         """Run one task for all jobs that want the same reference meanwhile; it goes on if one of them is cancelled."""
         digest = self.digest(sources, scripts)
         task = self._under_way.get(digest)
         if task is None:
-            task = asyncio.create_task(self._found_out(digest, sources, scripts))
+            task = asyncio.create_task(self._found_out(digest, sources, scripts, begins))
             self._under_way[digest] = task
             task.add_done_callback(lambda _: self._under_way.pop(digest))
         return await asyncio.shield(task)
@@ -153,14 +160,15 @@ class References:
         told = [self._circumstances, sources, [asdict(script) for script in scripts]]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
-    async def _found_out(self, digest: str, sources: Sources, scripts: Sequence[Script]) -> Known:
-        if "reference" not in sources:  # there is no sound to keep the outcome beside
-            return (await self._understood(sources, scripts))[0]
-        key = f"{sources['reference'].key}.analysis-{digest}"
+    async def _found_out(self, digest: str, sources: Sources, scripts: Sequence[Script], begins: Begins) -> Known:
+        beside = next(sources[part] for part in get_args(Part) if part in sources)
+        key = f"{beside.key}.analysis-{digest}"
         kept = await self._kept(key)
         if kept is not None:
             return kept
-        known, is_current = await self._understood(sources, scripts)
+        async with self._places:
+            await begins()
+            known, is_current = await self._understood(sources, scripts)
         if is_current:
             await self._keep(key, known)
         return known

@@ -1,6 +1,5 @@
 """The worker processes that analyse. No recording ends more than its own, and no worker outlives this process."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,6 @@ class Workers:
         self._max_audio_seconds = max_audio_seconds
         self._limits = Limits(max_analysis_seconds, _CLOCK_PER_CPU * max_analysis_seconds)
         self._children = Children(count, _MEMORY_BYTES, _prepare)
-        # References that take long must not keep all recordings waiting.
-        self._reference_places = asyncio.Semaphore(max(1, count - 1))
         self._are_up = False
 
     async def start(self) -> None:
@@ -54,8 +51,7 @@ class Workers:
 
     async def understand(self, files: Mapping[Part, Path], scripts: Sequence[Script]) -> tuple[bytes | None, Warnings]:
         """Return the voice that a reference's files give, as bytes, and warnings; raises AnalysisError as above."""
-        async with self._reference_places:
-            understood: tuple[bytes | None, Warnings] = await self._do(_understand, files, scripts)
+        understood: tuple[bytes | None, Warnings] = await self._do(_understand, files, scripts)
         return understood
 
     def stop(self) -> None:

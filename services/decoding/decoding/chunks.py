@@ -24,15 +24,19 @@ header. AIFF: "Audio Interchange File Format 1.3". CAF: "Core Audio Format Speci
 """
 
 
-def sound_beyond_end(path: Path) -> int:
-    """Return by how many bytes the sound is longer than the file; FFmpeg silently decodes what there is."""
+def sound_beyond_end(path: Path, start: int) -> int:
+    """Return by how many bytes the sound is longer than the file, which begins at byte `start`.
+
+    FFmpeg silently decodes what there is.
+    """
     end, wide_size = path.stat().st_size, 0
     with path.open("rb") as file:
+        file.seek(start)
         magic = file.read(4)
         if magic == b".snd":
             at, size = struct.unpack(">II", file.read(8).ljust(8, b"\0"))
-            return _beyond(at, size, end)
-        for name, at, size in _chunks(path, magic, end):
+            return _beyond(start + at, size, end)
+        for name, at, size in _chunks(path, magic, start, end):
             if name == b"ds64":
                 # RF64 (EBU Tech 3306) has the sizes here, when they do not fit into 32 bits.
                 file.seek(at + 8)
@@ -48,11 +52,12 @@ def _beyond(at: int, size: int, end: int) -> int:
     return at + size - end if 0 < size < UNKNOWN_BYTES else 0
 
 
-def _chunks(path: Path, magic: bytes, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(path: Path, magic: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield the name of each chunk, where its content begins, and its size."""
     if magic not in _LAYOUTS:
         return
-    header, padding, position = _LAYOUTS[magic]
+    header, padding, first = _LAYOUTS[magic]
+    position = start + first
     length = struct.calcsize(header)
     with path.open("rb") as file:
         for _ in range(MAX_CHUNKS):

@@ -9,21 +9,21 @@ MAX_BOXES = 1000
 _BOX_BYTES = 16
 
 
-def is_cut(path: Path, beginning: bytes) -> bool:
-    """Tell whether the file promises more than there is, as far as its beginning promises anything."""
+def is_cut(path: Path, start: int, beginning: bytes) -> bool:
+    """Tell whether the file, from byte `start` on, promises more than there is, as far as it promises anything."""
     if beginning[4:8] == b"ftyp":
-        return _lacks_index(path)
+        return _lacks_index(path, start)
     if beginning[:4] == b"fLaC":
-        return _lacks_metadata(path)
+        return _lacks_metadata(path, start)
     if beginning[:3] == b"ID3":
         frames, end = xing.counted(path)
         return max(end, tags.size(beginning)) > path.stat().st_size or (frames > 0 and not end)
-    return chunks.sound_beyond_end(path) > 0
+    return chunks.sound_beyond_end(path, start) > 0
 
 
-def _lacks_index(path: Path) -> bool:
+def _lacks_index(path: Path, start: int) -> bool:
     """Tell whether a box of an MP4 (ISO/IEC 14496-12, section 4.2) is longer than the file, or none is `moov`."""
-    end, position = path.stat().st_size, 0
+    end, position = path.stat().st_size, start
     with path.open("rb") as file:
         for _ in range(MAX_BOXES):
             file.seek(position)
@@ -35,9 +35,9 @@ def _lacks_index(path: Path) -> bool:
     return position > end or header[4:8] != b"moov" or position + int.from_bytes(header[:4], "big") > end
 
 
-def _lacks_metadata(path: Path) -> bool:
+def _lacks_metadata(path: Path, start: int) -> bool:
     """Tell whether a metadata block of a FLAC (RFC 9639, section 8.1) is longer than the file."""
-    end, position, is_last = path.stat().st_size, 4, False
+    end, position, is_last = path.stat().st_size, start + 4, False
     with path.open("rb") as file:
         for _ in range(MAX_BOXES):
             if is_last or position >= end:

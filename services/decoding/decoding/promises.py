@@ -32,9 +32,9 @@ def missing(reading: Reading) -> Missing:
         case "ogg":
             return Missing(is_cut=False, damage=_with_lost_pages(reading))
         case "mov":
-            return Missing(facts.index_end > reading.path.stat().st_size, reading.damage)
+            return Missing(reading.start + facts.index_end > reading.path.stat().st_size, reading.damage)
         case "wav" | "w64" | "aiff" | "caf" | "au":
-            return Missing(chunks.sound_beyond_end(reading.path) > HEADER_BYTES, reading.damage)
+            return Missing(chunks.sound_beyond_end(reading.path, reading.start) > HEADER_BYTES, reading.damage)
     return Missing(is_cut=False, damage=reading.damage)
 
 

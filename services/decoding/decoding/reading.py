@@ -32,6 +32,7 @@ _BEGINNINGS = re.compile(
     re.DOTALL,
 )
 """How files of the known containers begin: when one of these cannot be opened, it is damaged or cut."""
+_HEAD_BYTES = 12
 _BARE = {"mp3", "aac", "amr"}
 """Containers that are nothing but frames. What follows the last frame is no part of the sound: tags, padding."""
 _BETTER_DECODERS = {"amrnb": "libopencore_amrnb"}
@@ -77,6 +78,8 @@ class Reading:
 
     def __init__(self, path: str | PathLike[str], max_seconds: float) -> None:
         self.path = Path(path)
+        self.start = 0
+        """The byte at which the file begins, after the tags that some programs put before any format."""
         self.packets = self.decoded_packets = self.uneven_packets = 0
         """All packets, those that could be decoded, and those that did not give one frame each."""
         self.sample_rate = self.channels = 0
@@ -92,7 +95,7 @@ class Reading:
 
     def frames(self) -> Iterator[AudioFrame]:
         """Yield every frame that can be decoded; RejectedError when the file is no audio or exceeds a bound."""
-        head = self._head()
+        self.start, head = self._head()
         unreadable: UnreadableError | None = None
         # FFmpeg does not go on, or decodes noise, where the links of a chain differ in format.
         for link in ogg.links(self.path) if head.startswith(b"OggS") else [None]:
@@ -120,12 +123,19 @@ class Reading:
         lost = self._lost if bare and self.samples else self._lost + self._lost_since
         return Damage(len(lost), sum(lost) / max(1, sum(lost) + self._decoded_bytes))
 
-    def _head(self) -> bytes:
+    def _head(self) -> tuple[int, bytes]:
+        """Return where the file begins, and its first bytes there."""
         with self.path.open("rb") as file:
-            head = file.read(12)
-        if not head:
-            raise RejectedError(FailureCode.AUDIO_EMPTY)
-        return head
+            first = file.read(_HEAD_BYTES)
+            if not first:
+                raise RejectedError(FailureCode.AUDIO_EMPTY)
+            start, head = 0, first
+            while tag := tags.size(head):
+                start += tag
+                file.seek(start)
+                head = file.read(_HEAD_BYTES)
+        # Before bare frames, which begin like nothing else, the tags are FFmpeg's.
+        return (start, head) if _BEGINNINGS.match(head) else (0, first)
 
     def _link(self, head: bytes, link: ogg.Link | None) -> Iterator[AudioFrame]:
         """Yield the frames of one link of a chained Ogg file, or of any other file."""
@@ -149,9 +159,10 @@ class Reading:
 
     def _opened(self, head: bytes, link: ogg.Link | None) -> InputContainer:
         is_wav = head[:4] == b"RIFF" and head[8:12] == b"WAVE"
+        start, end = link or (self.start, self.path.stat().st_size)
         try:
             return av.open(
-                f"subfile,,start,{link.start},end,{link.end},,:{self.path}" if link else f"file:{self.path}",
+                f"subfile,,start,{start},end,{end},,:{self.path}" if start or link else f"file:{self.path}",
                 format="wav" if is_wav else None,
                 options=_WAV_OPTIONS if is_wav else _OPTIONS,
                 metadata_errors="replace",  # tags may be in any encoding; none is used
@@ -164,7 +175,7 @@ class Reading:
     def _unreadable(self, head: bytes) -> FailureCode:
         if not _BEGINNINGS.match(head):
             return FailureCode.NOT_AUDIO
-        return FailureCode.AUDIO_TRUNCATED if headers.is_cut(self.path, head) else FailureCode.AUDIO_DAMAGED
+        return FailureCode.AUDIO_TRUNCATED if headers.is_cut(self.path, self.start, head) else FailureCode.AUDIO_DAMAGED
 
     def _decoded(self, decoder: AudioCodecContext, packet: "Packet[AudioStream]") -> Iterator[AudioFrame]:
         self._first, self._last = self._first or packet, packet

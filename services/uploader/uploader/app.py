@@ -49,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
         "consumers": rabbitmq.consumes,
         "s3": bucket.is_up,
     }
-    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters, uploads.warnings))
+    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters))
     app.include_router(metrics_routes(rabbitmq.dead_letters))
     answer_all_methods(app)
     return app

@@ -110,10 +110,6 @@ class Bucket:
             await self._deletions.delete(keys)
             deleted.update(keys)
 
-    async def has_any(self, prefix: str) -> bool:
-        """Tell whether there is an object whose key starts with `prefix`."""
-        return bool(await self._listed(prefix))
-
     def discard(self, key: str) -> None:
         """Delete the object soon, together with others."""
         if len(self._discarded) < DISCARDED_KEYS:

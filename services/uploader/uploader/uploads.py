@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Protocol
 
@@ -32,10 +32,6 @@ log = structlog.get_logger()
 
 TELLS_AGAIN = "/sori/gateway"
 """The source of purges that are told again until they are done."""
-LOOK_SECONDS = 1.0
-"""How long /health waits for S3 to say which refused removals were done since."""
-MAX_REFUSED = 1000
-"""The most purged jobs that the warning counts."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +80,6 @@ class ObjectStore(Protocol):
     async def remove_all(self, prefix: str) -> None:
         """Delete every object whose key starts with `prefix`; BackEndError when S3 refuses to delete one of them."""
 
-    async def has_any(self, prefix: str) -> bool:
-        """Tell whether there is an object whose key starts with `prefix`."""
-
 
 class Decoder(Protocol):
     """Decodes recordings."""
@@ -102,8 +95,6 @@ class Uploads:
         self._storage = storage
         self._decoder = decoder
         self._in_hand: Counter[str] = Counter()
-        # By job: why its recording could not be removed.
-        self._refused: dict[str, str] = {}
 
     async def store(self, event: UploadReceived) -> Event:
         """Verify and keep the recording, or reject it; return the event to publish."""
@@ -132,41 +123,13 @@ class Uploads:
             await self._storage.remove_all(_audio_prefix(event.subject))
         except BackEndError as error:
             log.error("S3 does not remove a purged recording", reason=reason_of(error))  # noqa: TRY400 - a traceback adds nothing to the reason
-            if len(self._refused) < MAX_REFUSED:
-                self._refused[event.subject] = reason_of(error)
             if event.source != TELLS_AGAIN or isinstance(error, AwayError):
                 raise
             return None
         if self._in_hand[event.subject]:
             raise InHandError(event.subject)
-        self._refused.pop(event.subject, None)
         data = AudioRemovedData(token_id=event.data.token_id, metadata=event.data.metadata)
         return AudioRemoved.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)
-
-    async def warnings(self) -> list[str]:
-        """Return a warning for /health while S3 does not remove purged recordings."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_SECONDS):
-                await self._forget_removed()
-        if not self._refused:
-            return []
-        reasons = ", ".join(sorted(set(self._refused.values())))
-        return [f"S3 does not remove the recordings of {len(self._refused)} purged jobs ({reasons}); tried again"]
-
-    async def _forget_removed(self) -> None:
-        """Forget the refusals of what another process has removed since, up to the first that stands."""
-        for job_id in list(self._refused):
-            if await self._is_there(job_id):
-                return
-            self._refused.pop(job_id, None)
-
-    async def _is_there(self, job_id: str) -> bool:
-        """Tell whether anything of a recording is left, as far as S3 says."""
-        try:
-            prefixes = _inbox_prefix(job_id), _audio_prefix(job_id)
-            return any([await self._storage.has_any(prefix) for prefix in prefixes])
-        except BackEndError:
-            return True
 
     @contextmanager
     def _holding(self, job_id: str) -> Iterator[None]:

@@ -13,6 +13,7 @@ from analysis_server.addresses import Addresses
 from analysis_server.errors import ProblemError
 from analysis_server.job import Job, Script
 from analysis_server.jobs import MOST_STARTS, JobsInHand
+from analysis_server.omissions import Warnings
 from analysis_server.references import References
 from analysis_server.settings import Settings
 from analysis_server.webhook import Webhook
@@ -34,6 +35,11 @@ class GatedWorkers(Workers):
         super().__init__(1, 1, 1)
         self.begun: list[str] = []
         self.gate = asyncio.Event()
+
+    async def understand(self, *_: object) -> tuple[bytes | None, Warnings]:
+        self.begun.append("reference")
+        await self.gate.wait()
+        return b"voice", []
 
     async def analyse(self, path: Path, _scripts: Sequence[Script], _reference: bytes | None) -> dict[str, Any]:
         self.begun.append(path.read_text())  # noqa: ASYNC240 - a few bytes
@@ -306,6 +312,21 @@ async def test_a_job_whose_analysis_kills_servers_fails_in_the_end(world: World)
     assert (body["job_id"], body["status"]) == ("id-1", "failed")
     assert "died" in body["error"]
     assert (server.workers.begun, server.kept()) == ([], [])
+
+
+async def test_jobs_whose_reference_kills_servers_fail_in_the_end(world: World) -> None:
+    world.bucket.objects["r"] = (10, b"sound")
+    server = world.server()
+    for number in (1, 2):
+        await server.jobs.accept(dataclasses.replace(job(number), reference={"reference": "s3://bucket/r"}))
+    await server.has_begun(1)
+    for _ in range(2 * MOST_STARTS):
+        server = await world.restarted(server)
+        await server.has_begun(1)
+        assert server.workers.begun == ["reference"]
+    server = await world.restarted(server)
+    await server.is_idle_after_all()
+    assert {body["status"] for body in server.hook.told} == {"failed"}
 
 
 async def test_jobs_that_only_waited_while_the_server_died_are_not_counted(world: World) -> None:

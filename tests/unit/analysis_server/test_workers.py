@@ -44,19 +44,17 @@ async def test_work_that_is_late_four_times_is_given_up(tries: list[int], tmp_pa
 
 
 async def test_a_reference_that_stays_late_has_its_own_warning_and_is_not_kept(
-    tries: list[int], monkeypatch: pytest.MonkeyPatch
+    tries: list[int],
 ) -> None:
-    async def look(*_: Any) -> str:
-        return "etag"
+    async def begins() -> None:
+        pass
 
     tries.append(4)
     bucket = BucketInMemory()
     bucket.objects["r"] = (0, b"sound")
-    monkeypatch.setattr(bucket, "look", look)
-    monkeypatch.setattr(bucket, "read", bucket.read_now)
     references = References(bucket, Addresses("bucket", None), Workers(1, 1, 1), SETTINGS)
     known = await references.known(
-        Job("j", "s3://bucket/a", "a", "http://h/", "v", (), {"reference": "s3://bucket/r"}, None)
+        Job("j", "s3://bucket/a", "a", "http://h/", "v", (), {"reference": "s3://bucket/r"}, None), begins
     )
     assert [warning["code"] for warning in known.warnings] == ["reference_too_slow"]
     assert list(bucket.objects) == ["r"]

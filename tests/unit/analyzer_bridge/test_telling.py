@@ -1,4 +1,4 @@
-"""What the bridge tells of an analysis has what the user noted with the recording, whatever became of it."""
+"""What the bridge tells of an analysis has the metadata that the user gave, whatever became of it."""
 
 from collections.abc import Callable
 from dataclasses import replace

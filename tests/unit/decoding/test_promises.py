@@ -64,6 +64,24 @@ def test_what_says_exactly_how_long_it_is_is_known_to_be_cut(name: str) -> None:
         assert keep in frames or judged(whole[:keep]) == FailureCode.AUDIO_TRUNCATED, keep
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_tags_before_any_kind_of_file_are_passed_over(name: str) -> None:
+    tags, whole = _id3(300) + _id3(70_000), made(name)
+    assert accepted(tags + whole).duration_seconds == pytest.approx(SECONDS, abs=PADDED_SECONDS)
+    if name in EXACT:
+        assert judged(tags + whole[: len(whole) // 2]) == FailureCode.AUDIO_TRUNCATED
+
+
+@pytest.mark.parametrize("keep", [9, 11, 200])
+def test_a_tag_that_is_cut_is_no_sound(keep: int) -> None:
+    assert judged(_id3(300)[:keep]) in {FailureCode.AUDIO_TRUNCATED, FailureCode.NOT_AUDIO}
+
+
+def _id3(size: int) -> bytes:
+    """Return an ID3v2.3 tag with `size` bytes of padding."""
+    return b"ID3\x03\x00\x00" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(size)
+
+
 def test_a_fragment_that_was_cut_is_known() -> None:
     whole = made("mp4 fragmented")
     cut = whole[: whole.index(b"mdat", len(whole) // 2) + 1000]

@@ -182,7 +182,7 @@ NOTES: dict[str, bytes] = {
 }
 
 
-def noted(body: bytes, size: int, before: JsonObject | None = None) -> JsonObject | None:
+def metadata_of(body: bytes, size: int, before: JsonObject | None = None) -> JsonObject | None:
     """What a form has in its field `metadata`, when it comes in chunks of this size."""
 
     async def reading() -> JsonObject | None:
@@ -196,13 +196,13 @@ def noted(body: bytes, size: int, before: JsonObject | None = None) -> JsonObjec
 @pytest.mark.parametrize("size", [1, 7, 10_000])
 @pytest.mark.parametrize("body", NOTES.values(), ids=NOTES)
 def test_what_the_user_noted_is_read_wherever_it_stands(body: bytes, size: int) -> None:
-    assert noted(body + END, size) == {"user": 7, "a.b": [None]}
+    assert metadata_of(body + END, size) == {"user": 7, "a.b": [None]}
 
 
 @pytest.mark.parametrize("text", [b"", b" \r\n"])
 def test_nothing_noted_is_no_metadata(text: bytes) -> None:
-    assert noted(part(text, "metadata", None) + part(b"abc") + END, 100) is None
-    assert noted(part(text, "metadata", None) + part(b"abc") + END, 100, {"a": 1}) == {"a": 1}
+    assert metadata_of(part(text, "metadata", None) + part(b"abc") + END, 100) is None
+    assert metadata_of(part(text, "metadata", None) + part(b"abc") + END, 100, {"a": 1}) == {"a": 1}
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_what_cannot_be_kept_with_a_job_is_refused(parts: bytes) -> None:
 
 def test_metadata_in_the_address_and_in_the_form_is_too_much() -> None:
     with pytest.raises(ProblemError) as refused:
-        noted(part(NOTE, "metadata", None) + part(b"abc") + END, 100, {"user": 7})
+        metadata_of(part(NOTE, "metadata", None) + part(b"abc") + END, 100, {"user": 7})
     assert refused.value.kind.code == "metadata_invalid"
 
 

@@ -169,17 +169,14 @@ async def test_a_purge_says_that_nothing_is_left() -> None:
 
 
 @pytest.mark.parametrize("error", [DeletionError("AccessDenied", [AUDIO]), ForbiddenError("S3", "AccessDenied")])
-async def test_a_purge_that_s3_refuses_is_told_in_health_until_it_is_done(error: BackEndError) -> None:
+async def test_a_purge_that_s3_refuses_is_left_to_the_gateway_that_tells_it_again(error: BackEndError) -> None:
     storage = Bucket({AUDIO: CONTENT})
     uploads = Uploads(storage, Probe())
     storage.error = error
     event = stories.purged().model_copy(update={"source": "/sori/gateway"})
     assert await uploads.purge(event) is None, "the gateway tells it again"
-    (warning,) = await uploads.warnings()
-    assert "1 purged job" in warning
     storage.error = None
     assert await uploads.purge(event) is not None
-    assert await uploads.warnings() == []
 
 
 async def test_a_purge_that_nobody_tells_again_is_tried_again_here() -> None:
@@ -196,22 +193,8 @@ async def test_a_purge_waits_for_an_s3_that_is_away() -> None:
     uploads = Uploads(storage, Probe())
     with pytest.raises(AwayError):
         await uploads.purge(stories.purged())
-    (warning,) = await uploads.warnings()
-    assert "away" in warning
     storage.error = None
     assert await uploads.purge(stories.purged()) is not None
-    assert await uploads.warnings() == []
-
-
-async def test_a_refusal_that_another_process_has_overcome_is_no_warning_any_more() -> None:
-    storage = Bucket({AUDIO: CONTENT})
-    one, other = Uploads(storage, Probe()), Uploads(storage, Probe())
-    storage.error = DeletionError("AccessDenied", [AUDIO])
-    event = stories.purged().model_copy(update={"source": "/sori/gateway"})
-    assert await one.purge(event) is None
-    storage.error = None
-    assert await other.purge(event) is not None
-    assert await one.warnings() == []
 
 
 async def test_a_purge_does_not_say_that_nothing_is_left_while_the_recording_is_being_stored() -> None:

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 import structlog
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 
 from contracts import api, problems
 from contracts.api import JobDetails, JobList, JobState, RemovalAccepted
@@ -171,8 +172,14 @@ def _parsed(cursor: str | None) -> Cursor | None:
 
 
 def _metadata_asked(request: Request) -> list[tuple[str, str]]:
-    """Return what is asked of the jobs' metadata: every parameter `metadata.<key>`."""
+    """Return what is asked of the jobs' metadata: every parameter `metadata.<key>`.
+
+    Raises RequestValidationError for another that begins so, such as `metadata[key]`: all jobs are no answer to it.
+    """
     named = request.query_params.multi_items()
+    unknown = [name for name, _ in named if name.startswith("metadata") and not name.startswith(_METADATA)]
+    if unknown:
+        raise RequestValidationError([{"type": "metadata_filter", "loc": ("query", name)} for name in unknown])
     return [(name.removeprefix(_METADATA), value) for name, value in named if name.startswith(_METADATA)]
 
 

@@ -86,7 +86,7 @@ class Redrive:
         if not count:
             return []
         jobs = f"{count} or more jobs" if count == MAX_WARNED else f"{count} jobs"
-        return [f"the purge of {jobs} is not done yet, see the uploader's /health; told again until it is"]
+        return [f"the purge of {jobs} is not done yet, see the uploader's log for the reason; told again until it is"]
 
     async def look(self) -> None:
         """Tell what is due now. What the broker does not take is due again soon."""

@@ -31,13 +31,21 @@ _WORDS = {
         ("int_type", "int_parsing", "int_from_float", "int_parsing_size"),
         ("정수여야 합니다.", "Must be an integer."),
     ),
+    **dict.fromkeys(
+        ("timezone_aware", "datetime_parsing", "datetime_from_date_parsing", "datetime_object_invalid"),
+        (
+            "시간대가 있는 시각이어야 합니다. 예: 2026-11-01T00:00:00+09:00 (RFC 3339).",
+            "Must be a time with its zone, such as 2026-11-01T00:00:00+09:00 (RFC 3339).",
+        ),
+    ),
+    "metadata_filter": ("metadata.<key>=<value> 형식이어야 합니다.", "Must be written as metadata.<key>=<value>."),
     "list_type": ("배열이어야 합니다.", "Must be an array."),
     "model_attributes_type": (
         "JSON 객체여야 합니다 (Content-Type: application/json).",
         "Must be a JSON object (Content-Type: application/json).",
     ),
 }
-"""The sentences in Korean and English, by pydantic's name of the error; `read_only` is a name of ours."""
+"""The sentences in Korean and English, by pydantic's name of the error; `read_only`, `metadata_filter` are our own."""
 _OTHERWISE = ("올바르지 않은 값입니다.", "This value cannot be used.")
 
 

@@ -110,17 +110,20 @@ def _server() -> dict[str, Any]:
     return {"host": "{host}", "protocol": "amqp", "variables": {"host": variable}}
 
 
+_PARTITION = "The first two hex digits of the id of the job that progressed"
+
+
 def _exchange_channel(event: type[Event]) -> dict[str, Any]:
     progress = event is events.JobProgressed
     exchange = {
         "name": topology.PROGRESS_EXCHANGE if progress else topology.EVENTS_EXCHANGE,
-        "type": "fanout" if progress else "topic",
+        "type": "direct" if progress else "topic",
         "durable": True,
         "autoDelete": False,
     }
     return {
-        "address": "{job_id}" if progress else event.TYPE,
-        **({"parameters": {"job_id": {"description": "The job that progressed"}}} if progress else {}),
+        "address": "{partition}" if progress else event.TYPE,
+        **({"parameters": {"partition": {"description": _PARTITION}}} if progress else {}),
         "description": (event.__doc__ or "").strip(),
         "messages": {event.TYPE: {"$ref": f"#/components/messages/{event.TYPE}"}},
         "bindings": {"amqp": {"is": "routingKey", "exchange": exchange}},

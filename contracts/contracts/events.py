@@ -419,7 +419,7 @@ class JobExpired(Event):
 
 
 class JobProgressed(Event):
-    """job.progressed: what listeners see has changed; goes to every notifier replica on the fan-out exchange."""
+    """job.progressed: what listeners see has changed; goes to each notifier that listens in the job's partition."""
 
     TYPE: ClassVar[str] = "job.progressed.v1"
     type: Literal["job.progressed.v1"]

@@ -12,8 +12,13 @@ SERVICES: tuple[Service, ...] = ("gateway", "uploader", "analyzer-bridge", "noti
 
 EVENTS_EXCHANGE = "sori.events"
 """Durable topic exchange; the routing key is the event's type."""
-PROGRESS_EXCHANGE = "sori.progress"
-"""Durable fan-out exchange for job.progressed; each notifier replica has an exclusive queue on it."""
+PROGRESS_EXCHANGE = "sori.job-progress"
+"""Durable direct exchange for job.progressed; the routing key is the job's partition.
+
+Each notifier replica has an exclusive queue, which is bound to the partitions that the replica has listeners in.
+"""
+PARTITIONS = tuple(f"{number:02x}" for number in range(256))
+"""Shares of the job ids, by their first two hex digits; the edge reads the same digits."""
 
 ATTEMPT_HEADER = "x-sori-attempt"
 WAITS_HEADER = "x-sori-waits"
@@ -167,7 +172,7 @@ QUEUES_ON_THE_WAY: tuple[str, ...] = (
 )
 """Names of the queues in which a message that is to move a job may wait, those of its retries among them."""
 
-RETIRED_EXCHANGES: tuple[str, ...] = tuple(f"{queue.former_name}.witness" for queue in QUEUES)
+RETIRED_EXCHANGES: tuple[str, ...] = ("sori.progress", *(f"{queue.former_name}.witness" for queue in QUEUES))
 """Exchanges of earlier versions, which `sorictl setup` removes."""
 RETIRED_QUEUES: dict[str, str] = {queue.former_name: queue.name for queue in QUEUES}
 """Queues of earlier versions, and for each the queue that takes over what lies in it.
@@ -197,6 +202,11 @@ PUBLISHES: dict[Service, tuple[type[Event], ...]] = {
     "notifier": (events.JobProgressed, events.JobExpired, events.JobHeld),
 }
 """The events that each service publishes; job.resumed comes from the operator's command."""
+
+
+def partition(job_id: str) -> str:
+    """Return the one of PARTITIONS that a job belongs to."""
+    return job_id[:2]
 
 
 def queues_for(event_type: str) -> tuple[Queue, ...]:

@@ -10,7 +10,7 @@ from contracts.events import EVENT_TYPES, JobProgressed
 from tests.contract.documents import Document, document, references, resolved
 
 PROGRESS_RECEIVER = "notifier.job-progressed.receive"
-"""Each notifier replica has a queue of its own on the fan-out exchange, so the topology has no name for it."""
+"""Each notifier replica has a queue of its own on this event's exchange, so the topology has no name for it."""
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_every_event_has_its_exchange(asyncapi: Document) -> None:
         channel = exchanges[event.TYPE]
         exchange = channel["bindings"]["amqp"]["exchange"]
         expected = (
-            (topology.PROGRESS_EXCHANGE, "fanout", "{job_id}")
+            (topology.PROGRESS_EXCHANGE, "direct", "{partition}")
             if event is JobProgressed
             else (topology.EVENTS_EXCHANGE, "topic", event.TYPE)
         )

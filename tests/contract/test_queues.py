@@ -18,7 +18,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
 }
 EXCHANGES = {
     topology.EVENTS_EXCHANGE: aio_pika.ExchangeType.TOPIC,
-    topology.PROGRESS_EXCHANGE: aio_pika.ExchangeType.FANOUT,
+    topology.PROGRESS_EXCHANGE: aio_pika.ExchangeType.DIRECT,
     **{delay.name: aio_pika.ExchangeType.FANOUT for delay in topology.RETRY_DELAYS},
 }
 
@@ -60,7 +60,7 @@ async def test_an_exchange_is_there_and_of_its_kind(
         await channel.declare_exchange(name, kind, durable=True)
     channel = await connection.channel()
     with pytest.raises((ChannelPreconditionFailed, ChannelClosed)):
-        await channel.declare_exchange(name, aio_pika.ExchangeType.DIRECT, durable=True)
+        await channel.declare_exchange(name, aio_pika.ExchangeType.HEADERS, durable=True)
 
 
 @pytest.mark.parametrize("queue", topology.QUEUES, ids=lambda queue: queue.name)

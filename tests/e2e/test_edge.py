@@ -2,13 +2,15 @@
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
+from contracts import topology
 from local_stack.edge import TEMPLATE, fill_in, origins, servers
 from tests.support.answers import assert_problem
 from tests.support.ports import free_port
@@ -24,15 +26,15 @@ Edge = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 @pytest.fixture
 def edge(tmp_path: Path) -> Edge:
-    """Start nginx as the stack does, before one service on this port; it waits a second for an answer."""
+    """Start nginx as the stack does, before services on these ports; it waits a second for an answer."""
 
     @asynccontextmanager
-    async def started(service: int, cors_origins: str = ORIGIN) -> AsyncIterator[httpx.AsyncClient]:
+    async def started(*services: int, cors_origins: str = ORIGIN) -> AsyncIterator[httpx.AsyncClient]:
         port = free_port()
         values = {
             "EDGE_LISTEN": f"127.0.0.1:{port}",
-            "EDGE_GATEWAY_SERVERS": servers([service]),
-            "EDGE_NOTIFIER_SERVERS": servers([service]),
+            "EDGE_GATEWAY_SERVERS": servers(services),
+            "EDGE_NOTIFIER_SERVERS": servers(services),
             "EDGE_CORS_ORIGINS": origins(cors_origins),
         }
         text = fill_in(TEMPLATE.read_text(encoding="utf-8"), values)
@@ -104,7 +106,7 @@ async def test_the_edges_own_errors_can_be_read_by_who_may_read_the_services_ans
     edge: Edge, cors_origins: str, asking: str | None, origin: str | None, credentials: str | None
 ) -> None:
     headers = {} if asking is None else {"Origin": asking}
-    async with edge(free_port(), cors_origins) as client:
+    async with edge(free_port(), cors_origins=cors_origins) as client:
         answer = await client.get("/jobs", headers=headers)
     assert answer.status_code == 502
     assert answer.headers.get("access-control-allow-origin") == origin
@@ -145,7 +147,7 @@ async def test_what_is_no_stream_is_a_problem_to_a_browser_too(edge: Edge) -> No
 
 
 @pytest.mark.parametrize("headers", [EVENTS, {}], ids=["browser", "program"])
-@pytest.mark.parametrize("status", ["404 Not Found", "503 Service Unavailable", "200 OK"])
+@pytest.mark.parametrize("status", ["400 Bad Request", "404 Not Found", "200 OK"])
 async def test_what_a_notifier_answers_is_passed_on_as_it_is(edge: Edge, headers: dict[str, str], status: str) -> None:
     answer = f"HTTP/1.1 {status}\r\nContent-Type: text/x-own\r\nContent-Length: 3\r\n\r\nown".encode()
     async with service(answer) as (port, requests), edge(port) as client:
@@ -156,6 +158,54 @@ async def test_what_a_notifier_answers_is_passed_on_as_it_is(edge: Edge, headers
     assert asked.startswith(f"get {PATH} http/1.1\r\n")
     assert "last-event-id: 7\r\n" in asked
     assert "x-forwarded-for: 127.0.0.1\r\n" in asked
+
+
+def answering(status: str, body: str = "own") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Type: text/x-own\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+FULL = answering("503 Service Unavailable", "full")
+
+
+@pytest.mark.parametrize("headers", [EVENTS, {}], ids=["browser", "program"])
+async def test_a_listener_whose_notifier_is_full_gets_the_next_one(edge: Edge, headers: dict[str, str]) -> None:
+    async with service(FULL) as (full, asked), service(answering("200 OK")) as (other, _), edge(full, other) as client:
+        answers = [await client.get(progress_of(partition), headers=headers) for partition in topology.PARTITIONS]
+    assert {(answer.status_code, answer.text) for answer in answers} == {(200, "own")}
+    assert 0 < len(asked) < len(answers), "some were sent to it first, but not all"
+
+
+async def test_a_browser_all_of_whose_notifiers_are_full_is_told_when_to_come_back(edge: Edge) -> None:
+    async with service(FULL) as (one, asked), service(FULL) as (two, also), edge(one, two) as client:
+        assert reconnection(await client.get(PATH, headers=EVENTS))
+    assert [len([one for one in requests if PATH in one]) for requests in (asked, also)] == [1, 1]
+
+
+async def test_a_program_all_of_whose_notifiers_are_full_gets_the_last_ones_answer(edge: Edge) -> None:
+    async with service(FULL) as (one, asked), service(FULL) as (two, also), edge(one, two) as client:
+        answer = await client.get(PATH)
+    assert (answer.status_code, answer.text) == (503, "full")
+    assert [len([one for one in requests if PATH in one]) for requests in (asked, also)] == [1, 1]
+
+
+async def test_listeners_of_one_partition_go_to_one_notifier_and_partitions_to_all(edge: Edge) -> None:
+    async with AsyncExitStack() as stack:
+        notifiers = [await stack.enter_async_context(service(answering("200 OK", str(n)))) for n in range(4)]
+        client = await stack.enter_async_context(edge(*(port for port, _ in notifiers)))
+        serving = {
+            partition: {(await client.get(progress_of(partition))).text for _ in range(3)}
+            for partition in topology.PARTITIONS
+        }
+        again = [(await client.get(f"{progress_of('a7')}{rest}")).text for rest in ("/", "?lastEventId=3")]
+    assert {len(those) for those in serving.values()} == {1}
+    assert set(again) == serving["a7"]
+    shares = Counter(one for those in serving.values() for one in those)
+    assert min(shares[str(n)] for n in range(4)) > len(topology.PARTITIONS) / 4 / 2, shares
+
+
+def progress_of(partition: str) -> str:
+    """The address of the stream of a job in this partition."""
+    return f"/tokens/analysis-progress/{partition}{PATH[-34:]}"
 
 
 async def test_the_edges_own_answers_are_at_no_address_that_can_be_asked_for(edge: Edge) -> None:

@@ -162,3 +162,12 @@ async def test_a_job_that_stands_still_is_told_of_with_its_metadata(collection: 
     now = datetime.now(UTC)
     (standing,) = [one for one in await collection.jobs.standing_since(now - DAY, now) if one.job_id == job.job_id]
     assert standing.metadata == job.metadata == {"a.b": {"$set": 2**70}}
+
+
+async def test_the_revisions_of_many_jobs_are_read_at_once(collection: Collection) -> None:
+    (_, received, new), (_, _, other) = story(), story()
+    job = await collection.put(new)
+    await collection.put(other)
+    assert await collection.jobs.update(job, change_by(job, received))
+    asked = {new.job_id, other.job_id, str(uuid.uuid4())}
+    assert await collection.jobs.revisions(asked) == {new.job_id: 2, other.job_id: 1}

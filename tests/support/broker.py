@@ -1,5 +1,6 @@
 """RabbitMQ as tests use it: publish anything anywhere, overhear every event, read dead letters."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -97,7 +98,7 @@ class Broker:
         overheard = Overheard()
         queue = await self._channel.declare_queue(exclusive=True, auto_delete=True)
         await queue.bind(topology.EVENTS_EXCHANGE, "#")
-        await queue.bind(topology.PROGRESS_EXCHANGE)
+        await asyncio.gather(*(queue.bind(topology.PROGRESS_EXCHANGE, one) for one in topology.PARTITIONS))
 
         async def note(message: AbstractIncomingMessage) -> None:
             overheard.events.append(events.decode(message.body))

@@ -1,7 +1,7 @@
 """The notifier's collection in memory, for unit tests: it makes the same conditional changes as the real one."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from contracts.job import Change, Job, Stage, Status, changed, is_terminal
@@ -19,6 +19,7 @@ class Jobs:
         self.conflicts = conflicts
         self.error: Exception | None = None
         self.reads: list[str] = []
+        self.looks: list[list[str]] = []
         self.updates = 0
         self.at_once = self.most_at_once = 0
         self._pauses = pauses
@@ -37,6 +38,13 @@ class Jobs:
             return None if found is None else found.model_copy(update={"upload_received": None})
         finally:
             self.at_once -= 1
+
+    async def revisions(self, job_ids: Collection[str]) -> dict[str, int]:
+        """Return the revision of each of these jobs; one that is not there is left out."""
+        self.looks.append(sorted(job_ids))
+        await asyncio.sleep(0)
+        self._reach()
+        return {job_id: self.jobs[job_id].revision for job_id in job_ids if job_id in self.jobs}
 
     async def update(self, job: Job, change: Change) -> bool:
         """Make the change; False when the job has changed since it was read, in its revision or its history."""

@@ -42,6 +42,16 @@ async def virtual_host(stack: Stack) -> AsyncIterator[str]:
         await asyncio.to_thread(_run, stack, "delete_vhost", name)
 
 
+def close_connections(stack: Stack, url: str) -> None:
+    """Cut every connection to a virtual host."""
+    _run(stack, "close_all_connections", "-p", urlsplit(url).path[1:], "a test")
+
+
+def delete_queue(stack: Stack, url: str, queue: str) -> None:
+    """Delete a queue of a virtual host, whoever it belongs to."""
+    _run(stack, "delete_queue", "-p", urlsplit(url).path[1:], queue)
+
+
 def _list(stack: Stack, *command: str) -> list[list[str]]:
     return [line.split("\t") for line in _run(stack, *command, "--no-table-headers").splitlines()]
 

@@ -22,6 +22,7 @@ from contracts import problems
 from notifier import SERVICE
 from notifier.expiry import Expiry
 from notifier.hub import Hub
+from notifier.partitions import Partitions
 from notifier.progress import Progress
 from notifier.settings import Settings
 from notifier.store import JobStore
@@ -37,7 +38,7 @@ def create_app(settings: Settings) -> ASGIApp:
     jobs = JobStore(mongodb)
     hub = Hub(jobs)
     rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH, give_up_after=settings.shutdown_grace)
-    subscribe(rabbitmq, Progress(jobs), hub)
+    partitions = Partitions(subscribe(rabbitmq, Progress(jobs), hub), hub.listened)
     expiry = Expiry(jobs, rabbitmq, timedelta(seconds=settings.job_max_age))
 
     async def drain(seconds: float) -> None:
@@ -49,11 +50,13 @@ def create_app(settings: Settings) -> ASGIApp:
     async def lifespan(_: object) -> AsyncIterator[None]:
         rabbitmq.start()
         hub.start()
+        partitions.start()
         expiry.start()
         stopping.watch()
         yield
         await stopping.finish()
         hub.stop()
+        await partitions.stop()
         await rabbitmq.stop()
         mongodb.close()
 
@@ -68,7 +71,7 @@ def create_app(settings: Settings) -> ASGIApp:
     health.include_router(metrics_routes(rabbitmq.dead_letters))
     health.add_exception_handler(404, _not_found)
     answer_all_methods(health)
-    streams = ProgressStreams(hub, jobs)
+    streams = ProgressStreams(hub, partitions, jobs)
     routes = [
         Route("/tokens/analysis-progress/{job_id}", endpoint=streams),
         Route("/tokens/analysis-progress/{job_id}/", endpoint=streams),

@@ -4,7 +4,7 @@ import asyncio
 import random
 import types
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -23,6 +23,10 @@ HEARTBEAT_SECONDS = 15.0
 HEARTBEAT_TICKS = 60
 """Heartbeats are spread over this many moments, so that many streams do not all wake at once."""
 HEARTBEAT = b": heartbeat\n\n"
+SILENT_HEARTBEATS = 2
+"""After so many heartbeats without a state, a stream's job is looked at: what was told of it may have been lost."""
+LOOKS = 1000
+"""Jobs of silent streams that are looked at with one question to MongoDB."""
 MAX_STREAMS = 10_000
 MAX_WAITING = 64
 """The most frames that wait for a listener who does not read. With one more it is dropped, and reconnects later."""
@@ -45,7 +49,8 @@ def reconnection(seconds: float = RECONNECT_SECONDS) -> bytes:
 class Stream:
     """One listener. `revision` is the last that was sent; None until the first is sent.
 
-    `end` is the terminal state when it arrived before earlier states, which the listener still lacks.
+    `end` is the terminal state when it arrived before earlier states, which the listener still lacks. `heartbeats`
+    counts those since the last state, or since the job was last looked at.
     """
 
     __slots__ = (
@@ -56,6 +61,7 @@ class Stream:
         "catching_up",
         "end",
         "ended",
+        "heartbeats",
         "job_id",
         "language",
         "owner",
@@ -71,6 +77,7 @@ class Stream:
         self.behind = False
         self.end: JobProgressedData | None = None
         self.ended = False
+        self.heartbeats = 0
         self._send = send
         self._waiting: deque[dict[str, Any]] | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -119,22 +126,26 @@ class Stream:
 class Hub:
     """All open streams, by job."""
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
         self._jobs = jobs
+        self._tick_seconds = heartbeat_seconds / HEARTBEAT_TICKS
         self._streams: defaultdict[str, set[Stream]] = defaultdict(set)
         self._count = 0
         self.is_ending = False
         self._reads = asyncio.Semaphore(CATCH_UP_READS)
         self._heartbeat: asyncio.Task[None] | None = None
+        self._silent: list[Stream] = []
+        self._looking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to send heartbeats."""
+        """Begin to send heartbeats, and to look at the jobs of silent streams."""
         self._heartbeat = asyncio.create_task(self._beat())
 
     def stop(self) -> None:
-        """Stop sending heartbeats."""
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
+        """End both."""
+        for task in (self._heartbeat, self._looking):
+            if task is not None:
+                task.cancel()
 
     async def end_streams(self, seconds: float) -> None:
         """Refuse new streams, end the open ones little by little, and return when their requests have ended.
@@ -180,6 +191,10 @@ class Hub:
     def listens(self, job_id: str) -> bool:
         """Tell whether this process has a stream for the job."""
         return job_id in self._streams
+
+    def listened(self) -> Collection[str]:
+        """Return the ids of the jobs that have streams."""
+        return self._streams.keys()
 
     def send_since(self, stream: Stream, job: Job, revision: int) -> None:
         """Send every state after `revision`, and end the stream with the terminal one."""
@@ -239,7 +254,32 @@ class Hub:
                     # A stream without a first state has not begun its response, so no body may be sent.
                     if stream.revision is not None:
                         stream.write(HEARTBEAT)
-                await asyncio.sleep(HEARTBEAT_SECONDS / HEARTBEAT_TICKS)
+                        self._note_silence(stream)
+                self._look_at_silent()
+                await asyncio.sleep(self._tick_seconds)
+
+    def _note_silence(self, stream: Stream) -> None:
+        stream.heartbeats += 1
+        if stream.heartbeats == SILENT_HEARTBEATS:
+            stream.heartbeats = 0
+            self._silent.append(stream)
+
+    def _look_at_silent(self) -> None:
+        """Look at the jobs of silent streams, unless a look is under way: they are in the next one then."""
+        if self._silent and (self._looking is None or self._looking.done()):
+            silent, self._silent = self._silent[:LOOKS], self._silent[LOOKS:]
+            self._looking = asyncio.create_task(self._look_at(silent))
+
+    async def _look_at(self, silent: Sequence[Stream]) -> None:
+        try:
+            revisions = await self._jobs.revisions({stream.job_id for stream in silent})
+        except Exception as error:  # noqa: BLE001 - most likely an outage: they are looked at again while they are silent
+            log.warning("silent streams are not looked at", reason=type(error).__name__)
+            return
+        for stream in silent:
+            has_left = stream not in self._streams.get(stream.job_id, ())
+            if not has_left and revisions.get(stream.job_id) != stream.revision:
+                self._lag(stream)
 
     def _all(self) -> Sequence[Stream]:
         return [stream for streams in self._streams.values() for stream in streams]
@@ -252,6 +292,7 @@ def _write_state(stream: Stream, job_id: str, state: JobProgressedData, frames: 
         data = api.state_json(job_id, state, stream.language)
         frame = frames[stream.language] = b"id: %d\ndata: %b\n\n" % (state.revision, data)
     stream.revision = state.revision
+    stream.heartbeats = 0
     stream.write(frame, last=is_terminal(state.status))
 
 

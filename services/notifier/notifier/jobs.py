@@ -1,6 +1,6 @@
 """The job documents as the notifier reads and changes them; `store` implements this with MongoDB."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -26,6 +26,9 @@ class Jobs(Protocol):
 
     async def find(self, job_id: str) -> Job | None:
         """Return the job with its history; None when there is none."""
+
+    async def revisions(self, job_ids: Collection[str]) -> dict[str, int]:
+        """Return the revision of each of these jobs; one that is not there is left out."""
 
     async def update(self, job: Job, change: Change) -> bool:
         """Make the change; False when the job has changed since it was read, in its revision or its history."""

@@ -1,6 +1,6 @@
 """MongoDB: reads job documents and changes only named fields of them; never replaces a document, never upserts."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -33,6 +33,12 @@ class JobStore:
         """Return the job with its history; None when there is none."""
         found = await self._finds.answer(job_id)
         return None if found is None else Job.model_validate(found)
+
+    async def revisions(self, job_ids: Collection[str]) -> dict[str, int]:
+        """Return the revision of each of these jobs; one that is not there is left out."""
+        with translating():
+            cursor = self._jobs.find({"_id": {"$in": list(job_ids)}}, {"revision": 1})
+            return {found["_id"]: found["revision"] for found in await cursor.to_list(None)}
 
     async def update(self, job: Job, change: Change) -> bool:
         """Make the change; False when the job has changed since it was read, in its revision or its history."""

@@ -14,6 +14,7 @@ from contracts.job import is_terminal
 from contracts.problems import ProblemKind
 from notifier.hub import Hub, Stream, reconnection
 from notifier.jobs import Jobs
+from notifier.partitions import Partitions
 
 log = structlog.get_logger()
 
@@ -29,10 +30,15 @@ HEADERS = [
 
 
 class ProgressStreams:
-    """Streams a job's progress. Errors in the request are answered before the stream starts."""
+    """Streams a job's progress. Errors in the request are answered before the stream starts.
 
-    def __init__(self, hub: Hub, jobs: Jobs) -> None:
+    So is 503 by a process that is full, stops, or cannot read the job: the edge then asks another one, and tells a
+    browser when to come back if all say so.
+    """
+
+    def __init__(self, hub: Hub, partitions: Partitions, jobs: Jobs) -> None:
         self._hub = hub
+        self._partitions = partitions
         self._jobs = jobs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,11 +52,11 @@ class ProgressStreams:
         elif job_id is None:
             await problem_response(request, problems.JOB_NOT_FOUND)(scope, receive, send)
         elif self._hub.is_full:
-            await _passing_trouble(request, problems.BUSY)(scope, receive, send)
+            await problem_response(request, problems.BUSY)(scope, receive, send)
         else:
             language = preferred_language(request.headers.get("accept-language"))
             stream = Stream(job_id, send, language, asyncio.current_task())
-            # Attach before reading the job, so that no change can be missed in between.
+            # Attach, and hear the job's changes, before the job is read: so no change can be missed in between.
             self._hub.attach(stream)
             try:
                 await self._serve(request, stream, receive, send)
@@ -63,10 +69,11 @@ class ProgressStreams:
 
     async def _serve(self, request: Request, stream: Stream, receive: Receive, send: Send) -> None:
         try:
+            await self._partitions.enter(stream.job_id)
             job = await self._jobs.find(stream.job_id)
         except Exception as error:  # noqa: BLE001 - whatever it is, the listener is told to come back
             log.warning("stream refused", job_id=stream.job_id, reason=type(error).__name__)
-            await _passing_trouble(request, problems.UNAVAILABLE)(request.scope, receive, send)
+            await problem_response(request, problems.UNAVAILABLE)(request.scope, receive, send)
             return
         if job is None or job.purge_asked_at is not None:
             await problem_response(request, problems.JOB_NOT_FOUND)(request.scope, receive, send)
@@ -77,7 +84,7 @@ class ProgressStreams:
             await Response(status_code=204)(request.scope, receive, send)
             return
         if self._hub.is_ending:
-            await _passing_trouble(request, problems.UNAVAILABLE)(request.scope, receive, send)
+            await problem_response(request, problems.UNAVAILABLE)(request.scope, receive, send)
             return
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         if request.method == "HEAD":
@@ -112,16 +119,6 @@ def _is_last_event_id(name: str) -> bool:
 
 def _revision(value: str) -> int | None:
     return int(value) if value.isascii() and value.isdecimal() and len(value) < 10 else None  # noqa: PLR2004 - no revision is longer
-
-
-def _passing_trouble(request: Request, kind: ProblemKind) -> Response:
-    """Return the answer to a request that cannot be served now, but can be later.
-
-    An EventSource gives up for good on any status but 200, so it gets an empty stream that tells it when to reconnect.
-    """
-    if "text/event-stream" in request.headers.get("accept", "").lower():
-        return Response(reconnection(RETRY_AFTER_SECONDS), headers={k.decode(): v.decode() for k, v in HEADERS})
-    return problem_response(request, kind)
 
 
 def problem_response(request: Request, kind: ProblemKind) -> Response:

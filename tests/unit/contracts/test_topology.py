@@ -17,7 +17,7 @@ from contracts.topology import (
 )
 
 NOT_BROADCAST = {events.JobProgressed}
-"""Goes through the fan-out exchange, to a queue of each replica's own."""
+"""Goes through an exchange of its own, to a queue of each replica's own."""
 FROM_THE_OPERATOR = {events.JobResumed}
 """Published by the operator's command, which is no service."""
 

@@ -446,6 +446,78 @@ async def test_nothing_is_sent_before_the_answer_has_begun(monkeypatch: pytest.M
     assert listener.bodies == []
 
 
+async def test_a_silent_streams_job_is_looked_at_and_what_was_lost_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it was lost: a message that the broker dropped, a binding that somebody removed."""
+    clock, jobs, listener = Clock(monkeypatch), Jobs(COMPLETED[0]), Listener()
+    hub = Hub(jobs)
+    listening(hub, listener)
+    hub.start()
+    await clock.until(2.5 * hub_module.HEARTBEAT_SECONDS)
+    assert listener.revisions == [1]
+    assert jobs.looks == [[stories.JOB_ID]]
+    assert jobs.reads == [], "nothing has changed"
+    jobs.jobs[stories.JOB_ID] = COMPLETED[-1]
+    await clock.until(4.5 * hub_module.HEARTBEAT_SECONDS)
+    await listener.until(lambda: listener.ended)
+    hub.stop()
+    assert listener.revisions == [1, 2, 3, 4, 5]
+
+
+async def test_a_stream_that_is_told_something_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, jobs, listener = Clock(monkeypatch), Jobs(COMPLETED[0]), Listener()
+    hub = Hub(jobs)
+    listening(hub, listener)
+    hub.start()
+    for number, job in enumerate(COMPLETED[1:-1], 1):
+        await clock.until((number - 0.5) * hub_module.HEARTBEAT_SECONDS)
+        hub.deliver(stories.JOB_ID, told(job))
+    hub.stop()
+    assert jobs.looks == []
+
+
+async def test_silent_streams_of_many_jobs_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, jobs = Clock(monkeypatch), Jobs()
+    hub = Hub(jobs)
+    ids = [f"00000000-0000-4000-8000-{number:012}" for number in range(HEARTBEAT_TICKS * 5)]
+    jobs.jobs = {job_id: stories.new_job(job_id) for job_id in ids}
+    for job_id in ids:
+        for _ in range(2):
+            listening(hub, Listener(), stories.new_job(job_id))
+    hub.start()
+    await clock.until(2.9 * hub_module.HEARTBEAT_SECONDS)
+    hub.stop()
+    assert sorted(job_id for look in jobs.looks for job_id in set(look)) == sorted(ids * 2)
+    assert len(jobs.looks) <= HEARTBEAT_TICKS, "one for each tick at most"
+
+
+async def test_a_silent_stream_outlives_an_outage_of_mongodb(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, jobs, listener = Clock(monkeypatch), Jobs(COMPLETED[-1]), Listener()
+    jobs.error = ConnectionError("down")
+    hub = Hub(jobs)
+    stream = listening(hub, listener)
+    hub.start()
+    await clock.until(2.5 * hub_module.HEARTBEAT_SECONDS)
+    assert len(jobs.looks) == 1
+    assert not stream.ended
+    jobs.error = None
+    await clock.until(4.5 * hub_module.HEARTBEAT_SECONDS)
+    await listener.until(lambda: listener.ended)
+    hub.stop()
+    assert listener.revisions == [1, 2, 3, 4, 5]
+
+
+async def test_a_silent_stream_whose_job_is_gone_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, hub = Clock(monkeypatch), Hub(Jobs())
+    async with a_request() as request:
+        stream = listening(hub, Listener(), owner=request)
+        hub.start()
+        await clock.until(2.5 * hub_module.HEARTBEAT_SECONDS)
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await asyncio.wait([request])
+    hub.stop()
+    assert stream.ended
+
+
 RETRY = re.compile(rb"retry: (\d+)\n\n")
 
 

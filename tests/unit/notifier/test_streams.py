@@ -12,6 +12,7 @@ from starlette.routing import Route, Router
 
 from contracts.job import Job
 from notifier.hub import MAX_WAITING, Hub
+from notifier.partitions import Partitions
 from notifier.streams import ProgressStreams
 from tests.support.notifier_jobs import Jobs
 from tests.unit.notifier.test_hub import COMPLETED, course, told
@@ -75,14 +76,31 @@ class Request:
         self._came.set()
 
 
+class Bindings:
+    """The keys that a process hears; binding one takes until `go` is set."""
+
+    def __init__(self) -> None:
+        self.bound: list[str] = []
+        self.go = asyncio.Event()
+        self.go.set()
+
+    async def bind(self, key: str) -> None:
+        await self.go.wait()
+        self.bound.append(key)
+
+    def unbind(self, key: str) -> None:
+        self.bound.remove(key)
+
+
 class Service:
     """The endpoint with its hub and a collection in memory."""
 
     def __init__(self, *jobs: Job) -> None:
         self.jobs = Jobs(*jobs)
         self.hub = Hub(self.jobs)
+        self.bindings = Bindings()
         # Of the collection the endpoint only uses `find`.
-        streams = ProgressStreams(self.hub, self.jobs)
+        streams = ProgressStreams(self.hub, Partitions(self.bindings, self.hub.listened), self.jobs)
         self._app = Router([Route("/tokens/analysis-progress/{job_id}", endpoint=streams)])
 
     @asynccontextmanager
@@ -277,30 +295,25 @@ async def test_an_outage_of_mongodb_is_503_and_says_when_to_come_back() -> None:
     assert not service.hub.listens(JOB_ID)
 
 
-async def test_a_browser_is_told_to_come_back_after_an_outage_of_mongodb() -> None:
-    """An EventSource gives up for good on any status but 200."""
+async def test_a_browser_gets_the_same_503_which_the_edge_takes_elsewhere() -> None:
     service = Service(COMPLETED[0])
     service.jobs.error = ConnectionError("down")
-    waits = set()
-    for accept in ("text/event-stream", "TEXT/EVENT-STREAM; q=0.9, */*", *["text/event-stream"] * 20):
-        async with service.request(Accept=accept) as request:
-            await request.answered()
-        assert (request.status, request.revisions, request.ended) == (200, [], True)
-        assert request.headers["content-type"] == "text/event-stream; charset=utf-8"
-        assert request.headers["cache-control"] == "no-store"
-        assert request.body.count(b"\n\n") == 1
-        waits.add(retry(request))
-    assert len(waits) > 10
-    assert 2000 < min(waits) < max(waits) < 8000
-    assert not service.hub.listens(JOB_ID)
-
-
-async def test_a_browser_is_told_to_come_back_to_a_full_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("notifier.hub.MAX_STREAMS", 0)
-    async with Service(COMPLETED[0]).request(**BROWSER) as request:
+    async with service.request(**BROWSER) as request:
         await request.answered()
-    assert (request.status, request.revisions) == (200, [])
-    assert retry(request)
+    assert (request.status, json.loads(request.body)["code"]) == (503, "unavailable")
+
+
+async def test_the_job_is_read_once_its_partition_is_bound() -> None:
+    service = Service(COMPLETED[1])
+    service.bindings.go.clear()
+    async with service.request() as request:
+        await asyncio.sleep(0)
+        assert service.hub.listens(JOB_ID)
+        assert service.jobs.reads == []
+        service.bindings.go.set()
+        await request.until(b"id: 2")
+    assert service.bindings.bound == [JOB_ID[:2]]
+    assert service.jobs.reads == [JOB_ID]
 
 
 async def test_an_unknown_job_is_404_for_a_browser_too() -> None:
@@ -329,8 +342,7 @@ async def test_a_listener_whose_job_is_still_read_when_the_process_stops_is_sent
         assert service.jobs.reads == [JOB_ID], "the read is under way"
         await service.hub.end_streams(1.0)
         await request.answered()
-    assert (request.status, request.revisions) == (200, [])
-    assert retry(request)
+    assert (request.status, json.loads(request.body)["code"]) == (503, "unavailable")
 
 
 async def test_a_full_process_is_503(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,10 +165,17 @@ class Link:
         """Listen to what replicas tell; nobody listens here."""
         return self
 
-    async def tell(self, event: Event) -> None:
+    async def bind(self, key: str) -> None:
+        """Hear what is told with this key; nobody listens here."""
+
+    def unbind(self, key: str) -> None:
+        """Hear it no more."""
+
+    async def tell(self, event: Event, key: str) -> None:
         """Reach every replica."""
         await self._replica.step("RabbitMQ")
         assert isinstance(event, JobProgressed)
+        assert key == topology.partition(event.subject)
         self._world.see(event)
 
     async def publish(self, event: Event, *, redriven: bool = False) -> None:

@@ -77,10 +77,10 @@ class RabbitMQ:
     def fan_out(
         self, exchange: str, prefix: str, deliver: Callable[[str, bytes], None], on_connected: Callable[[], None]
     ) -> FanOut:
-        """Call `deliver` with the routing key and body of every message on a fan-out exchange.
+        """Call `deliver` with the subject and body of every message on a direct exchange whose key was bound.
 
-        The FanOut that is returned publishes to it. `prefix` begins the name of this process's queue. `on_connected` is
-        called after each connection, because messages may have been missed before it.
+        The FanOut that is returned binds keys and publishes. `prefix` begins the name of this process's queue.
+        `on_connected` is called once all keys are bound on a new connection: messages may have been missed before.
         """
         fan_out = FanOut(exchange, prefix, deliver, on_connected)
         self._fan_outs.append(fan_out)
@@ -112,6 +112,8 @@ class RabbitMQ:
         with suppress(Exception):
             async with bounded(CLOSE_SECONDS):
                 await self._consumers.cancel()
+        for fan_out in self._fan_outs:
+            await fan_out.stop()
         with suppress(Exception):
             async with bounded(CLOSE_SECONDS):
                 await self._broker.stop()
@@ -153,11 +155,13 @@ class RabbitMQ:
         """
         if self._connection is None:
             return False
-        names = [queue.name for queue in self._consumers.queues] + [fan_out.queue_name for fan_out in self._fan_outs]
+        fan_out_names = [fan_out.queue_name for fan_out in self._fan_outs]
         async with bounded(ANSWER_SECONDS), question(self._connection) as channel:
             if not self._consumers.are_there():
                 return False
-            for name in names:
+            for name in (*(queue.name for queue in self._consumers.queues), *fan_out_names):
+                if name is None:
+                    return False
                 found = await channel.queue_declare(name, passive=True)
                 if not found.consumer_count:
                     return False
@@ -245,11 +249,11 @@ class RabbitMQ:
     async def _set_up(self) -> None:
         connection = await self._broker.connect()
         await declare_topology(connection)
-        for fan_out in self._fan_outs:
-            await fan_out.connect(connection)
         await self._broker.start()
         # Before consuming starts: the handler of the first message must be able to publish.
         self._connection = connection
+        for fan_out in self._fan_outs:
+            fan_out.start(connection)
         self._consumers.start(connection, self._redeclaring)
 
     async def _stop_running(self) -> None:

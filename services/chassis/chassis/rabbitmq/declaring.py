@@ -47,7 +47,7 @@ async def declare_topology(connection: AbstractRobustConnection) -> None:
 async def declare_all(channel: AbstractChannel) -> None:
     """Declare every exchange and queue with its bindings; one that is there already stays as it is."""
     await channel.exchange_declare(topology.EVENTS_EXCHANGE, exchange_type="topic", durable=True)
-    await channel.exchange_declare(topology.PROGRESS_EXCHANGE, exchange_type="fanout", durable=True)
+    await channel.exchange_declare(topology.PROGRESS_EXCHANGE, exchange_type="direct", durable=True)
     for delay in topology.RETRY_DELAYS:
         await channel.exchange_declare(delay.name, exchange_type="fanout", durable=True)
         await channel.queue_declare(delay.name, durable=True, arguments=delay.arguments)

@@ -10,7 +10,7 @@ import pytest
 from chassis.rabbitmq.connection import RabbitMQ
 from contracts import topology
 from local_stack.stack import Stack
-from notifier.hub import Hub, Stream
+from notifier.hub import Hub
 from notifier.partitions import Partitions
 from notifier.progress import Progress
 from notifier.subscribers import subscribe
@@ -179,8 +179,7 @@ class Notifier:
 
     async def listen(self, job_id: str) -> Listener:
         listener = Listener()
-        stream = Stream(job_id, listener.send, "ko", None)
-        self.hub.attach(stream)
+        stream = listener.open(self.hub, job_id)
         await self.partitions.enter(job_id)
         job = await self.jobs.find(job_id)
         assert job is not None

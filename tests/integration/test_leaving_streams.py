@@ -1,6 +1,7 @@
 """Notifiers that go, or are not ready yet: their listeners are told when to come back, and hear everything once."""
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,24 +73,61 @@ async def test_pages_outlive_all_notifiers(stack: Stack, sori: Sori) -> None:
         assert messages[-1].state["status"] == "completed"
 
 
-async def test_a_page_waits_for_a_notifier_that_waits_for_its_back_ends(
+async def test_a_notifier_that_waits_for_its_back_ends_says_so_and_then_serves_by_itself(
     stack: Stack, client: httpx.AsyncClient, sori: Sori, tmp_path: Path
 ) -> None:
+    """To a page too: its browser is told by the edge when to come back."""
     job_id = (await sori.completed())["job_id"]
     (notifier,) = [service for service in SERVICES if service.name == "notifier"]
     async with ServiceProcess.running(notifier, stack.settings, tmp_path / "log") as process:
         await until(lambda: process.health(client, "/health/live"), "a live notifier")
         url = f"{process.url}/tokens/analysis-progress/{job_id}"
-        async with listening(client, url) as stream:
-            assert await stream.to_end() == []
-        assert stream.response.status_code == 200
-        (told,) = stream.blocks
-        assert 2500 <= int(told.retry or 0) <= 7500
-        answer = await client.get(url, headers={"Accept": "*/*", "Accept-Language": "en"})
-        assert_problem(answer, 503, "unavailable", "en")
-        page = asyncio.create_task(followed(client, url))
+        for accept in ("text/event-stream", "*/*"):
+            answer = await client.get(url, headers={"Accept": accept, "Accept-Language": "en"})
+            assert_problem(answer, 503, "unavailable", "en")
         for door in process.doors.values():
             await door.open()
-        messages = await page
+
+        async def serves() -> bool:
+            return (await client.head(url)).status_code == 200
+
+        await until(serves, "a notifier that serves")
+        messages = await heard(client, url, last_event_id="0")
     assert [int(message.id or 0) for message in messages] == list(range(1, len(messages) + 1))
     assert messages[-1].state["status"] == "completed"
+
+
+async def test_a_notifier_is_given_only_what_its_own_listeners_may_need(
+    stack: Stack, client: httpx.AsyncClient, sori: Sori, tmp_path: Path
+) -> None:
+    (notifier,) = [service for service in SERVICES if service.name == "notifier"]
+    async with ServiceProcess.running(notifier, stack.settings, tmp_path / "log") as process:
+        for door in process.doors.values():
+            await door.open()
+        await process.until_checks(client, dict.fromkeys(notifier.checks, "up"))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(10):
+                group.create_task(sori.completed())
+        assert await given(client, process) == 0, "nobody listens there"
+        job_id = await sori.job(token_id=new_token("slow"))
+        messages = await heard(client, f"{process.url}/tokens/analysis-progress/{job_id}", last_event_id="0")
+        assert messages[-1].state["status"] == "completed"
+        # What came before the listener is not among them; whatever its partition's other jobs are told of may be.
+        assert 0 < await given(client, process) <= len(messages)
+
+
+async def given(client: httpx.AsyncClient, process: ServiceProcess) -> int:
+    """How many of the messages that replicas tell one another this one was given."""
+    said = (await client.get(f"{process.url}/metrics")).text
+    (count,) = re.findall(r"^sori_fan_out_messages_total (\S+)$", said, re.MULTILINE)
+    return int(float(count))
+
+
+async def test_listeners_of_one_job_hear_all_of_it_at_every_notifier(
+    stack: Stack, client: httpx.AsyncClient, sori: Sori
+) -> None:
+    job_id = await sori.job(token_id=new_token("slow"))
+    heard_at = [heard(client, progress_at(stack, f"notifier-{n}", job_id), last_event_id="0") for n in (1, 2)]
+    for messages in await asyncio.gather(*heard_at):
+        assert [int(message.id or 0) for message in messages] == list(range(1, len(messages) + 1))
+        assert messages[-1].state["status"] == "completed"

@@ -1,11 +1,24 @@
-"""HTTP/1.1 as the services speak it: a request that offers another protocol is answered in this one."""
+"""HTTP/1.1 as the services speak it: offers of other protocols are passed over, and long answers are handed over."""
+
+import asyncio
+from collections.abc import Callable
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+TAKE_OVER = "sori.take-over"
+"""The name of an extension of ASGI's scope: its value is a TakeOver."""
+TakeOver = Callable[[asyncio.Protocol], asyncio.Transport | None]
+"""Gives a protocol the connection of a response that has begun, to write its body in chunks (RFC 9112, section 7.1).
+
+The application must then return; the protocol closes the transport after the last chunk. None when the client has gone.
+"""
+
 
 class PlainHttp(HttpToolsProtocol):
-    """Uvicorn's protocol, which passes over offers of another one.
+    """Uvicorn's protocol, which passes over offers of another one, and lets go of a connection when asked to.
+
+    A response that goes on for minutes would keep all that its request was served with: some ten objects and a task.
 
     httptools takes whatever follows the head of a request with `Upgrade` for the other protocol, and so the body of an
     upload by Java's HttpClient, which offers h2c. A server may ignore the offer (RFC 9110, section 7.8): such a request
@@ -13,6 +26,11 @@ class PlainHttp(HttpToolsProtocol):
     """
 
     _without_offer: bytes | None = None
+
+    def on_message_begin(self) -> None:
+        """Begin to read a request."""
+        super().on_message_begin()
+        self.scope["extensions"] = {TAKE_OVER: self._hand_over}  # type: ignore[dict-item] # a callable, no dict
 
     def on_headers_complete(self) -> None:
         """Begin the request, unless it is to be parsed anew."""
@@ -44,6 +62,17 @@ class PlainHttp(HttpToolsProtocol):
                 return
             else:
                 return
+
+    def _hand_over(self, protocol: asyncio.Protocol) -> asyncio.Transport | None:
+        if self.cycle.disconnected or self.transport.is_closing():
+            return None
+        transport = self.transport
+        transport.set_protocol(protocol)
+        self.connections.discard(self)
+        self.cycle.response_complete = True  # as far as uvicorn is concerned
+        # They refer to one another, and would stay until a garbage collection.
+        self.parser = self.cycle = self.scope = None  # type: ignore[assignment] # as uvicorn does when a connection is lost
+        return transport
 
     def _head(self) -> bytes:
         """Return the head of the request, without its offer."""

@@ -2,12 +2,8 @@
 
 import asyncio
 import random
-import types
-from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Sequence
-from contextlib import suppress
-from functools import partial
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 
 import structlog
 
@@ -22,14 +18,13 @@ log = structlog.get_logger()
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT_TICKS = 60
 """Heartbeats are spread over this many moments, so that many streams do not all wake at once."""
-HEARTBEAT = b": heartbeat\n\n"
 SILENT_HEARTBEATS = 2
 """After so many heartbeats without a state, a stream's job is looked at: what was told of it may have been lost."""
 LOOKS = 1000
-"""Jobs of silent streams that are looked at with one question to MongoDB."""
+"""The most streams whose jobs are looked at with one question to MongoDB."""
 MAX_STREAMS = 10_000
 MAX_WAITING = 64
-"""The most frames that wait for a listener who does not read. With one more it is dropped, and reconnects later."""
+"""The most frames that wait for a listener whose socket is full. With one more it is dropped, and reconnects later."""
 CATCH_UP_READS = 16
 """Jobs read at once when many streams have something to catch up on."""
 RECONNECT_SECONDS = 2.0
@@ -38,25 +33,35 @@ ENDING_SECONDS = 5.0
 """The longest time over which a stopping process spreads the end of its streams, in ENDING_TICKS steps."""
 ENDING_TICKS = 50
 
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def chunk(text: bytes) -> bytes:
+    """Return a part of a body as HTTP/1.1 sends it (RFC 9112, section 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(text), text)
+
+
+HEARTBEAT = chunk(b": heartbeat\n\n")
 
 
 def reconnection(seconds: float = RECONNECT_SECONDS) -> bytes:
     """Return the instruction to reconnect (`retry:`, section 9.2.6) after about `seconds`, varied at random."""
-    return b"retry: %d\n\n" % (1000 * random.uniform(seconds / 2, seconds * 1.5))  # noqa: S311 - jitter, not a secret
+    varied = random.uniform(seconds / 2, seconds * 1.5)  # noqa: S311 - jitter, not a secret
+    return chunk(b"retry: %d\n\n" % (1000 * varied))
 
 
-class Stream:
-    """One listener. `revision` is the last that was sent; None until the first is sent.
+class Stream(asyncio.Protocol):
+    """One listener's connection, from `begin` on. `revision` is the last that was sent; None until the first is sent.
 
     `end` is the terminal state when it arrived before earlier states, which the listener still lacks. `heartbeats`
-    counts those since the last state, or since the job was last looked at.
+    counts those since the last state, or since the job was last looked at. `on_lost` is called when the connection is
+    over.
     """
 
     __slots__ = (
-        "_send",
+        "_on_lost",
+        "_transport",
         "_waiting",
-        "_writer",
         "behind",
         "catching_up",
         "end",
@@ -64,63 +69,69 @@ class Stream:
         "heartbeats",
         "job_id",
         "language",
-        "owner",
         "revision",
     )
 
-    def __init__(self, job_id: str, send: Send, language: Language, owner: asyncio.Task[Any] | None) -> None:
+    def __init__(self, job_id: str, language: Language, on_lost: Callable[["Stream"], None]) -> None:
         self.job_id = job_id
         self.language = language
-        self.owner = owner
         self.revision: int | None = None
         self.catching_up: asyncio.Task[None] | None = None
         self.behind = False
         self.end: JobProgressedData | None = None
         self.ended = False
         self.heartbeats = 0
-        self._send = send
-        self._waiting: deque[dict[str, Any]] | None = None
-        self._writer: asyncio.Task[None] | None = None
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._waiting: int | None = None
+        """How many frames wait for a listener who does not read; None while the socket accepts data."""
 
-    def write(self, frame: bytes, *, last: bool = False) -> None:
-        """Send without waiting: at once while the socket accepts data, through a bounded queue when it is full."""
-        if self.ended:
+    @property
+    def has_begun(self) -> bool:
+        """Tell whether there is a connection that can be written to."""
+        return self._transport is not None
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """Write to this connection from now on."""
+        self._transport = transport
+
+    def write(self, frame: bytes) -> None:
+        """Send a chunk without waiting; drop a listener for whom too much waits already."""
+        if self.ended or self._transport is None:
             return
-        self.ended = last
-        message = {"type": "http.response.body", "body": frame, "more_body": not last}
         if self._waiting is not None:
-            if len(self._waiting) >= MAX_WAITING:
+            if self._waiting >= MAX_WAITING:
                 self.drop()
-            else:
-                self._waiting.append(message)
-            return
-        sending = self._send(message)
-        assert isinstance(sending, Coroutine)  # noqa: S101 - ASGI servers' send is a coroutine function
-        try:
-            blocked_on = sending.send(None)
-        except StopIteration:
-            return
-        except OSError:
-            self.drop()
-            return
-        self._waiting = deque()
-        self._writer = asyncio.create_task(self._write_waiting(_resumed(sending, blocked_on)))
+                return
+            self._waiting += 1
+        self._transport.write(frame)
+
+    def finish(self) -> None:
+        """End the body, and the connection once all is sent."""
+        if not self.ended and self._transport is not None:
+            self.ended = True
+            self._transport.write(LAST_CHUNK)
+            self._transport.close()
 
     def drop(self) -> None:
-        """End the listener's request; a browser reconnects by itself and resumes."""
+        """Cut the connection; a browser reconnects by itself and resumes."""
         self.ended = True
-        if self._writer is not None:
-            self._writer.cancel()
-        if self.owner is not None:
-            self.owner.cancel()
+        if self._transport is not None:
+            log.info("stream dropped", job_id=self.job_id)
+            self._transport.abort()
 
-    async def _write_waiting(self, first: Awaitable[None]) -> None:
-        with suppress(OSError):
-            await first
-            while self._waiting:
-                await self._send(self._waiting.popleft())
+    def pause_writing(self) -> None:
+        """Count what waits: the socket accepts no more."""
+        self._waiting = 0
+
+    def resume_writing(self) -> None:
+        """Count no longer."""
         self._waiting = None
-        self._writer = None
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Note that the listener has gone, or has been sent away."""
+        self.ended = True
+        self._on_lost(self)
 
 
 class Hub:
@@ -134,7 +145,7 @@ class Hub:
         self.is_ending = False
         self._reads = asyncio.Semaphore(CATCH_UP_READS)
         self._heartbeat: asyncio.Task[None] | None = None
-        self._silent: list[Stream] = []
+        self._doubtful: list[Stream] = []
         self._looking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -148,7 +159,7 @@ class Hub:
                 task.cancel()
 
     async def end_streams(self, seconds: float) -> None:
-        """Refuse new streams, end the open ones little by little, and return when their requests have ended.
+        """Refuse new streams, end the open ones little by little, and return when their connections are over.
 
         Each listener is told when to reconnect, finds another replica, and resumes. A listener who has not read what it
         was sent within `seconds` is dropped.
@@ -165,8 +176,7 @@ class Hub:
             _end(self._all())
             await asyncio.sleep(ENDING_SECONDS / ENDING_TICKS)
         for stream in self._all():
-            if stream.revision is not None:
-                stream.drop()
+            stream.drop()
 
     @property
     def is_full(self) -> bool:
@@ -179,7 +189,7 @@ class Hub:
         self._count += 1
 
     def detach(self, stream: Stream) -> None:
-        """Forget a stream whose request has ended."""
+        """Forget a stream whose connection is over, or which never began."""
         streams = self._streams[stream.job_id]
         streams.discard(stream)
         if not streams:
@@ -216,9 +226,12 @@ class Hub:
                 _write_state(stream, job_id, state, frames)
 
     def refresh(self) -> None:
-        """Read every open job again: changes may have been missed while the broker was away."""
+        """Look at every open job: changes may have been missed while the broker was away."""
         for stream in self._all():
-            self._lag(stream)
+            stream.behind |= stream.revision is None  # the job is being read, perhaps since before
+            if stream.revision is not None:
+                self._doubtful.append(stream)
+        self._look()
 
     def _lag(self, stream: Stream) -> None:
         """Note that the stream lacks states. The job is read at once, or when the read that is under way has ended."""
@@ -251,35 +264,35 @@ class Hub:
             streams = self._all()
             for tick in range(HEARTBEAT_TICKS):
                 for stream in streams[tick::HEARTBEAT_TICKS]:
-                    # A stream without a first state has not begun its response, so no body may be sent.
                     if stream.revision is not None:
                         stream.write(HEARTBEAT)
                         self._note_silence(stream)
-                self._look_at_silent()
+                self._look()
                 await asyncio.sleep(self._tick_seconds)
 
     def _note_silence(self, stream: Stream) -> None:
         stream.heartbeats += 1
         if stream.heartbeats == SILENT_HEARTBEATS:
             stream.heartbeats = 0
-            self._silent.append(stream)
+            self._doubtful.append(stream)
 
-    def _look_at_silent(self) -> None:
-        """Look at the jobs of silent streams, unless a look is under way: they are in the next one then."""
-        if self._silent and (self._looking is None or self._looking.done()):
-            silent, self._silent = self._silent[:LOOKS], self._silent[LOOKS:]
-            self._looking = asyncio.create_task(self._look_at(silent))
+    def _look(self) -> None:
+        """Have the jobs looked at whose streams may lack something, unless that is under way already."""
+        if self._doubtful and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._look_at_doubtful())
 
-    async def _look_at(self, silent: Sequence[Stream]) -> None:
-        try:
-            revisions = await self._jobs.revisions({stream.job_id for stream in silent})
-        except Exception as error:  # noqa: BLE001 - most likely an outage: they are looked at again while they are silent
-            log.warning("silent streams are not looked at", reason=type(error).__name__)
-            return
-        for stream in silent:
-            has_left = stream not in self._streams.get(stream.job_id, ())
-            if not has_left and revisions.get(stream.job_id) != stream.revision:
-                self._lag(stream)
+    async def _look_at_doubtful(self) -> None:
+        while self._doubtful:
+            streams, self._doubtful = self._doubtful[:LOOKS], self._doubtful[LOOKS:]
+            try:
+                revisions = await self._jobs.revisions({stream.job_id for stream in streams})
+            except Exception as error:  # noqa: BLE001 - most likely an outage: while they are silent, they come again
+                log.warning("streams are not looked at", reason=type(error).__name__)
+                return
+            for stream in streams:
+                has_left = stream not in self._streams.get(stream.job_id, ())
+                if not has_left and revisions.get(stream.job_id) != stream.revision:
+                    self._lag(stream)
 
     def _all(self) -> Sequence[Stream]:
         return [stream for streams in self._streams.values() for stream in streams]
@@ -290,17 +303,18 @@ def _write_state(stream: Stream, job_id: str, state: JobProgressedData, frames: 
     frame = frames.get(stream.language)
     if frame is None:
         data = api.state_json(job_id, state, stream.language)
-        frame = frames[stream.language] = b"id: %d\ndata: %b\n\n" % (state.revision, data)
+        frame = frames[stream.language] = chunk(b"id: %d\ndata: %b\n\n" % (state.revision, data))
     stream.revision = state.revision
     stream.heartbeats = 0
-    stream.write(frame, last=is_terminal(state.status))
+    stream.write(frame)
+    if is_terminal(state.status):
+        stream.finish()
 
 
 def _end(streams: Sequence[Stream]) -> None:
     for stream in streams:
-        # A stream without a first state has not begun its response, so no body may be sent.
-        if stream.revision is not None:
-            stream.write(reconnection(), last=True)
+        stream.write(reconnection())
+        stream.finish()
 
 
 def _end_purged(stream: Stream) -> None:
@@ -309,20 +323,3 @@ def _end_purged(stream: Stream) -> None:
         _write_state(stream, stream.job_id, stream.end, {})
     else:
         stream.drop()
-
-
-@types.coroutine
-def _resumed(coroutine: Coroutine[Any, Any, None], blocked_on: Any) -> Generator[Any, Any, None]:
-    """Let a task await the rest of a coroutine whose first step was made by hand and yielded `blocked_on`."""
-    resume: Callable[[], Any]
-    while True:
-        try:
-            value = yield blocked_on
-        except BaseException as error:  # noqa: BLE001 - thrown into the coroutine, as `await` would
-            resume = partial(coroutine.throw, error)
-        else:
-            resume = partial(coroutine.send, value)
-        try:
-            blocked_on = resume()
-        except StopIteration:
-            return

@@ -1,6 +1,5 @@
-"""The SSE endpoint (WHATWG HTML, section 9.2). It is a plain ASGI application to save memory for each stream."""
+"""The SSE endpoint (WHATWG HTML, section 9.2). A request is over once its stream has begun, which saves memory."""
 
-import asyncio
 from uuid import UUID
 
 import structlog
@@ -8,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from chassis.plain_http import TAKE_OVER, TakeOver
 from contracts import problems
 from contracts.failures import preferred_language
 from contracts.job import is_terminal
@@ -26,6 +26,7 @@ HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
+    (b"connection", b"close"),  # it ends with the stream
 ]
 
 
@@ -55,17 +56,14 @@ class ProgressStreams:
             await problem_response(request, problems.BUSY)(scope, receive, send)
         else:
             language = preferred_language(request.headers.get("accept-language"))
-            stream = Stream(job_id, send, language, asyncio.current_task())
+            stream = Stream(job_id, language, self._hub.detach)
             # Attach, and hear the job's changes, before the job is read: so no change can be missed in between.
             self._hub.attach(stream)
             try:
                 await self._serve(request, stream, receive, send)
-            except asyncio.CancelledError:
-                if not stream.ended:
-                    raise
-                log.info("stream dropped", job_id=job_id)
             finally:
-                self._hub.detach(stream)
+                if not stream.has_begun:
+                    self._hub.detach(stream)
 
     async def _serve(self, request: Request, stream: Stream, receive: Receive, send: Send) -> None:
         try:
@@ -90,12 +88,15 @@ class ProgressStreams:
         if request.method == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        await send({"type": "http.response.body", "body": reconnection(), "more_body": True})
+        take_over: TakeOver = request.scope["extensions"][TAKE_OVER]
+        transport = take_over(stream)
+        if transport is None:
+            return
+        stream.begin(transport)
+        stream.write(reconnection())
         # Without an id the listener is sent the current state. An id beyond the job's revision counts as that revision.
         before_last = job.revision - 1
         self._hub.send_since(stream, job, before_last if seen is None else min(seen, job.revision))
-        while (await receive())["type"] != "http.disconnect":
-            pass
 
 
 def _canonical(job_id: str) -> str | None:

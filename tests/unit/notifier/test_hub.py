@@ -4,8 +4,8 @@ import asyncio
 import json
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -17,35 +17,93 @@ from contracts.events import Event, JobProgressedData
 from contracts.failures import FailureCode, Language
 from contracts.job import Job, apply, changed, progressed
 from notifier import hub as hub_module
-from notifier.hub import HEARTBEAT, HEARTBEAT_TICKS, MAX_STREAMS, MAX_WAITING, Hub, Stream
+from notifier.hub import HEARTBEAT, HEARTBEAT_TICKS, LAST_CHUNK, MAX_STREAMS, MAX_WAITING, Hub, Stream
 from tests.support.notifier_jobs import Jobs
+from tests.support.waiting import until_true
 from tests.unit import stories
 
 LIMIT_SECONDS = 5.0
 
 
-class Listener:
+class Listener(asyncio.Transport):
     """One end of a connection: what arrived, and a socket that takes nothing while it is stalled."""
 
-    def __init__(self, *, stalled: bool = False, error: Exception | None = None) -> None:
+    def __init__(self, *, stalled: bool = False, on_write: Callable[[bytes], None] = lambda _: None) -> None:
+        super().__init__()
         self.bodies: list[bytes] = []
         self.ended = False
+        self.aborted = False
         self.changed = asyncio.Event()
-        self._open = asyncio.Event()
-        self._error = error
-        if not stalled:
-            self._open.set()
+        self.stream: Stream | None = None
+        self._stalled = stalled
+        self._held: list[bytes] = []
+        self._closing = False
+        self._on_write = on_write
 
-    async def send(self, message: dict[str, Any]) -> None:
-        if self._error:
-            raise self._error
-        await self._open.wait()
-        self.bodies.append(message["body"])
-        self.ended = not message["more_body"]
-        self.changed.set()
+    def open(self, hub: Hub, job_id: str = stories.JOB_ID, language: Language = "ko") -> Stream:
+        """Begin a stream that is written to this end, but is not told anything yet."""
+        stream = Stream(job_id, language, hub.detach)
+        hub.attach(stream)
+        self.begin(stream)
+        return stream
+
+    def begin(self, stream: Stream) -> None:
+        self.stream = stream
+        stream.begin(self)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self._closing, "it is closed"
+        if self._stalled and not self._held and self.stream is not None:
+            self.stream.pause_writing()
+        self._held.append(bytes(data))
+        self._flush()
+
+    def close(self) -> None:
+        self._closing = True
+        self._flush()
+
+    def abort(self) -> None:
+        self.aborted = self._closing = True
+        self._held.clear()
+        self._lose()
+
+    def stall(self) -> None:
+        self._stalled = True
 
     def resume(self) -> None:
-        self._open.set()
+        self._stalled = False
+        self._flush()
+        if self.stream is not None:
+            self.stream.resume_writing()
+
+    def _flush(self) -> None:
+        if self._stalled:
+            return
+        for data in self._held:
+            self._on_write(data)
+            self._take(data)
+        self._held.clear()
+        if self._closing:
+            assert self.ended, "closed without a last chunk"
+            self._lose()
+        self.changed.set()
+
+    def _take(self, data: bytes) -> None:
+        assert not self.ended, "something after the last chunk"
+        while data:
+            size, _, rest = data.partition(b"\r\n")
+            body, data = rest[: int(size, 16)], rest[int(size, 16) :]
+            assert data.startswith(b"\r\n")
+            data = data[2:]
+            if not body:
+                self.ended = True
+            else:
+                self.bodies.append(body)
+
+    def _lose(self) -> None:
+        if self.stream is not None:
+            asyncio.get_running_loop().call_soon(self.stream.connection_lost, None)
+            self.changed.set()
 
     @property
     def revisions(self) -> list[int]:
@@ -82,12 +140,9 @@ def told(job: Job, revision: int | None = None) -> JobProgressedData:
     return progressed(job, number, view)
 
 
-def listening(
-    hub: Hub, listener: Listener, job: Job = COMPLETED[0], language: Language = "ko", owner: Any = None
-) -> Stream:
+def listening(hub: Hub, listener: Listener, job: Job = COMPLETED[0], language: Language = "ko") -> Stream:
     """Open a stream that is told how the job stands."""
-    stream = Stream(job.job_id, listener.send, language, owner)
-    hub.attach(stream)
+    stream = listener.open(hub, job.job_id, language)
     hub.send_since(stream, job, job.revision - 1)
     return stream
 
@@ -171,8 +226,7 @@ async def test_what_arrives_before_the_first_state_is_told_after_it() -> None:
     """A stream is attached before its job is read: nothing can fall between the two."""
     jobs = Jobs(COMPLETED[2])
     hub, listener = Hub(jobs), Listener()
-    stream = Stream(stories.JOB_ID, listener.send, "ko", None)
-    hub.attach(stream)
+    stream = listener.open(hub)
     hub.deliver(stories.JOB_ID, told(COMPLETED[2]))
     assert listener.bodies == []
     hub.send_since(stream, COMPLETED[1], 1)
@@ -183,8 +237,7 @@ async def test_what_arrives_before_the_first_state_is_told_after_it() -> None:
 @pytest.mark.parametrize("had", range(6))
 async def test_a_listener_who_comes_back_gets_what_it_missed(had: int) -> None:
     hub, listener = Hub(Jobs()), Listener()
-    stream = Stream(stories.JOB_ID, listener.send, "ko", None)
-    hub.attach(stream)
+    stream = listener.open(hub)
     hub.send_since(stream, COMPLETED[-1], had)
     assert listener.revisions == list(range(had + 1, 6))
 
@@ -258,112 +311,84 @@ async def test_a_stream_sends_at_once_again_after_it_was_stalled() -> None:
     assert listener.revisions == [1, 2]
 
 
-@asynccontextmanager
-async def a_request() -> AsyncIterator[asyncio.Task[None]]:
-    """The request that a stream belongs to; it goes on until somebody ends it."""
-
-    async def serve() -> None:
-        await asyncio.Event().wait()
-
-    task = asyncio.create_task(serve())
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def test_a_listener_who_does_not_read_is_dropped_and_its_request_ended() -> None:
+async def test_a_listener_who_does_not_read_is_dropped() -> None:
     hub, stalled, healthy = Hub(Jobs()), Listener(stalled=True), Listener()
-    async with a_request() as request:
-        stream = listening(hub, stalled, owner=request)
-        listening(hub, healthy)
-        for _ in range(MAX_WAITING):
-            stream.write(HEARTBEAT)
-        assert not stream.ended, "so much may wait"
+    stream = listening(hub, stalled)
+    listening(hub, healthy)
+    for _ in range(MAX_WAITING):
         stream.write(HEARTBEAT)
-        assert stream.ended
-        async with asyncio.timeout(LIMIT_SECONDS):
-            await asyncio.wait([request])
-        assert request.cancelled()
-        stalled.resume()
-        hub.deliver(stories.JOB_ID, told(COMPLETED[1]))
-        await asyncio.sleep(0)
+    assert not stream.ended, "so much may wait"
+    stream.write(HEARTBEAT)
+    assert stream.ended
+    assert stalled.aborted
+    hub.deliver(stories.JOB_ID, told(COMPLETED[1]))
+    await asyncio.sleep(0)
     assert stalled.bodies == []
     assert healthy.revisions == [1, 2]
 
 
 async def test_a_listener_whose_connection_broke_keeps_nobody_from_hearing() -> None:
-    hub = Hub(Jobs())
-    listeners = [Listener(), Listener(error=OSError("gone")), Listener()]
-    streams = [Stream(stories.JOB_ID, listener.send, "ko", None) for listener in listeners]
-    for stream in streams:
-        hub.attach(stream)
-        hub.send_since(stream, COMPLETED[0], 0)
+    hub, listeners = Hub(Jobs()), [Listener() for _ in range(3)]
+    streams = [listening(hub, listener) for listener in listeners]
+    streams[1].connection_lost(ConnectionResetError())
     hub.deliver(stories.JOB_ID, told(COMPLETED[1]))
-    assert [listener.revisions for listener in listeners] == [[1, 2], [], [1, 2]]
+    assert [listener.revisions for listener in listeners] == [[1, 2], [1], [1, 2]]
+    assert [stream.ended for stream in streams] == [False, True, False]
 
 
-async def test_a_connection_that_breaks_while_it_is_stalled_is_let_go() -> None:
-    broken = asyncio.Event()
-
-    async def send(_: dict[str, Any]) -> None:
-        await broken.wait()
-        raise ConnectionResetError
-
-    hub = Hub(Jobs())
-    stream = Stream(stories.JOB_ID, send, "ko", None)
-    hub.attach(stream)
-    before = asyncio.all_tasks()
-    hub.send_since(stream, COMPLETED[0], 0)
-    (writer,) = asyncio.all_tasks() - before
-    broken.set()
-    async with asyncio.timeout(LIMIT_SECONDS):
-        await asyncio.wait([writer])
-    assert writer.exception() is None
+async def test_a_connection_that_breaks_is_let_go() -> None:
+    hub, listener = Hub(Jobs()), Listener(stalled=True)
+    listening(hub, listener).connection_lost(None)
+    assert not hub.listens(stories.JOB_ID)
+    await hub.end_streams(1.0)
 
 
-async def test_after_an_outage_of_the_broker_every_open_job_is_read_again() -> None:
+async def test_after_an_outage_of_the_broker_what_has_changed_is_read_again() -> None:
     others = [f"00000000-0000-4000-8000-{number:012}" for number in range(40)]
     jobs = Jobs(*(course(stories.received(job_id), job_id=job_id)[1] for job_id in others))
     hub, listeners = Hub(jobs), {job_id: Listener() for job_id in others}
-    streams = [listening(hub, listeners[job_id], stories.new_job(job_id)) for job_id in others]
+    for job_id in others:
+        listening(hub, listeners[job_id], stories.new_job(job_id))
     hub.refresh()
-    await settled(*streams)
+    for listener in listeners.values():
+        await listener.until(lambda listener=listener: listener.revisions == [1, 2])  # type: ignore[misc] # mypy cannot infer a lambda with a default
     assert {tuple(listener.revisions) for listener in listeners.values()} == {(1, 2)}
+    assert jobs.looks == [others]
     assert sorted(jobs.reads) == others
     assert jobs.most_at_once <= hub_module.CATCH_UP_READS
+
+
+async def test_after_an_outage_of_the_broker_what_has_not_changed_is_not_read() -> None:
+    jobs = Jobs(COMPLETED[0])
+    hub, listener = Hub(jobs), Listener()
+    listening(hub, listener)
+    hub.refresh()
+    await until_true(lambda: jobs.looks == [[stories.JOB_ID]], "a look at the job")
+    assert jobs.reads == []
 
 
 async def test_a_stream_whose_job_cannot_be_read_is_dropped_to_come_back() -> None:
     jobs = Jobs()
     jobs.error = ConnectionError("down")
     hub, listener = Hub(jobs), Listener()
-    async with a_request() as request:
-        stream = listening(hub, listener, owner=request)
-        hub.refresh()
-        async with asyncio.timeout(LIMIT_SECONDS):
-            await asyncio.wait([request])
-        assert request.cancelled()
+    stream = listening(hub, listener)
+    hub.deliver(stories.JOB_ID, told(COMPLETED[2]))
+    await listener.until(lambda: listener.aborted)
     assert stream.ended
 
 
 async def test_a_stream_whose_job_is_gone_is_dropped() -> None:
     hub, listener = Hub(Jobs()), Listener()
-    async with a_request() as request:
-        listening(hub, listener, owner=request)
-        hub.refresh()
-        async with asyncio.timeout(LIMIT_SECONDS):
-            await asyncio.wait([request])
-        assert request.cancelled()
+    listening(hub, listener)
+    hub.refresh()
+    await listener.until(lambda: listener.aborted)
 
 
 async def test_a_listener_who_left_is_not_read_for() -> None:
     jobs = Jobs(COMPLETED[1], pauses=lambda: 1000)
     hub, listener = Hub(jobs), Listener()
     stream = listening(hub, listener)
-    hub.refresh()
+    hub.deliver(stories.JOB_ID, told(COMPLETED[3]))
     catching_up = stream.catching_up
     hub.detach(stream)
     assert catching_up is not None
@@ -374,8 +399,8 @@ async def test_a_listener_who_left_is_not_read_for() -> None:
 
 
 async def test_a_process_that_is_full_says_so_until_somebody_leaves() -> None:
-    hub, listener = Hub(Jobs()), Listener()
-    streams = [Stream(stories.JOB_ID, listener.send, "ko", None) for _ in range(MAX_STREAMS)]
+    hub = Hub(Jobs())
+    streams = [Stream(stories.JOB_ID, "ko", hub.detach) for _ in range(MAX_STREAMS)]
     for stream in streams[:-1]:
         hub.attach(stream)
     assert not hub.is_full
@@ -407,21 +432,18 @@ class Clock:
 
 async def test_every_stream_gets_a_heartbeat_in_time_and_never_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, beats = Clock(monkeypatch), dict[int, list[float]]()
-    hub = Hub(Jobs())
+    hub = Hub(Jobs(COMPLETED[0]))
 
-    def sending(number: int) -> Callable[[dict[str, Any]], Awaitable[None]]:
-        async def send(message: dict[str, Any]) -> None:
-            if message["body"] == HEARTBEAT:
-                assert message["more_body"]
+    def noting(number: int) -> Callable[[bytes], None]:
+        def note(data: bytes) -> None:
+            if data == HEARTBEAT:
                 beats.setdefault(number, []).append(clock.now)
 
-        return send
+        return note
 
     streams = HEARTBEAT_TICKS * 10
     for number in range(streams):
-        stream = Stream(stories.JOB_ID, sending(number), "ko", None)
-        hub.attach(stream)
-        hub.send_since(stream, COMPLETED[0], 1)
+        hub.send_since(Listener(on_write=noting(number)).open(hub), COMPLETED[0], 1)
     hub.start()
     await clock.until(3 * hub_module.HEARTBEAT_SECONDS)
     hub.stop()
@@ -434,16 +456,18 @@ async def test_every_stream_gets_a_heartbeat_in_time_and_never_all_at_once(monke
 
 
 async def test_nothing_is_sent_before_the_answer_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream is attached while its job is still being read; an ASGI server refuses a body without a start."""
+    """A stream is attached while its job is still being read."""
     clock, listener = Clock(monkeypatch), Listener()
     hub = Hub(Jobs())
-    hub.attach(Stream(stories.JOB_ID, listener.send, "ko", None))
+    stream = Stream(stories.JOB_ID, "ko", hub.detach)
+    hub.attach(stream)
     hub.start()
-    await clock.until(2 * hub_module.HEARTBEAT_SECONDS)
-    assert listener.bodies == []
+    await clock.until(3 * hub_module.HEARTBEAT_SECONDS)
     await hub.end_streams(1.0)
     hub.stop()
+    listener.begin(stream)
     assert listener.bodies == []
+    assert stream.heartbeats == 0
 
 
 async def test_a_silent_streams_job_is_looked_at_and_what_was_lost_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -507,15 +531,12 @@ async def test_a_silent_stream_outlives_an_outage_of_mongodb(monkeypatch: pytest
 
 
 async def test_a_silent_stream_whose_job_is_gone_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, hub = Clock(monkeypatch), Hub(Jobs())
-    async with a_request() as request:
-        stream = listening(hub, Listener(), owner=request)
-        hub.start()
-        await clock.until(2.5 * hub_module.HEARTBEAT_SECONDS)
-        async with asyncio.timeout(LIMIT_SECONDS):
-            await asyncio.wait([request])
+    clock, hub, listener = Clock(monkeypatch), Hub(Jobs()), Listener()
+    listening(hub, listener)
+    hub.start()
+    await clock.until(2.5 * hub_module.HEARTBEAT_SECONDS)
+    await listener.until(lambda: listener.aborted)
     hub.stop()
-    assert stream.ended
 
 
 RETRY = re.compile(rb"retry: (\d+)\n\n")
@@ -525,24 +546,19 @@ def retries(listener: Listener) -> list[int]:
     return [int(found[1]) for body in listener.bodies if (found := RETRY.fullmatch(body))]
 
 
-async def ended_request(hub: Hub, listener: Listener, stream: Stream) -> None:
-    """What a server does with a request whose answer has ended."""
-    await listener.until(lambda: listener.ended)
-    hub.detach(stream)
-
-
 async def test_a_process_that_stops_ends_its_streams_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    hub, listeners = Hub(Jobs()), [Listener() for _ in range(200)]
+    hub = Hub(Jobs())
     ended_at: list[float] = []
 
-    async def request(listener: Listener, stream: Stream) -> None:
-        await ended_request(hub, listener, stream)
-        ended_at.append(clock.now)
+    def note(data: bytes) -> None:
+        if data.endswith(LAST_CHUNK):
+            ended_at.append(clock.now)
 
-    requests = [asyncio.create_task(request(listener, listening(hub, listener))) for listener in listeners]
+    listeners = [Listener(on_write=note) for _ in range(200)]
+    for listener in listeners:
+        listening(hub, listener)
     await hub.end_streams(15.0)
-    await asyncio.wait(requests)
     assert all(listener.ended for listener in listeners)
     waits = [wait for listener in listeners for wait in retries(listener)]
     assert len(waits) == len(listeners), "each is told once when to come back"
@@ -569,35 +585,32 @@ async def test_a_process_that_stops_takes_no_new_streams() -> None:
 async def test_who_does_not_take_the_end_is_cut_off_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_module, "ENDING_TICKS", 5)
     hub, stalled = Hub(Jobs()), Listener(stalled=True)
-    async with a_request() as request:
-        listening(hub, stalled, owner=request)
-        async with asyncio.timeout(LIMIT_SECONDS):
-            await hub.end_streams(0.05)
-            await asyncio.wait([request])
-        assert request.cancelled()
+    listening(hub, stalled)
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await hub.end_streams(0.05)
+    assert stalled.aborted
     assert stalled.bodies == []
 
 
 async def test_a_stream_that_begins_while_the_process_stops_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_module, "ENDING_SECONDS", 0.01)
     hub, listener = Hub(Jobs()), Listener()
-    stream = Stream(stories.JOB_ID, listener.send, "ko", None)
+    stream = Stream(stories.JOB_ID, "ko", hub.detach)
     hub.attach(stream)
     ending = asyncio.create_task(hub.end_streams(LIMIT_SECONDS))
     async with asyncio.timeout(LIMIT_SECONDS):
         await asyncio.sleep(0)
         assert hub.is_ending
+        listener.begin(stream)
         hub.send_since(stream, COMPLETED[1], 1)
-        await ended_request(hub, listener, stream)
         await ending
     assert (listener.revisions, len(retries(listener))) == ([2], 1)
 
 
 async def test_a_stream_that_ended_by_itself_is_told_nothing_more() -> None:
     hub, listener = Hub(Jobs()), Listener()
-    stream = listening(hub, listener, COMPLETED[-1])
+    listening(hub, listener, COMPLETED[-1])
     bodies = list(listener.bodies)
-    hub.detach(stream)
     await hub.end_streams(1.0)
     assert listener.bodies == bodies
 
@@ -606,8 +619,7 @@ async def test_a_stream_that_ended_by_itself_is_told_nothing_more() -> None:
 async def test_a_listener_hears_the_end_of_a_job_that_was_purged_before_all_was_read(begun: bool) -> None:
     hub, listener = Hub(Jobs()), Listener()
     purged = course(stories.received(), stories.stored(), stories.purged())
-    stream = Stream(stories.JOB_ID, listener.send, "ko", None)
-    hub.attach(stream)
+    stream = listener.open(hub)
     if begun:
         hub.send_since(stream, purged[0], 0)
     hub.deliver(stories.JOB_ID, told(purged[-1]))
@@ -635,8 +647,7 @@ async def test_whatever_the_broker_does_a_stream_hears_every_state_once_and_in_o
     hub, listener = Hub(jobs), Listener(stalled=chance.random() < 0.2)
     begun = chance.randrange(len(COMPLETED))
     jobs.jobs[stories.JOB_ID] = COMPLETED[begun]
-    stream = Stream(stories.JOB_ID, listener.send, "ko", None)
-    hub.attach(stream)
+    stream = listener.open(hub)
     coming = list(deliveries(COMPLETED[-1], chance))
     had, opened = chance.randrange(COMPLETED[begun].revision + 1), False
     for _ in range(40):

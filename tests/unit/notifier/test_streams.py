@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from starlette.routing import Route, Router
 
+from chassis.plain_http import TAKE_OVER
 from contracts.job import Job
-from notifier.hub import MAX_WAITING, Hub
+from notifier.hub import MAX_WAITING, Hub, Stream
 from notifier.partitions import Partitions
 from notifier.streams import ProgressStreams
 from tests.support.notifier_jobs import Jobs
-from tests.unit.notifier.test_hub import COMPLETED, course, told
+from tests.unit.notifier.test_hub import COMPLETED, Listener, course, told
 from tests.unit.stories import COURSES, JOB_ID
 
 LIMIT_SECONDS = 5.0
@@ -25,55 +26,71 @@ FAILED = course(*COURSES["failed"])
 
 
 class Request:
-    """One request to the endpoint, as an ASGI server would make it."""
+    """One request to the endpoint, as the server would make it; a stream's body goes to its `connection`."""
 
     def __init__(self, app: Router, job_id: str, method: str, headers: dict[str, str], query: str) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
-        self.body = b""
-        self.ended = False
-        self.gone = asyncio.Event()
-        self.reads = asyncio.Event()
-        self.reads.set()
-        self._came = asyncio.Event()
+        self.connection = Listener()
+        self.is_gone = False
+        self._body = b""
+        self._ended = False
         path = f"/tokens/analysis-progress/{job_id}"
         raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         asked = {"method": method, "path": path, "query_string": query.encode()}
-        scope = {"type": "http", **asked, "headers": raw, "root_path": ""}
+        extensions = {TAKE_OVER: self._hand_over}
+        scope = {"type": "http", **asked, "headers": raw, "root_path": "", "extensions": extensions}
         self.task = asyncio.create_task(app(scope, self._receive, self._send))
 
     async def until(self, part: bytes) -> None:
-        async with asyncio.timeout(LIMIT_SECONDS):
-            while part not in self.body:
-                self._came.clear()
-                await self._came.wait()
+        await self.connection.until(lambda: part in self.body)
 
     async def answered(self) -> None:
         async with asyncio.timeout(LIMIT_SECONDS):
             await asyncio.wait([self.task])
         assert self.task.exception() is None
+        if self.connection.stream is not None:
+            await self.connection.until(lambda: self.ended or self.connection.aborted)
+            await asyncio.sleep(0)  # the connection is lost then
+
+    def leave(self) -> None:
+        """Close the connection from this end."""
+        self.is_gone = True
+        if self.connection.stream is not None:
+            self.connection.stream.connection_lost(None)
+
+    @property
+    def body(self) -> bytes:
+        return self._body + b"".join(self.connection.bodies)
+
+    @property
+    def ended(self) -> bool:
+        return self._ended or self.connection.ended
 
     @property
     def revisions(self) -> list[int]:
-        return [int(line.removeprefix(b"id: ")) for line in self.body.split(b"\n") if line.startswith(b"id: ")]
+        return self.connection.revisions
+
+    def _hand_over(self, protocol: asyncio.Protocol) -> asyncio.Transport | None:
+        assert self.status == 200, "a body before its start"
+        assert isinstance(protocol, Stream)
+        if self.is_gone:
+            return None
+        self.connection.stream = protocol
+        return self.connection
 
     async def _receive(self) -> dict[str, Any]:
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
+        raise AssertionError("a stream's request has no body, and is over when it has begun")
 
     async def _send(self, message: MutableMapping[str, Any]) -> None:
-        await self.reads.wait()
         if message["type"] == "http.response.start":
             assert not self.status
             self.status = message["status"]
             self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
         else:
             assert self.status, "a body before its start"
-            self.body += message["body"]
-            self.ended = not message.get("more_body", False)
-            if self.ended:
-                self.gone.set()
-        self._came.set()
+            self._body += message["body"]
+            self._ended = not message.get("more_body", False)
 
 
 class Bindings:
@@ -112,8 +129,7 @@ class Service:
         try:
             yield request
         finally:
-            request.gone.set()
-            request.reads.set()
+            request.leave()
             await asyncio.wait([request.task])
 
 
@@ -372,8 +388,17 @@ async def test_a_listener_who_leaves_is_forgotten() -> None:
     service = Service(COMPLETED[0])
     async with service.request() as request:
         await request.until(b"id: 1")
+        assert request.task.done(), "only the connection is kept"
         assert service.hub.listens(JOB_ID)
-        request.gone.set()
+        request.leave()
+        assert not service.hub.listens(JOB_ID)
+
+
+async def test_a_listener_who_leaves_while_the_job_is_read_is_forgotten() -> None:
+    service = Service(COMPLETED[0])
+    async with service.request() as request:
+        await asyncio.sleep(0)
+        request.is_gone = True
         await request.answered()
     assert not service.hub.listens(JOB_ID)
 
@@ -382,17 +407,18 @@ async def test_a_stalled_listener_is_dropped_and_its_request_ends() -> None:
     service = Service(COMPLETED[0])
     async with service.request() as request:
         await request.until(b"id: 1")
-        request.reads.clear()
+        request.connection.stall()
         for revision in range(2, MAX_WAITING + 4):
             service.hub.deliver(JOB_ID, told(COMPLETED[0]).model_copy(update={"revision": revision}))
         await request.answered()
+        assert request.connection.aborted
     assert not service.hub.listens(JOB_ID)
 
 
-async def test_a_request_that_the_server_cancels_is_cancelled() -> None:
+async def test_a_request_that_is_cancelled_while_the_job_is_read_is_forgotten() -> None:
     service = Service(COMPLETED[0])
     async with service.request() as request:
-        await request.until(b"id: 1")
+        await asyncio.sleep(0)
         request.task.cancel()
         async with asyncio.timeout(LIMIT_SECONDS):
             await asyncio.wait([request.task])

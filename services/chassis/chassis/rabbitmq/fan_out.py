@@ -19,6 +19,8 @@ from contracts.events import Event
 log = structlog.get_logger()
 
 RETRY_SECONDS = 1.0
+CHANGE_SECONDS = 15.0
+"""Limits the change of one binding. A broker that is merely slow must not cost all of them."""
 MESSAGES = Counter("sori_fan_out_messages", "Messages that this replica was given of those told to replicas.")
 
 Deliver = Callable[[str, bytes], None]
@@ -121,9 +123,8 @@ class FanOut:
             while not listening.is_over:
                 await self._woken.wait()
                 self._woken.clear()
-                async with bounded(ANSWER_SECONDS):
-                    await self._bind_missing(listening)
-                    await self._unbind_rest(listening)
+                await self._bind_missing(listening)
+                await self._unbind_rest(listening)
             raise ConnectionError("the channel was closed, or the queue deleted")
         finally:
             self._listening = None
@@ -137,7 +138,8 @@ class FanOut:
     async def _bind_missing(self, listening: "_Listening") -> None:
         while missing := self._wanted - self._bound:
             for key in missing:
-                await listening.channel.queue_bind(listening.queue, self._exchange, key)
+                async with bounded(CHANGE_SECONDS):
+                    await listening.channel.queue_bind(listening.queue, self._exchange, key)
                 self._bound.add(key)
                 self._release(key)
 
@@ -145,7 +147,8 @@ class FanOut:
         for key in self._bound - self._wanted:
             # Not bound from now on: who wants it again meanwhile waits until it is bound again, on the same channel.
             self._bound.discard(key)
-            await listening.channel.queue_unbind(listening.queue, self._exchange, key)
+            async with bounded(CHANGE_SECONDS):
+                await listening.channel.queue_unbind(listening.queue, self._exchange, key)
 
     def _release(self, key: str) -> None:
         waiting = self._waiting.pop(key, None)

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from chassis import objects, s3
 from chassis.errors import AwayError, BackEndError, ObjectMissingError
-from chassis.objects import Connection, Described, Objects
+from chassis.objects import FAILURES_IN_A_ROW, REST_SECONDS, Connection, Described, Objects
 from chassis.s3 import BucketMissingError, ForbiddenError
 from chassis.settings import BucketSettings
 from tests.support.ports import free_port
@@ -33,6 +33,22 @@ EVERYTHING = ["PUT", "HEAD", "GET", "GET"]
 def store() -> Iterator[StrictS3]:
     with StrictS3().running() as running:
         yield running
+
+
+class Clock:
+    """The clock by which obstore rests."""
+
+    seconds = 1000.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(objects, "time", clock)
+    return clock
 
 
 @asynccontextmanager
@@ -77,19 +93,31 @@ async def test_both_drivers_say_the_same_and_obstore_is_asked_once(store: Strict
 
 
 async def test_a_store_that_refuses_obstore_is_not_asked_twice_each_time(
-    store: StrictS3, both: Objects, monkeypatch: pytest.MonkeyPatch
+    store: StrictS3, both: Objects, clock: Clock
 ) -> None:
     store.refused_agent = OBSTORE
     for _ in range(3):
         await everything(both)
-    assert (asked_by(store, OBSTORE), asked_by(store, AIOBOTO3)) == (EVERYTHING[:1], 3 * EVERYTHING)
-    monkeypatch.setattr(objects, "REST_SECONDS", 0)
-    both._rests_until = 0  # the rest is over
+    assert (asked_by(store, OBSTORE), asked_by(store, AIOBOTO3)) == (EVERYTHING[:FAILURES_IN_A_ROW], 3 * EVERYTHING)
+    store.asked.clear()
+    store.agents.clear()
+    clock.seconds += REST_SECONDS
     await everything(both)
-    assert asked_by(store, OBSTORE) == [*EVERYTHING[:1], *EVERYTHING]
+    assert asked_by(store, OBSTORE) == ["PUT"]
     store.refused_agent = None
+    clock.seconds += REST_SECONDS
     await everything(both)
-    assert asked_by(store, AIOBOTO3) == 4 * EVERYTHING
+    assert asked_by(store, OBSTORE) == ["PUT", *EVERYTHING]
+
+
+async def test_a_store_that_fails_now_and_then_is_asked_the_quick_way_again(store: StrictS3, both: Objects) -> None:
+    for _ in range(FAILURES_IN_A_ROW):
+        store.refused_agent = OBSTORE
+        await both.put("a", CONTENT, "audio/wav")
+        store.refused_agent = None
+        await both.head("a")
+    assert asked_by(store, OBSTORE) == FAILURES_IN_A_ROW * ["PUT", "HEAD"]
+    assert asked_by(store, AIOBOTO3) == FAILURES_IN_A_ROW * ["PUT"]
 
 
 async def test_what_is_missing_or_replaced_is_so_by_either_way_and_rests_nothing(

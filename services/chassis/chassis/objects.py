@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+FAILURES_IN_A_ROW = 3
 REST_SECONDS = 60.0
-"""For how long obstore is not asked after it failed where aioboto3 did not: no call is made twice each time."""
+"""For how long obstore is not asked once it has failed so often where aioboto3 did not. After that one more failure has
+it rest again: at a store that refuses it, hardly any call is made twice.
+"""
 _IDLE_SECONDS = 15
 """An idle connection is closed then, before the store closes it under a request."""
 _CREDENTIALS_MINUTES = 10
@@ -67,6 +70,7 @@ class Objects:
         self._client = client
         self._bucket = bucket
         self._store = store
+        self._failures = 0
         self._rests_until = 0.0
 
     async def put(self, key: str, content: bytes, content_type: str, metadata: Mapping[str, str] | None = None) -> None:
@@ -125,14 +129,19 @@ class Objects:
         failed: Exception | None = None
         if self._store is not None and time.monotonic() >= self._rests_until and _is_plain(key):
             try:
-                return await quick(self._store)
+                answer = await quick(self._store)
             except Exception as error:  # noqa: BLE001 - aioboto3 does it, or says what is wrong
                 failed = error
+            else:
+                self._failures = 0
+                return answer
         with translating():
             answer = await exact()
         if failed is not None:
-            self._rests_until = time.monotonic() + REST_SECONDS
-            log.warning("S3 is asked the slow way for a while", reason=type(failed).__name__)
+            self._failures += 1
+            if self._failures >= FAILURES_IN_A_ROW:
+                self._rests_until = time.monotonic() + REST_SECONDS
+                log.warning("S3 is asked the slow way for a while", reason=type(failed).__name__)
         return answer
 
 

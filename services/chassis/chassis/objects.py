@@ -38,8 +38,8 @@ it rest again: at a store that refuses it, hardly any call is made twice.
 _IDLE_SECONDS = 15
 """An idle connection is closed then, before the store closes it under a request."""
 _CREDENTIALS_MINUTES = 10
-"""obstore asks for the keys anew when they have less than five minutes left. Those that expire are renewed by botocore
-when they have less than fifteen, so they are good for these ten.
+"""How long the keys are good for: botocore renews those that expire before they have less. obstore asks for them anew
+five minutes before that.
 """
 _HOST_NAME = re.compile(r"[a-z0-9][-a-z0-9]{1,61}[a-z0-9]")
 _NO_SEGMENTS = {"", ".", ".."}

@@ -140,6 +140,16 @@ async def test_an_answer_that_breaks_off_is_no_recording(storage: Opening) -> No
         await (await storage(S3(get_object={"ContentLength": 2 * MEMORY_BYTES, "Body": body}))).fetch("inbox/a")
 
 
+async def test_what_was_hashed_in_memory_cannot_be_changed_by_who_decodes_it(storage: Opening) -> None:
+    answer = {"ContentLength": 4, "Body": Body(b"data")}
+    fetched = await (await storage(S3(get_object=answer))).fetch("inbox/a")
+    with fetched.content as content, Path(f"/proc/self/fd/{content.fileno()}").open("r+b", buffering=0) as reopened:
+        assert reopened.read() == b"data"
+        reopened.seek(0)
+        with pytest.raises(PermissionError):
+            reopened.write(b"d")
+
+
 async def test_a_full_disk_here_is_no_fault_of_the_recording(
     storage: Opening,
     monkeypatch: pytest.MonkeyPatch,

@@ -119,8 +119,9 @@ def _text(value: Any) -> str:
 
 def _line(cells: Iterable[str]) -> str:
     written = io.StringIO()
-    csv.writer(written, lineterminator="\n").writerow(cells)
-    return written.getvalue()
+    # Only the characters of the line's end are quoted in a cell, and a reader takes either for one.
+    csv.writer(written, lineterminator="\r\n").writerow(cells)
+    return written.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _unreadable(said: str) -> Source:

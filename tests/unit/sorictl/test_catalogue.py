@@ -153,6 +153,12 @@ def catalogues() -> st.SearchStrategy[dict[str, list[dict[str, Any]]]]:
     return st.fixed_dictionaries({"actors": rows(actors), "tokens": rows(tokens), "scripts": rows(scripts)})
 
 
+def test_a_carriage_return_in_a_text_ends_no_line() -> None:
+    script = {"id": 1, "token_id": 1, "start_time": 0.0, "end_time": 1.0, "script": "a\rb", "translation": None}
+    written = "".join(csv_files.write("scripts", [script]))
+    assert rows_of(of_csv(written))["scripts"][0]["script"] == "a\rb"
+
+
 @given(catalogues())
 def test_what_is_written_is_read_again_in_either_form(catalogue: dict[str, list[dict[str, Any]]]) -> None:
     first = of_json(catalogue)

@@ -86,14 +86,14 @@ def _sent(stack: Stack, token_id: str, *, progress: int) -> str:
     raise ProgramError(f"the job that was to be copied stays at {job}")
 
 
-def _insert(collection: Any, encoded: bytes, original: str, copies: Iterator[str]) -> None:
-    """Insert a copy for each id: the document's bytes with another id and another hash of the recording in them."""
+def copied(encoded: bytes, original: str, job_id: str) -> bytes:
+    """A document's bytes with another job id, and another hash of the recording, wherever they stand in them."""
+    copy = encoded.replace(original.encode(), job_id.encode())
     sha256 = bson.decode(encoded).get("sha256")
+    return copy.replace(sha256.encode(), random.randbytes(32).hex().encode()) if sha256 else copy
+
+
+def _insert(collection: Any, encoded: bytes, original: str, copies: Iterator[str]) -> None:
     while batch := list(islice(copies, _BATCH)):
-        documents = []
-        for job_id in batch:
-            copy = encoded.replace(original.encode(), job_id.encode())
-            if sha256:
-                copy = copy.replace(sha256.encode(), random.randbytes(32).hex().encode())
-            documents.append(RawBSONDocument(copy))
+        documents = [RawBSONDocument(copied(encoded, original, job_id)) for job_id in batch]
         collection.insert_many(documents, ordered=False)

@@ -3,14 +3,17 @@
 The jobs, with their analyses, are copies of a real one's documents. The messages wait in a queue for retries, which is
 on the way of a job's own: so the redrive sees them. Of some jobs sent one at a time everything is counted: keys and
 documents examined and documents written, by MongoDB's profiler, and messages published and delivered, by RabbitMQ's
-firehose. CPU is measured without either, of both systems in turn: ours per job (everything but client and analysis
-server) over the baseline's, which no database slows down.
+firehose. The loops' own looks at what is due name no job: of those, the most that one look examined is shown.
+
+CPU is measured without either, of both systems in turn: ours per job (everything but client and analysis server) over
+the baseline's, which no database slows down.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -31,6 +34,8 @@ from tests.bench.tracing import Passed, Trace
 
 MESSAGES = 10_000
 MOST_CPU = 1.25
+MOST_OF_A_LOOK = 100
+"""Keys and documents. A look at what is due reads a page of it at most, however many jobs there are."""
 _PROFILE_BYTES = 64 * 1024 * 1024
 _TIMER_FIELDS = {"publish_at", "redrives", "redriven_at"}
 _TIMER_WRITES = 2
@@ -52,7 +57,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Counts:
-    """The medians per job."""
+    """What was counted of one job, or the medians of several."""
 
     keys: float
     documents: float
@@ -62,10 +67,14 @@ class Counts:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a job cost under one condition; `cpu` has our share of the baseline's CPU for each round."""
+    """What a job cost under one condition; `cpu` has our share of the baseline's CPU for each round.
+
+    `most_of_a_look` is the most keys and documents that one operation examined which names no job.
+    """
 
     condition: str
     counts: Counts
+    most_of_a_look: int
     cpu: list[float]
 
 
@@ -77,29 +86,24 @@ def costs(under_measure: Systems, size: Size, seeds: Iterator[int]) -> Iterator[
         if missing:
             seed = next(seeds)
             copies.add_completed(stack, f"bench-{seed}", copies.job_ids(seed, missing))
-        counts = _counted(under_measure, size, next(seeds))
-        yield Cost(f"{jobs:,} jobs", counts, [_cpu(under_measure, size, next(seeds)) for _ in range(size.rounds)])
-    with _waiting(stack):
-        counts = _counted(under_measure, size, next(seeds))
-    cpu = []
-    for _ in range(size.rounds):
-        with _waiting(stack):
-            cpu.append(_cpu(under_measure, size, next(seeds)))
-    yield Cost(f"the same, and {MESSAGES:,} messages waiting", counts, cpu)
+        yield _cost(under_measure, size, f"{jobs:,} jobs", nullcontext, seeds)
+    waiting = partial(_waiting, stack)
+    yield _cost(under_measure, size, f"the same, and {MESSAGES:,} messages waiting", waiting, seeds)
 
 
 def show(console: Console, found: Sequence[Cost]) -> list[Verdict]:
     """Every condition; verdicts on the counts and on CPU, each beside the fewest jobs'."""
     title = "A job among many: medians per job; everything's CPU over the baseline's"
-    table = Table("", "keys", "documents", "writes", "messages", "CPU (spread)", title=title)
+    table = Table("", "keys", "documents", "writes", "messages", "a look: most", "CPU (spread)", title=title)
     for cost in found:
         figures = (cost.counts.keys, cost.counts.documents, cost.counts.writes, cost.counts.messages)
-        table.add_row(cost.condition, *(f"{figure:g}" for figure in figures), spread(cost.cpu))
+        shown = [f"{figure:g}" for figure in (*figures, cost.most_of_a_look)]
+        table.add_row(cost.condition, *shown, spread(cost.cpu))
     console.print(table)
     fewest = found[0]
     verdicts = []
     for cost in found[1:]:
-        same = cost.counts == fewest.counts
+        same = cost.counts == fewest.counts and cost.most_of_a_look <= MOST_OF_A_LOOK
         said = "the same" if same else f"{cost.counts}".removeprefix("Counts")
         figure = f"keys, documents, writes, messages per job: {cost.condition}"
         verdicts.append(Verdict(figure, said, f"as with {fewest.condition}", same))
@@ -112,32 +116,59 @@ def _cpu(under_measure: Systems, size: Size, seed: int) -> float:
     return pair_of(under_measure, Plan("", size.timed, _AT_ONCE, seed, size_bytes=RECORDING_BYTES)).cpu_of_all
 
 
-def _counted(under_measure: Systems, size: Size, seed: int) -> Counts:
+def _cost(
+    under_measure: Systems,
+    size: Size,
+    condition: str,
+    holds: Callable[[], AbstractContextManager[None]],
+    seeds: Iterator[int],
+) -> Cost:
+    """Measure while the condition `holds`, anew for each run."""
+    with holds():
+        counts, most_of_a_look = _counted(under_measure, size, next(seeds))
+    cpu = []
+    for _ in range(size.rounds):
+        with holds():
+            cpu.append(_cpu(under_measure, size, next(seeds)))
+    return Cost(condition, counts, most_of_a_look, cpu)
+
+
+def _counted(under_measure: Systems, size: Size, seed: int) -> tuple[Counts, int]:
     plan = Plan("", size.counted, 1, seed, size_bytes=RECORDING_BYTES)
     with Trace(under_measure.stack) as trace, _profiled(under_measure.stack) as operations:
         outcome = run_plan(under_measure, "ours", plan).outcome
     if outcome.lost:
         raise ProgramError(f"a job was lost while all was counted: {outcome.lost[0]}")
-    each = [_of_job(job_id, operations, trace.passed) for job_id in outcome.job_ids]
-    # What the profiler does not attribute: an insertion's document is not in its entry.
+    each = [of_job(job_id, operations, trace.passed) for job_id in outcome.job_ids]
+    # An insertion's document is not in its entry, so that the profiler does not tell whose it was.
     inserted = sum(operation.get("ninserted", 0) for operation in operations) / size.counted
-    return Counts(
+    counts = Counts(
         keys=median(counts.keys for counts in each),
         documents=median(counts.documents for counts in each),
         writes=median(counts.writes for counts in each) + inserted,
         messages=median(counts.messages for counts in each),
     )
+    looks = [operation for operation in operations if not any(job_id in _text(operation) for job_id in outcome.job_ids)]
+    return counts, max((_examined(look) for look in looks), default=0)
 
 
-def _of_job(job_id: str, operations: Sequence[Mapping[str, Any]], passed: Sequence[Passed]) -> Counts:
-    own = [operation for operation in operations if job_id in str(operation.get("command"))]
-    own = _without_timer(own)
+def of_job(job_id: str, operations: Sequence[Mapping[str, Any]], passed: Sequence[Passed]) -> Counts:
+    """What one job cost, of what the profiler and the firehose have noted; without up to two writes of the timer."""
+    own = _without_timer([operation for operation in operations if job_id in _text(operation)])
     return Counts(
         keys=sum(operation.get("keysExamined", 0) for operation in own),
         documents=sum(operation.get("docsExamined", 0) for operation in own),
         writes=sum(operation.get("nModified", 0) + operation.get("ndeleted", 0) for operation in own),
         messages=sum(job_id.encode() in message.body for message in passed),
     )
+
+
+def _text(operation: Mapping[str, Any]) -> str:
+    return str(operation.get("command"))
+
+
+def _examined(operation: Mapping[str, Any]) -> int:
+    return int(operation.get("keysExamined", 0)) + int(operation.get("docsExamined", 0))
 
 
 def _without_timer(own: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -104,11 +104,10 @@ class ToNchan(asyncio.Protocol):
 
 
 class Stream(asyncio.Protocol):
-    """One open stream; counts the events that come."""
+    """One open stream; tells how many events came, whenever something came."""
 
-    def __init__(self, client: "ListeningClient", number: int, request: bytes) -> None:
-        self._client = client
-        self._number = number
+    def __init__(self, note: Callable[[int], None], request: bytes) -> None:
+        self._note = note
         self._request = request
         self._rest = b""
 
@@ -118,7 +117,7 @@ class Stream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         text = self._rest + data
         self._rest = text[1 - len(_MARK) :]  # too short to hold a mark, so none counts twice
-        self._client.note(self._number, text.count(_MARK))
+        self._note(text.count(_MARK))
 
 
 class ListeningClient:
@@ -144,16 +143,19 @@ class ListeningClient:
             self._due -= 1
         self._changed.set()
 
+    def stream(self, number: int) -> Stream:
+        """One of the plan's streams, before it is connected."""
+        path = "/sub/" if self._plan.server == "nchan" else "/tokens/analysis-progress/"
+        job_id = self._jobs[number % len(self._jobs)]
+        request = f"GET {path}{job_id} HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n\r\n"
+        return Stream(partial(self.note, number), request.encode())
+
     async def open(self) -> None:
         """Open every stream; TimeoutError when they do not all begin."""
-        path = "/sub/" if self._plan.server == "nchan" else "/tokens/analysis-progress/"
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(_OPEN_LIMIT_SECONDS):
             for number in range(self._plan.streams):
-                job_id = self._jobs[number % len(self._jobs)]
-                request = f"GET {path}{job_id} HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n\r\n".encode()
-                stream = partial(Stream, self, number, request)
-                await loop.create_connection(stream, "127.0.0.1", self._plan.port)
+                await loop.create_connection(partial(self.stream, number), "127.0.0.1", self._plan.port)
                 await self._until(partial(self._are_open, number - _OPENED_AT_ONCE))
             await self._until(partial(self._are_open, self._plan.streams))
         await asyncio.sleep(_SETTLING_SECONDS)

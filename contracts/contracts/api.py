@@ -12,6 +12,8 @@ from contracts.problems import BUSY, CONTENT_TYPE, JOB_NOT_FOUND, UNAVAILABLE, P
 UPLOAD_MESSAGE = "업로드 완료, 백그라운드에서 처리됩니다."
 CANCEL_MESSAGE = "취소 요청을 받았습니다."
 PURGE_MESSAGE = "삭제 요청을 받았습니다."
+MOST_AHEAD = 1000
+"""Up to how many jobs are counted before one: with a large backlog it would cost more the larger it is."""
 JOBS_PATH = "/jobs"
 PROGRESS_PATH = "/tokens/analysis-progress/{job_id}"
 RESULT_PATH = "/tokens/analysis-result/{job_id}"
@@ -83,7 +85,11 @@ class JobDetails(JobState):
     retry_of: str | None = Field(default=None, description="The job whose recording this one analyses again")
     audio: AudioInfo | None = Field(default=None, description="What decoding the recording found")
     ahead: int | None = Field(
-        default=None, ge=0, description="While `processing`: how many jobs that came before it are not done either"
+        default=None,
+        ge=0,
+        le=MOST_AHEAD,
+        description="While `processing`: how many jobs that came before it are not done either; "
+        f"{MOST_AHEAD} means so many or more",
     )
     history: list[HistoryLine] = Field(description="In the order of arrival")
 

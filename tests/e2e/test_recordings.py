@@ -112,7 +112,7 @@ async def test_audio_of_zero_length_fails_as_empty(sori: Sori, bucket: Bucket, n
 
 
 async def test_audio_over_the_longest_fails_as_too_long(sori: Sori, bucket: Bucket) -> None:
-    assert await failed(sori, bucket, wav(60.5, seed=2, rate=8000)) == "audio_too_long"
+    assert await failed(sori, bucket, wav(60.6, seed=2, rate=8000)) == "audio_too_long"
 
 
 async def test_audio_of_exactly_the_longest_completes(sori: Sori) -> None:

@@ -213,10 +213,14 @@ async def test_a_job_is_found_with_and_without_its_history(jobs: Jobs) -> None:
     assert [await jobs.find(nobody), await jobs.find_whole(nobody), await jobs.traceparent(nobody)] == [None] * 3
 
 
-async def test_how_many_are_ahead_counts_those_that_came_before_and_are_not_done(jobs: Jobs) -> None:
+async def test_how_many_are_ahead_counts_those_that_came_before_and_are_not_done(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = [job(at=MOMENT + timedelta(seconds=number)) for number in range(4)]
     await kept(jobs, *made, job(at=MOMENT, status=Status.COMPLETED))
     assert [await jobs.ahead(one) for one in made] == [0, 1, 2, 3]
+    monkeypatch.setattr("contracts.api.MOST_AHEAD", 2)
+    assert [await jobs.ahead(one) for one in made] == [0, 1, 2, 2], "no more are counted than are told"
 
 
 async def test_ended_jobs_are_found_by_age_the_oldest_first(jobs: Jobs) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from chassis.errors import AwayError, BackEndError
-from contracts import topology
+from contracts import api, topology
 from contracts.audio import UNKNOWN_TYPE
 from contracts.events import Event, UploadReceived
 from contracts.job import Job, Status, is_terminal
@@ -131,7 +131,8 @@ class Jobs:
     async def ahead(self, job: Job) -> int:
         """Return how many are ahead."""
         await self._turn()
-        return sum(not _has_ended(other) and other.created_at < job.created_at for other in self.kept.values())
+        before = sum(not _has_ended(other) and other.created_at < job.created_at for other in self.kept.values())
+        return min(before, api.MOST_AHEAD)
 
     async def ended_before(self, moment: datetime, limit: int) -> list[str]:
         """Return ended jobs, the oldest first."""

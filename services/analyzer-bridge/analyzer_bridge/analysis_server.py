@@ -3,8 +3,10 @@
 import asyncio
 from typing import Self
 
+import aiohttp
 import httpx
 import structlog
+from httpx_aiohttp import AiohttpTransport
 from pydantic import TypeAdapter
 
 from analyzer_bridge.breaker import Breaker
@@ -41,12 +43,8 @@ class AnalysisServerClient:
         self._webhook_url = str(settings.webhook_url)
         self._secret = settings.webhook_secret.get_secret_value()
         self._open = asyncio.Semaphore(OPEN_REQUESTS)
-        # The pool has no limit of its own: httpcore loses the slot of a request that is cancelled while it waits.
         self._client = httpx.AsyncClient(
-            timeout=TIMEOUT,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=OPEN_REQUESTS),
-            follow_redirects=False,
-            trust_env=False,
+            transport=AiohttpTransport(client=_session), timeout=TIMEOUT, follow_redirects=False, trust_env=False
         )
         self._breaker = Breaker(FAILURES, REST_SECONDS)
 
@@ -110,12 +108,19 @@ class AnalysisServerClient:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 response = await self._client.post(self._url, data=form)
-        except (httpx.HTTPError, TimeoutError) as error:
+        # What is wrong with an answer in aiohttp's eyes has no name in httpx's.
+        except (httpx.HTTPError, aiohttp.ClientError, TimeoutError) as error:
             raise AnalysisServerUnavailableError(type(error).__name__) from error
         if response.status_code in _AWAY:
             reason, busy = f"answered {response.status_code}", response.status_code in _BUSY
             raise AnalysisServerUnavailableError(reason, _retry_after(response), busy=busy)
         return response
+
+
+def _session() -> aiohttp.ClientSession:
+    """Return what httpx sends through. The semaphore limits how many requests run, so the pool has no limit."""
+    connector = aiohttp.TCPConnector(limit=0, ssl=httpx.create_ssl_context(trust_env=False))
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
 
 
 def _compared_with(reference: Reference) -> dict[str, str]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 UNKNOWN_BYTES = 0x7EFF0000
 """A chunk whose size is at least this, 0 or negative was written by a program that did not know the length."""
+HEADER_BYTES = 44
+"""How much too large a sound's size may be: some programs count the header in it."""
 MAX_CHUNKS = 1000
 """How many chunks before the sound are walked through; real files have a few."""
 _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
@@ -36,7 +38,7 @@ def sound_beyond_end(path: Path, start: int) -> int:
         if magic == b".snd":
             at, size = struct.unpack(">II", file.read(8).ljust(8, b"\0"))
             return _beyond(start + at, size, end)
-        for name, at, size in _chunks(path, magic, start, end):
+        for name, at, size in walk(path, start):
             if name == b"ds64":
                 # RF64 (EBU Tech 3306) has the sizes here, when they do not fit into 32 bits.
                 file.seek(at + 8)
@@ -49,17 +51,24 @@ def sound_beyond_end(path: Path, start: int) -> int:
 
 
 def _beyond(at: int, size: int, end: int) -> int:
-    return at + size - end if 0 < size < UNKNOWN_BYTES else 0
+    return at + size - end if is_known(size) else 0
 
 
-def _chunks(path: Path, magic: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the name of each chunk, where its content begins, and its size."""
-    if magic not in _LAYOUTS:
-        return
-    header, padding, first = _LAYOUTS[magic]
-    position = start + first
-    length = struct.calcsize(header)
+def is_known(size: int) -> bool:
+    """Tell whether the size of a chunk was known to the program that wrote it."""
+    return 0 < size < UNKNOWN_BYTES
+
+
+def walk(path: Path, start: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the name of each chunk, where its content begins, and its size; of a file that begins at byte `start`."""
+    end = path.stat().st_size
     with path.open("rb") as file:
+        file.seek(start)
+        magic = file.read(4)
+        if magic not in _LAYOUTS:
+            return
+        header, padding, first = _LAYOUTS[magic]
+        position, length = start + first, struct.calcsize(header)
         for _ in range(MAX_CHUNKS):
             file.seek(position)
             found = file.read(length)

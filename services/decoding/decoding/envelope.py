@@ -23,18 +23,24 @@ class Envelope:
         self._seconds = 0.0
         # Frames of one format wait for a second of sound: numpy costs more per call than per sample.
         self._waiting: list[NDArray[Any]] = []
-        self._format: tuple[int, int, str] | None = None
+        self._format: tuple[int, int, np.dtype[Any]] | None = None
         self._samples = 0
 
-    def add(self, frame: AudioFrame) -> None:
+    def add_frame(self, frame: AudioFrame) -> None:
         """Take in one decoded frame."""
-        form = (frame.sample_rate, frame.layout.nb_channels, frame.format.name)
+        samples = frame.to_ndarray()
+        planar = samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T
+        self.add(planar, frame.sample_rate)
+
+    def add(self, channels: NDArray[Any], sample_rate: int) -> None:
+        """Take in sound: an array of channels × samples of any type of number."""
+        form = (sample_rate, len(channels), channels.dtype)
         if form != self._format:
             self._take_in()
             self._format = form
-        self._waiting.append(_channels(frame))
-        self._samples += frame.samples
-        if self._samples >= frame.sample_rate:
+        self._waiting.append(channels)
+        self._samples += channels.shape[1]
+        if self._samples >= sample_rate:
             self._take_in()
 
     def _take_in(self) -> None:
@@ -60,11 +66,6 @@ class Envelope:
         np.maximum.at(highest, stretches, peaks)
         scaled: list[int] = np.rint(np.clip(highest, 0, 1) * 255).astype(int).tolist()
         return scaled
-
-
-def _channels(frame: AudioFrame) -> NDArray[Any]:
-    samples = frame.to_ndarray()
-    return samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T
 
 
 def _peaks(channels: NDArray[Any], starts: NDArray[np.int64]) -> NDArray[np.float32]:

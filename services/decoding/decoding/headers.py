@@ -1,5 +1,6 @@
-"""Files that cannot be opened: whether they end before what their first bytes promise."""
+"""How files begin, and whether one that cannot be opened ends before what its first bytes promise."""
 
+import re
 from pathlib import Path
 
 from decoding import chunks, tags, xing
@@ -9,15 +10,41 @@ MAX_BOXES = 1000
 _BOX_BYTES = 16
 
 
-def is_cut(path: Path, start: int, beginning: bytes) -> bool:
+_HEAD_BYTES = 12
+_KNOWN = re.compile(
+    rb"RIFF.{4}WAVE|(?:RF64|BW64).{4}WAVE|riff\x2e\x91\xcf\x11|FORM.{4}AIF[FC]|caff|\.snd|fLaC|ID3|OggS|.{4}ftyp|\x1aE\xdf\xa3"
+    rb"|#!AMR|\x30\x26\xb2\x75",
+    re.DOTALL,
+)
+
+
+def beginning(path: Path) -> tuple[int, bytes]:
+    """Return the byte at which the file begins, after tags that some programs put there, and its first bytes."""
+    with path.open("rb") as file:
+        start, head = 0, file.read(_HEAD_BYTES)
+        first = head
+        while tag := tags.size(head):
+            start += tag
+            file.seek(start)
+            head = file.read(_HEAD_BYTES)
+    # Before bare frames, which begin like nothing else, the tags are FFmpeg's.
+    return (start, head) if is_known(head) else (0, first)
+
+
+def is_known(head: bytes) -> bool:
+    """Tell whether a file of a known container begins so: when it cannot be opened, it is damaged or cut."""
+    return _KNOWN.match(head) is not None
+
+
+def is_cut(path: Path, start: int, head: bytes) -> bool:
     """Tell whether the file, from byte `start` on, promises more than there is, as far as it promises anything."""
-    if beginning[4:8] == b"ftyp":
+    if head[4:8] == b"ftyp":
         return _lacks_index(path, start)
-    if beginning[:4] == b"fLaC":
+    if head[:4] == b"fLaC":
         return _lacks_metadata(path, start)
-    if beginning[:3] == b"ID3":
+    if head[:3] == b"ID3":
         frames, end = xing.counted(path)
-        return max(end, tags.size(beginning)) > path.stat().st_size or (frames > 0 and not end)
+        return max(end, tags.size(head)) > path.stat().st_size or (frames > 0 and not end)
     return chunks.sound_beyond_end(path, start) > 0
 
 

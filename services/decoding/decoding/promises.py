@@ -5,8 +5,6 @@ from typing import NamedTuple
 from decoding import chunks, ogg, tags, xing
 from decoding.reading import Damage, Facts, Reading
 
-HEADER_BYTES = 44
-"""How much too large a sound's size may be: some programs count the header in it."""
 SLACK_FRAMES = 2
 """How many frames of an MP3 may be missing at its end: decoders and encoders count the first ones differently."""
 
@@ -34,7 +32,7 @@ def missing(reading: Reading) -> Missing:
         case "mov":
             return Missing(reading.start + facts.index_end > reading.path.stat().st_size, reading.damage)
         case "wav" | "w64" | "aiff" | "caf" | "au":
-            return Missing(chunks.sound_beyond_end(reading.path, reading.start) > HEADER_BYTES, reading.damage)
+            return Missing(chunks.sound_beyond_end(reading.path, reading.start) > chunks.HEADER_BYTES, reading.damage)
     return Missing(is_cut=False, damage=reading.damage)
 
 

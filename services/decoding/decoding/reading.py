@@ -1,6 +1,5 @@
 """Reads a file's sound frame by frame: passes over what cannot be decoded, and stops at the bounds of a recording."""
 
-import re
 from collections.abc import Iterator
 from fractions import Fraction
 from os import PathLike
@@ -15,9 +14,9 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 
-from contracts.audio import CONTAINERS, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
+from contracts.audio import CONTAINERS
 from contracts.failures import FailureCode
-from decoding import headers, ogg, tags
+from decoding import bounds, headers, ogg, tags
 from decoding.errors import RejectedError
 
 _OPTIONS = {
@@ -26,19 +25,10 @@ _OPTIONS = {
 }
 # A WAV header says everything: FFmpeg's probing would cost more than decoding a short recording.
 _WAV_OPTIONS = {**_OPTIONS, "probesize": "8192", "analyzeduration": "0"}
-_BEGINNINGS = re.compile(
-    rb"RIFF.{4}WAVE|(?:RF64|BW64).{4}WAVE|riff\x2e\x91\xcf\x11|FORM.{4}AIF[FC]|caff|\.snd|fLaC|ID3|OggS|.{4}ftyp|\x1aE\xdf\xa3"
-    rb"|#!AMR|\x30\x26\xb2\x75",
-    re.DOTALL,
-)
-"""How files of the known containers begin: when one of these cannot be opened, it is damaged or cut."""
-_HEAD_BYTES = 12
 _BARE = {"mp3", "aac", "amr"}
 """Containers that are nothing but frames. What follows the last frame is no part of the sound: tags, padding."""
 _BETTER_DECODERS = {"amrnb": "libopencore_amrnb"}
 """FFmpeg's own decoder of AMR fails at the silence that phones leave out (3GPP TS 26.092)."""
-_PADDING_SECONDS = 0.5
-"""How much longer than allowed a recording may be: codecs pad their first and last frames."""
 _MOST_UNINDEXED = 1_000_000
 """From so many packets in an MP4 on, FFmpeg goes on without an index when there is no memory for it: 24 bytes each."""
 
@@ -95,7 +85,9 @@ class Reading:
 
     def frames(self) -> Iterator[AudioFrame]:
         """Yield every frame that can be decoded; RejectedError when the file is no audio or exceeds a bound."""
-        self.start, head = self._head()
+        self.start, head = headers.beginning(self.path)
+        if not head:
+            raise RejectedError(FailureCode.AUDIO_EMPTY)
         unreadable: UnreadableError | None = None
         # FFmpeg does not go on, or decodes noise, where the links of a chain differ in format.
         for link in ogg.links(self.path) if head.startswith(b"OggS") else [None]:
@@ -122,20 +114,6 @@ class Reading:
         bare = self.facts is not None and self.facts.container in _BARE
         lost = self._lost if bare and self.samples else self._lost + self._lost_since
         return Damage(len(lost), sum(lost) / max(1, sum(lost) + self._decoded_bytes))
-
-    def _head(self) -> tuple[int, bytes]:
-        """Return where the file begins, and its first bytes there."""
-        with self.path.open("rb") as file:
-            first = file.read(_HEAD_BYTES)
-            if not first:
-                raise RejectedError(FailureCode.AUDIO_EMPTY)
-            start, head = 0, first
-            while tag := tags.size(head):
-                start += tag
-                file.seek(start)
-                head = file.read(_HEAD_BYTES)
-        # Before bare frames, which begin like nothing else, the tags are FFmpeg's.
-        return (start, head) if _BEGINNINGS.match(head) else (0, first)
 
     def _link(self, head: bytes, link: ogg.Link | None) -> Iterator[AudioFrame]:
         """Yield the frames of one link of a chained Ogg file, or of any other file."""
@@ -173,7 +151,7 @@ class Reading:
             raise UnreadableError(self._unreadable(head)) from None
 
     def _unreadable(self, head: bytes) -> FailureCode:
-        if not _BEGINNINGS.match(head):
+        if not headers.is_known(head):
             return FailureCode.NOT_AUDIO
         return FailureCode.AUDIO_TRUNCATED if headers.is_cut(self.path, self.start, head) else FailureCode.AUDIO_DAMAGED
 
@@ -220,12 +198,10 @@ class Reading:
 
     def _count(self, frame: AudioFrame) -> None:
         rate, channels = frame.sample_rate, frame.layout.nb_channels
-        if not (MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE and 1 <= channels <= MAX_CHANNELS):
-            raise RejectedError(FailureCode.AUDIO_TOO_COMPLEX)
+        bounds.check_format(rate, channels)
         self.sample_rate, self.channels = self.sample_rate or rate, self.channels or channels
         self._samples_at[rate] = self._samples_at.get(rate, 0) + frame.samples
-        if self.seconds > self._max_seconds + _PADDING_SECONDS:
-            raise RejectedError(FailureCode.AUDIO_TOO_LONG)
+        bounds.check_length(self.seconds, self._max_seconds)
 
 
 def _facts(

@@ -8,7 +8,7 @@ from pymongo.read_concern import ReadConcern
 
 from chassis.batches import Batches
 from chassis.mongodb import MongoDB, insert_new, translating
-from contracts import events
+from contracts import api, events
 from contracts.job import Job, Status, is_terminal
 from contracts.metadata import terms_asked
 from gateway.audio import Recording
@@ -70,10 +70,10 @@ class JobStore:
             return [_job(document) for document in await found.to_list(limit)]
 
     async def ahead(self, job: Job) -> int:
-        """Return how many jobs were created before this one and have not ended."""
+        """Return how many jobs were created before this one and have not ended, up to `api.MOST_AHEAD`."""
         query = {"view.status": Status.PROCESSING.value, "created_at": {"$lt": job.created_at}}
         with translating():
-            return int(await self._jobs.count_documents(query))
+            return int(await self._jobs.count_documents(query, limit=api.MOST_AHEAD))
 
     async def ended_before(self, moment: datetime, limit: int) -> list[str]:
         """Return the ids of up to `limit` ended jobs that were created before `moment`, the oldest first."""

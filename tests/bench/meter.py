@@ -51,7 +51,7 @@ def resident_bytes(pids: Iterable[int]) -> int:
     return _resident_bytes(_with_descendants({"": pids})[""])
 
 
-def wait_until_quiet(parts: Parts, limit_seconds: float = 15.0) -> None:
+def wait_until_quiet(parts: Parts, limit_seconds: float = 60.0) -> None:
     """Wait until all parts together use less than a tenth of a core, so that the work that a run leaves behind counts
     for that run and does not burden the next. Return after the limit in any case.
     """

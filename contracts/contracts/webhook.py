@@ -29,12 +29,16 @@ _UNDERWAY = frozenset(
 )
 """Words of a status, in lower case, without spaces, hyphens and underscores. A result beside one of the last is not the
 final one."""
-_RESULTS = ("result", "analysis_results", "analysis_result", "results")
+_RESULTS = ("result", "analysisresults", "analysisresult", "results")
 _PAYLOADS = ("output", "data", "payload")
 """Where a result lies, too, if the status says that there is one."""
 _ENVELOPES = ("data", "payload", "body", "job")
 """Where all that is said lies, in bodies that wrap it."""
-_PERCENTS = ("progress", "percent", "percentage", "progress_percent", "progress_percentage", "percent_complete")
+_PERCENTS = ("progress", "percent", "percentage", "progresspercent", "progresspercentage", "percentcomplete")
+_DETAILS = ("error", "errors", "errormessage", "exception", "message")
+"""Names of fields as `_plain` writes them."""
+
+_BOOLEANS = {"true": True, "false": False}
 
 ENVELOPE_BYTES = 16 * 1024
 """How much larger than its result a webhook body may be."""
@@ -84,9 +88,10 @@ def address(webhook_url: str, secret: str, job_id: str, attempt: int) -> str:
 def outcome(body: JsonObject) -> Success | Failure | Interim:
     """Read a body in any of the shapes that analysis servers send.
 
-    Only a known word for a failure, or a success without a readable result, is a failure. An unknown status with a
-    result is a success; without one, the analysis goes on.
+    Only a known word for a failure, or a success without a readable result, is a failure. An
+    unknown status with a result is a success; without one, the analysis goes on.
     """
+    body = _with_plain_names(body)
     word = _word(body)
     if word in _FAILURE:
         return Failure(FailureCode.ANALYSIS_FAILED, _detail(body))
@@ -94,7 +99,7 @@ def outcome(body: JsonObject) -> Success | Failure | Interim:
     if word not in _UNDERWAY and result is None:
         for name in _ENVELOPES:
             inner = _object(body.get(name))
-            if inner is not None and (_word(inner) or _first_object(inner, _RESULTS) is not None):
+            if inner is not None and _says_something(_with_plain_names(inner)):
                 return outcome(inner)
     if word in _SUCCESS and result is None:
         result = _first_object(body, _PAYLOADS)
@@ -116,20 +121,34 @@ def essence(said: Success | Failure | Interim) -> JsonObject:
     )
 
 
+def _plain(name: str) -> str:
+    """Return a name in lower case without spaces, hyphens and underscores: programs write `analysisResults`, too."""
+    return re.sub(r"[\s_-]+", "", name).lower()
+
+
+def _with_plain_names(body: JsonObject) -> JsonObject:
+    # Reversed, so that of names that become one the first counts.
+    return {_plain(name): body[name] for name in reversed(body)}
+
+
+def _says_something(body: JsonObject) -> bool:
+    return bool(_word(body)) or _first_object(body, _RESULTS) is not None
+
+
 def _word(body: JsonObject) -> str:
     """Return the status as one word; empty when the body has none."""
     for name in ("status", "state"):
         status = body.get(name)
         if isinstance(status, str) and status.strip():
-            return re.sub(r"[\s_-]+", "", status).lower()
+            return _plain(status)
     for name in ("success", "ok"):
-        if isinstance(body.get(name), bool):
-            return "success" if body[name] else "failed"
+        if (is_success := _BOOLEANS.get(str(body.get(name)).lower())) is not None:
+            return "success" if is_success else "failed"
     return ""
 
 
 def _detail(body: JsonObject) -> str:
-    return str(body.get("error") or body.get("message") or "")[:500]
+    return str(next((body[name] for name in _DETAILS if body.get(name)), ""))[:500]
 
 
 def _first_object(body: JsonObject, names: Sequence[str]) -> JsonObject | None:
@@ -149,6 +168,7 @@ def _object(value: JsonValue) -> JsonObject | None:
 
 def _progress(body: JsonObject) -> int | None:
     """Return how much is done, from 0 to 100; None when that is not told."""
+    body = _with_plain_names(body)
     for name in _PERCENTS:
         value = body.get(name)
         percent = _progress(value) if isinstance(value, dict) else _percent(value)

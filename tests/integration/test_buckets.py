@@ -126,14 +126,32 @@ async def test_a_recording_is_kept_with_what_was_found_out(uploads: tuple[Upload
     store, key = uploads
     recording = StoredRecording(stories.AUDIO, hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), "audio/wav")
     assert await store.find(f"{key}-kept.") is None
-    url = await store.keep(key, f"{key}-kept.wav", recording)
+    fetched = await store.fetch(key)
+    with fetched.content:
+        url = await store.keep(fetched, f"{key}-kept.wav", recording)
     kept = await store.find(f"{key}-kept.")
     assert kept is not None
     assert (kept.key, kept.url, kept.recording) == (f"{key}-kept.wav", url, recording)
-    with pytest.raises(ObjectMissingError):
-        await store.keep(f"{key}-never-there", f"{key}-other.wav", recording)
     await store.remove_all(f"{key}-kept")
     await store.remove_all(f"{key}-kept")
+    assert await store.find(f"{key}-kept.") is None
+
+
+async def test_what_is_in_memory_is_kept_though_its_own_object_is_gone_and_what_is_large_is_not(
+    uploads: tuple[UploaderStore, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, key = uploads
+    recording = StoredRecording(stories.AUDIO, hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), "audio/wav")
+    fetched = await store.fetch(key)
+    with fetched.content:
+        await store.remove_all(key)
+        await store.keep(fetched, f"{key}-kept.wav", recording)
+        await store.remove_all(f"{key}-kept")
+        if isinstance(store, uploader_bucket.Bucket):
+            store.large = True
+        monkeypatch.setattr(uploader_storage, "MEMORY_BYTES", 1)
+        with pytest.raises(ObjectMissingError):
+            await store.keep(fetched, f"{key}-kept.wav", recording)
     assert await store.find(f"{key}-kept.") is None
 
 

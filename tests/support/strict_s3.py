@@ -26,7 +26,7 @@ import uvicorn
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.support.ports import free_port
 
@@ -107,10 +107,16 @@ class StrictS3:
     says_what_was_not_there: bool = False
     """Deleting what is not there is NoSuchKey, as Google's store has it."""
     lists_uploads: bool = True
+    session_tokens: set[str] = field(default_factory=set)
+    """The tokens that may go with the keys, one of which must then."""
+    refused_agent: str | None = None
+    """Whoever names this in User-Agent is refused."""
     objects: dict[str, Stored] = field(default_factory=dict)
     uploads: dict[str, Upload] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     """Of every request its method and target, in order."""
+    agents: list[str] = field(default_factory=list)
+    """Of every request its User-Agent, in order."""
     refused: list[str] = field(default_factory=list)
     """Every code that was answered, in order."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -129,24 +135,15 @@ class StrictS3:
     @contextmanager
     def running(self) -> Iterator["StrictS3"]:
         """Answer on a thread of its own until the block ends."""
-        config = uvicorn.Config(self, host="127.0.0.1", port=self.port, log_config=None, lifespan="off")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, name="strict S3")
-        thread.start()
-        try:
-            while not server.started:
-                assert thread.is_alive(), "the store did not start"
-                thread.join(0.01)
+        with answering(self, self.port):
             yield self
-        finally:
-            server.should_exit = True
-            thread.join()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         request = Request(scope, receive)
         target = f"{scope['raw_path'].decode()}?{scope['query_string'].decode()}".rstrip("?")
         self.asked.append(f"{request.method} {target}")
+        self.agents.append(request.headers.get("user-agent", ""))
         try:
             response = self._answer(request, target, await self._body(request))
         except RefusedError as error:
@@ -168,6 +165,11 @@ class StrictS3:
 
     def _answer(self, request: Request, target: str, body: bytes) -> Response:
         _check_signature(request, target)
+        token = request.headers.get("x-amz-security-token")
+        if (token is not None or self.session_tokens) and token not in self.session_tokens:
+            raise RefusedError(403, "InvalidToken")
+        if self.refused_agent is not None and self.refused_agent in self.agents[-1]:
+            raise RefusedError(501, "NotImplemented")
         self._check_headers(request.headers)
         _check_hashes(request.headers, body)
         asked = dict(parse_qsl(request.scope["query_string"].decode().replace("+", "%2B"), keep_blank_values=True))
@@ -322,6 +324,23 @@ class StrictS3:
         if etag not in {None, found.etag}:
             raise RefusedError(412, "PreconditionFailed")
         return found
+
+
+@contextmanager
+def answering(app: ASGIApp, port: int) -> Iterator[None]:
+    """Have an ASGI application answer on a port, on a thread of its own, until the block ends."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, name=f"port {port}")
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the store did not start"
+            thread.join(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def _parts(upload: Upload, body: bytes) -> list[bytes]:

@@ -12,6 +12,8 @@ from uploader.uploads import Fetched, KeptRecording, StoredRecording
 class Bucket:
     """The bucket; `descriptions` is what was kept with an object, `removed` which prefixes were emptied.
 
+    `large` says of every recording that it is not kept from memory.
+
     What is discarded goes when `delete_discarded` is called.
     """
 
@@ -19,6 +21,7 @@ class Bucket:
         self.objects = dict(objects)
         self.descriptions: dict[str, StoredRecording] = {}
         self.opened: list[IO[bytes]] = []
+        self.large = False
         self.before_keep: Callable[[], None] = lambda: None
         self.removed: list[str] = []
         self.discarded: list[str] = []
@@ -29,12 +32,13 @@ class Bucket:
         """Read an object."""
         content = io.BytesIO(self._read(key))
         self.opened.append(content)
-        return Fetched(content, len(content.getvalue()), hashlib.sha256(content.getvalue()).hexdigest())
+        return Fetched(key, content, len(content.getvalue()), hashlib.sha256(content.getvalue()).hexdigest())
 
-    async def keep(self, inbox_key: str, audio_key: str, recording: StoredRecording) -> str:
-        """Copy an object to where it stays."""
+    async def keep(self, fetched: Fetched, audio_key: str, recording: StoredRecording) -> str:
+        """Keep what was fetched, from memory or, when it is `large`, by a copy of its object."""
         self.before_keep()
-        self.objects[audio_key] = self._read(inbox_key)
+        fetched.content.seek(0)
+        self.objects[audio_key] = self._read(fetched.key) if self.large else fetched.content.read()
         self.descriptions[audio_key] = recording
         return f"s3://sori/{audio_key}"
 

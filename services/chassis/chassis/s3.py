@@ -7,7 +7,7 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
 import aioboto3
@@ -55,14 +55,25 @@ class DeletionError(BackEndError):
         self.keys = keys
 
 
-@asynccontextmanager
-async def connected(settings: BucketSettings, *, connections: int, attempts: int) -> AsyncIterator[Any]:
-    """Yield the process's one client: at most `connections` connections, and at most `attempts` tries of a call."""
-    session = aioboto3.Session(
+def session(settings: BucketSettings) -> aioboto3.Session:
+    """Return what knows the keys: those of the settings, or else what the AWS SDK finds."""
+    return aioboto3.Session(
         aws_access_key_id=_value(settings.aws_access_key_id),
         aws_secret_access_key=_value(settings.aws_secret_access_key),
         region_name=settings.aws_region,
     )
+
+
+def connected(settings: BucketSettings, *, connections: int, attempts: int) -> AbstractAsyncContextManager[Any]:
+    """Open the process's one client: at most `connections` connections, and at most `attempts` tries of a call."""
+    return client(session(settings), settings, connections=connections, attempts=attempts)
+
+
+@asynccontextmanager
+async def client(
+    session: aioboto3.Session, settings: BucketSettings, *, connections: int, attempts: int
+) -> AsyncIterator[Any]:
+    """Yield a client of the session; the other arguments are those of `connected`."""
     config = AioConfig(
         signature_version="s3v4",
         max_pool_connections=connections,
@@ -73,12 +84,12 @@ async def connected(settings: BucketSettings, *, connections: int, attempts: int
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    async with session.client("s3", endpoint_url=settings.s3_endpoint_url, config=config) as client:
+    async with session.client("s3", endpoint_url=settings.s3_endpoint_url, config=config) as opened:
         # A store, or a proxy before it, that does not know `Expect: 100-continue` would wait for the body, and we for
         # its leave.
-        client.meta.events.unregister("before-call.s3", add_expect_header)
-        client.meta.events.register("before-call.s3.DeleteObjects", _with_content_md5)
-        yield client
+        opened.meta.events.unregister("before-call.s3", add_expect_header)
+        opened.meta.events.register("before-call.s3.DeleteObjects", _with_content_md5)
+        yield opened
 
 
 @contextmanager

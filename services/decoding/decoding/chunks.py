@@ -6,6 +6,8 @@ from pathlib import Path
 
 UNKNOWN_BYTES = 0x7EFF0000
 """A chunk whose size is at least this, 0 or negative was written by a program that did not know the length."""
+_UNKNOWN_W64_BYTES = 2**62
+"""The same in a W64, whose sizes have 64 bits."""
 HEADER_BYTES = 44
 """How much too large a sound's size may be: some programs count the header in it."""
 MAX_CHUNKS = 1000
@@ -44,7 +46,7 @@ def sound_beyond_end(path: Path, start: int) -> int:
                 file.seek(at + 8)
                 wide_size = int.from_bytes(file.read(8), "little")
             if name == _W64_DATA:
-                return at + size - end
+                return at + size - end if size < _UNKNOWN_W64_BYTES else 0
             if name in {b"data", b"SSND"}:
                 return at + wide_size - end if wide_size and size >= UNKNOWN_BYTES else _beyond(at, size, end)
     return 0

@@ -7,8 +7,9 @@ from datetime import datetime
 from io import BytesIO
 from typing import Any, Self
 
-from chassis import s3
+from chassis import objects
 from chassis.errors import AwayError, BackEndError, ObjectMissingError
+from chassis.objects import Objects
 from chassis.s3 import Deletions, UnsupportedError, translating
 from chassis.settings import S3Settings
 from contracts.audio import UNKNOWN_TYPE
@@ -28,8 +29,6 @@ READ_BYTES = 64 * 1024
 CONNECTIONS = 128
 """Enough for uploads, readers of audio and the sweepers at the same time."""
 ATTEMPTS = 2
-_CALLS_FOR_ONE_OBJECT = {"copy_object", "get_object", "head_object"}
-"""The calls that S3 may refuse because the object is gone or was replaced."""
 
 
 class Bucket:
@@ -40,12 +39,14 @@ class Bucket:
         self._name = settings.s3_bucket_name
         self._stack = AsyncExitStack()
         self._s3: Any = None
+        self._objects = Objects(None, self._name)
         self._deletions = Deletions(None, self._name)
         self._sending = asyncio.Semaphore(PARTS_IN_FLIGHT)
 
     async def __aenter__(self) -> Self:
-        client = s3.connected(self._settings, connections=CONNECTIONS, attempts=ATTEMPTS)
-        self._s3 = await self._stack.enter_async_context(client)
+        connected = objects.connected(self._settings, connections=CONNECTIONS, attempts=ATTEMPTS)
+        connection = await self._stack.enter_async_context(connected)
+        self._s3, self._objects = connection.client, connection.objects
         self._deletions = Deletions(self._s3, self._name)
         return self
 
@@ -57,14 +58,16 @@ class Bucket:
         part = BytesIO()
         size = await _fill(part, chunks)
         if size < PART_BYTES:
-            await self._call("put_object", Key=key, Body=part, ContentType=content_type)
+            async with _asking():
+                await self._objects.put(key, part.getvalue(), content_type)
         else:
             await self._put_parts(key, part, chunks, content_type)
 
     async def take_back(self, audio: StoredAudio, key: str) -> None:
         """Copy kept audio to another key, inside S3; AudioGoneError when it is no longer there."""
         source = {"Bucket": self._name, "Key": audio.key}
-        await self._call("copy_object", Key=key, CopySource=source, CopySourceIfMatch=audio.etag)
+        async with _asking_for_audio():
+            await self._s3.copy_object(Bucket=self._name, Key=key, CopySource=source, CopySourceIfMatch=audio.etag)
 
     async def find_audio(self, job_id: str) -> StoredAudio | None:
         """Return the recording that is kept for a job, None when there is none."""
@@ -76,18 +79,20 @@ class Bucket:
     async def find(self, key: str) -> StoredAudio | None:
         """Return the audio under a key, None when there is none."""
         try:
-            head = await self._call("head_object", Key=key)
+            async with _asking_for_audio():
+                head = await self._objects.head(key)
         except AudioGoneError:
             return None
-        return StoredAudio(key, head["ContentLength"], head.get("ContentType", UNKNOWN_TYPE), head["ETag"])
+        return StoredAudio(key, head.size_bytes, head.content_type or UNKNOWN_TYPE, head.etag)
 
     @asynccontextmanager
-    async def read(self, audio: StoredAudio, asked: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open a Range of audio, and give its connection back at the end; AudioGoneError when the audio is gone."""
-        answer = await self._call("get_object", Key=audio.key, Range=asked, IfMatch=audio.etag)
-        body = answer["Body"]
-        async with body:  # no `as`: that would be the HTTP response below, which has no `iter_chunks`
-            yield body.iter_chunks(READ_BYTES)
+    async def read(self, audio: StoredAudio, first: int, last: int) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open a range of audio, and give its connection back at the end; AudioGoneError when the audio is gone."""
+        async with AsyncExitStack() as opened:
+            async with _asking_for_audio():
+                body = self._objects.opened(audio.key, READ_BYTES, etag=audio.etag, part=(first, last))
+                _, chunks = await opened.enter_async_context(body)
+            yield chunks
 
     async def older_than(self, prefix: str, moment: datetime) -> AsyncIterator[list[str]]:
         """Yield the keys under `prefix` that were written before `moment`, a page of up to 1,000 at a time."""
@@ -154,18 +159,40 @@ class Bucket:
                 yield page
 
     async def _call(self, operation: str, **arguments: object) -> Any:
-        try:
-            with translating():
-                async with asyncio.timeout(CALL_SECONDS):
-                    return await getattr(self._s3, operation)(Bucket=self._name, **arguments)
-        except ObjectMissingError as error:
-            if operation in _CALLS_FOR_ONE_OBJECT:
-                raise AudioGoneError from error
-            # Not about an object of ours: something between us and S3 gave this answer.
-            raise BackEndError("S3", type(error.__cause__).__name__) from error.__cause__
-        except OSError as error:
-            # What the driver lets through, such as too many open files: nothing here but this call can have raised it.
-            raise AwayError("S3", type(error).__name__) from error
+        async with _asking():
+            return await getattr(self._s3, operation)(Bucket=self._name, **arguments)
+
+
+@asynccontextmanager
+async def _asking_for_audio() -> AsyncIterator[None]:
+    """Bound a call and translate its errors; AudioGoneError when the object is gone or was replaced."""
+    try:
+        async with _bounded():
+            yield
+    except ObjectMissingError as error:
+        raise AudioGoneError from error
+
+
+@asynccontextmanager
+async def _asking() -> AsyncIterator[None]:
+    """Bound a call that asks for no object, and translate its errors."""
+    try:
+        async with _bounded():
+            yield
+    except ObjectMissingError as error:
+        # Not about an object of ours: something between us and S3 gave this answer.
+        raise BackEndError("S3", type(error.__cause__).__name__) from error.__cause__
+
+
+@asynccontextmanager
+async def _bounded() -> AsyncIterator[None]:
+    try:
+        with translating():
+            async with asyncio.timeout(CALL_SECONDS):
+                yield
+    except OSError as error:
+        # What the driver lets through, such as too many open files: nothing here but this call can have raised it.
+        raise AwayError("S3", type(error).__name__) from error
 
 
 async def _fill(part: BytesIO, chunks: AsyncIterator[bytes]) -> int:

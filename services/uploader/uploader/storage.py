@@ -1,17 +1,19 @@
-"""S3: reads the inbox, copies verified recordings to audio/, and empties the inbox in batches."""
+"""S3: reads the inbox, keeps verified recordings under audio/, and empties the inbox in batches."""
 
 import asyncio
+import fcntl
 import hashlib
 import os
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from tempfile import TemporaryFile
 from typing import IO, Any, Self
 
 import structlog
 
-from chassis import s3
+from chassis import objects
 from chassis.errors import BackEndError, ObjectMissingError, reason_of
+from chassis.objects import Connection, Described, Objects
 from chassis.periodic import Periodic
 from chassis.s3 import DeletionError, Deletions, translating
 from chassis.settings import S3Settings
@@ -21,10 +23,13 @@ from uploader.uploads import Fetched, KeptRecording, StoredRecording
 log = structlog.get_logger()
 
 MEMORY_BYTES = 2 * 1024 * 1024
-"""A recording larger than this goes through a temporary file instead of memory."""
+"""A recording larger than this goes through a temporary file instead of memory, and is copied within S3."""
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 CHUNK_BYTES = 256 * 1024
 CONNECTIONS = 32
 ATTEMPTS = 3
+CALL_SECONDS = 90.0
+"""The limit for a call with its repeats: as long as a silent S3 takes for three times 30 s."""
 DISCARD_SECONDS = 1.0
 CLOSE_SECONDS = 1.0
 DISCARDED_KEYS = 10_000
@@ -37,20 +42,22 @@ class Bucket:
     """The bucket; one client for the process, opened by `async with`."""
 
     def __init__(
-        self, settings: S3Settings, connect: Callable[..., AbstractAsyncContextManager[Any]] = s3.connected
+        self, settings: S3Settings, connect: Callable[..., AbstractAsyncContextManager[Connection]] = objects.connected
     ) -> None:
         self._settings = settings
         self._connect = connect
         self._bucket = settings.s3_bucket_name
         self._stack = AsyncExitStack()
         self._s3: Any = None
+        self._objects = Objects(None, self._bucket)
         self._deletions = Deletions(None, self._bucket)
         self._discarded: list[str] = []
         self._discarding = Periodic(self.delete_discarded, seconds=DISCARD_SECONDS, waiting="inbox objects stay")
 
     async def __aenter__(self) -> Self:
-        client = self._connect(self._settings, connections=CONNECTIONS, attempts=ATTEMPTS)
-        self._s3 = await self._stack.enter_async_context(client)
+        connected = self._connect(self._settings, connections=CONNECTIONS, attempts=ATTEMPTS)
+        connection = await self._stack.enter_async_context(connected)
+        self._s3, self._objects = connection.client, connection.objects
         self._deletions = Deletions(self._s3, self._bucket)
         self._discarding.start()
         return self
@@ -64,40 +71,31 @@ class Bucket:
 
     async def fetch(self, key: str) -> Fetched:
         """Read an object with bounded memory, hashing on the way; ObjectMissingError when there is none."""
-        with translating():
-            answer = await self._s3.get_object(Bucket=self._bucket, Key=key)
-        large = answer["ContentLength"] > MEMORY_BYTES
-        # Either has a descriptor, by which a child process can open it, and neither has a name that could stay behind.
-        content: IO[bytes] = TemporaryFile() if large else os.fdopen(os.memfd_create("recording"), "w+b")  # noqa: SIM115 - the caller closes it
-        try:
+        async with AsyncExitStack() as opened:
+            async with _bounded():
+                described, chunks = await opened.enter_async_context(self._objects.opened(key, CHUNK_BYTES))
             with translating():
-                return await _read(answer["Body"], content, off_the_loop=large)
-        except BaseException:
-            # After a full disk or a lost connection, half of a large file must not stay until the next try.
-            content.close()
-            raise
+                return await _read(key, described.size_bytes, chunks)
 
-    async def keep(self, inbox_key: str, audio_key: str, recording: StoredRecording) -> str:
-        """Copy the object within S3, with `recording` as its metadata, and return its URL."""
-        with translating():
-            await self._s3.copy_object(
-                Bucket=self._bucket,
-                Key=audio_key,
-                CopySource={"Bucket": self._bucket, "Key": inbox_key},
-                MetadataDirective="REPLACE",
-                Metadata=_metadata(recording),
-                ContentType=recording.content_type,
-            )
+    async def keep(self, fetched: Fetched, audio_key: str, recording: StoredRecording) -> str:
+        """Keep what was fetched under another key, with `recording` as its metadata, and return its URL."""
+        if fetched.size_bytes > MEMORY_BYTES:
+            await self._copy(fetched.key, audio_key, recording)
+        else:
+            fetched.content.seek(0)
+            async with _bounded():
+                content = fetched.content.read()
+                await self._objects.put(audio_key, content, recording.content_type, _metadata(recording))
         return f"s3://{self._bucket}/{audio_key}"
 
     async def find(self, prefix: str) -> KeptRecording | None:
         """Return the recording kept under a key that starts with `prefix`; None when there is none."""
-        with translating():
+        async with _bounded():
             listed = await self._s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=1)
             if not listed.get("Contents"):
                 return None
             key = listed["Contents"][0]["Key"]
-            head = await self._s3.head_object(Bucket=self._bucket, Key=key)
+            head = await self._objects.head(key)
         return KeptRecording(key, f"s3://{self._bucket}/{key}", _recording(head))
 
     async def remove_all(self, prefix: str) -> None:
@@ -134,6 +132,18 @@ class Bucket:
         else:
             del self._discarded[: len(keys)]
 
+    async def _copy(self, key: str, audio_key: str, recording: StoredRecording) -> None:
+        """Copy an object within S3; ObjectMissingError when there is none."""
+        with translating():
+            await self._s3.copy_object(
+                Bucket=self._bucket,
+                Key=audio_key,
+                CopySource={"Bucket": self._bucket, "Key": key},
+                MetadataDirective="REPLACE",
+                Metadata=_metadata(recording),
+                ContentType=recording.content_type,
+            )
+
     async def _listed(self, prefix: str) -> list[str]:
         """Return up to 1,000 keys that start with `prefix`."""
         try:
@@ -145,19 +155,42 @@ class Bucket:
         return [found["Key"] for found in listed.get("Contents", [])]
 
 
-async def _read(body: Any, content: IO[bytes], *, off_the_loop: bool) -> Fetched:
+@asynccontextmanager
+async def _bounded() -> AsyncIterator[None]:
+    """Bound a call, and translate its errors."""
+    with translating():
+        async with asyncio.timeout(CALL_SECONDS):
+            yield
+
+
+async def _read(key: str, size_bytes: int, chunks: AsyncIterator[bytes]) -> Fetched:
+    """Read the chunks of an object of some size into memory, or into a temporary file when they are many."""
+    large = size_bytes > MEMORY_BYTES
+    # Either has a descriptor, by which a child process can open it, and neither has a name that could stay behind.
+    content: IO[bytes] = TemporaryFile() if large else _in_memory()  # noqa: SIM115 - the caller closes it
     digest = hashlib.sha256()
     size = 0
-    async with body:
-        async for chunk in body.iter_chunks(CHUNK_BYTES):
+    try:
+        async for chunk in chunks:
             size += len(chunk)
             digest.update(chunk)
-            if off_the_loop:
+            if large:
                 await asyncio.to_thread(content.write, chunk)
             else:
                 content.write(chunk)
-    content.seek(0)
-    return Fetched(content=content, size_bytes=size, sha256=digest.hexdigest())
+        content.seek(0)
+        if not large:
+            # What is kept is what was hashed, whatever a file does to the child process that decodes it.
+            fcntl.fcntl(content.fileno(), fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        # After a full disk or a lost connection, half of a large file must not stay until the next try.
+        content.close()
+        raise
+    return Fetched(key, content, size, digest.hexdigest())
+
+
+def _in_memory() -> IO[bytes]:
+    return os.fdopen(os.memfd_create("recording", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "w+b")
 
 
 def _metadata(recording: StoredRecording) -> dict[str, str]:
@@ -173,22 +206,20 @@ def _metadata(recording: StoredRecording) -> dict[str, str]:
     }
 
 
-def _recording(head: dict[str, Any]) -> StoredRecording | None:
+def _recording(head: Described) -> StoredRecording | None:
     """Return what `keep` wrote to the object's metadata; None when the store has lost any of it, as rclone may."""
-    # Some stores give the names back with capitals.
-    metadata = {name.lower(): value for name, value in head["Metadata"].items()}
     try:
         return StoredRecording(
-            audio=_audio(metadata),
-            sha256=metadata["sha256"],
-            size_bytes=head["ContentLength"],
-            content_type=head.get("ContentType", ""),
+            audio=_audio(head.metadata),
+            sha256=head.metadata["sha256"],
+            size_bytes=head.size_bytes,
+            content_type=head.content_type,
         )
     except (KeyError, ValueError):
         return None
 
 
-def _audio(metadata: dict[str, str]) -> AudioInfo:
+def _audio(metadata: Mapping[str, str]) -> AudioInfo:
     return AudioInfo(
         duration_seconds=float(metadata["duration-seconds"]),
         sample_rate=int(metadata["sample-rate"]),

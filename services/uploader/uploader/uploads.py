@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import IO, Protocol
 
@@ -36,8 +36,9 @@ TELLS_AGAIN = "/sori/gateway"
 
 @dataclass(frozen=True)
 class Fetched:
-    """An object's bytes, to be closed after use."""
+    """The bytes of the object under `key`, to be closed after use."""
 
+    key: str
     content: IO[bytes]
     size_bytes: int
     sha256: str
@@ -68,8 +69,11 @@ class ObjectStore(Protocol):
     async def fetch(self, key: str) -> Fetched:
         """Read an object; ObjectMissingError when there is none."""
 
-    async def keep(self, inbox_key: str, audio_key: str, recording: StoredRecording) -> str:
-        """Copy an object to where it stays and return its URL; ObjectMissingError when there is none."""
+    async def keep(self, fetched: Fetched, audio_key: str, recording: StoredRecording) -> str:
+        """Keep what was fetched where it stays and return its URL.
+
+        Raises ObjectMissingError when it is copied and its own object is gone; what is in memory needs none any more.
+        """
 
     async def find(self, prefix: str) -> KeptRecording | None:
         """Return the recording kept under a key that starts with `prefix`; None when there is none."""
@@ -146,14 +150,20 @@ class Uploads:
 
     async def _find(self, event: UploadReceived) -> tuple[str, StoredRecording] | None:
         kept = await self._storage.find(_audio_prefix(event.subject))
-        return None if kept is None else (kept.url, kept.recording or await self._verify(kept.key, event))
+        if kept is None:
+            return None
+        if kept.recording is not None:
+            return kept.url, kept.recording
+        async with self._fetched(kept.key) as fetched:
+            return kept.url, await self._verify(fetched, event)
 
     async def _keep(self, event: UploadReceived) -> tuple[str, StoredRecording]:
         try:
-            recording = await self._verify(event.data.inbox_key, event)
-            # Analysis servers recognise the format by the file's name.
-            key = f"{_audio_prefix(event.subject)}{container(recording.audio.container).extension}"
-            return await self._storage.keep(event.data.inbox_key, key, recording), recording
+            async with self._fetched(event.data.inbox_key) as fetched:
+                recording = await self._verify(fetched, event)
+                # Analysis servers recognise the format by the file's name.
+                key = f"{_audio_prefix(event.subject)}{container(recording.audio.container).extension}"
+                return await self._storage.keep(fetched, key, recording), recording
         except ObjectMissingError:
             # The inbox object is deleted once the recording is kept, so this message was probably handled before.
             kept = await self._find(event)
@@ -161,15 +171,19 @@ class Uploads:
                 raise
             return kept
 
-    async def _verify(self, key: str, event: UploadReceived) -> StoredRecording:
+    @asynccontextmanager
+    async def _fetched(self, key: str) -> AsyncIterator[Fetched]:
         fetched = await self._storage.fetch(key)
         try:
-            if event.data.sha256 not in {None, fetched.sha256}:
-                raise RejectedError(FailureCode.CHECKSUM_MISMATCH)
-            audio = await self._decoder.inspect(fetched.content)
+            yield fetched
         finally:
             # Off the event loop: closing a large temporary file frees its disk blocks, which takes time.
             await asyncio.to_thread(fetched.content.close)
+
+    async def _verify(self, fetched: Fetched, event: UploadReceived) -> StoredRecording:
+        if event.data.sha256 not in {None, fetched.sha256}:
+            raise RejectedError(FailureCode.CHECKSUM_MISMATCH)
+        audio = await self._decoder.inspect(fetched.content)
         media_type = container(audio.container).media_type
         return StoredRecording(audio, fetched.sha256, fetched.size_bytes, media_type)
 

@@ -108,6 +108,12 @@ def test_an_address_carries_job_attempt_and_signature(base: str) -> None:
         {"status": "COMPLETED", "result": RESULT},
         {"status": "success", "result": RESULT, "analysis_results": {"other": 1}},
         {"status": "success", "result": RESULT, "error": "ignored"},
+        {"status": "SUCCESS", "analysisResults": RESULT},
+        {"Status": "Completed", "Result": RESULT},
+        {"STATUS": "ok", "Analysis-Result": RESULT},
+        {"success": "true", "data": RESULT},
+        {"Success": True, "Payload": RESULT},
+        {"data": {"analysisResult": RESULT}},
     ],
 )
 def test_each_shape_of_success_gives_its_result(body: dict[str, Any]) -> None:
@@ -234,6 +240,8 @@ def test_a_success_without_a_result_fails_the_job_as_invalid(body: dict[str, Any
         ({"status": "thinking", "data": {"step": 2}}, None),
         ({"status": None}, None),
         ({"progress": 60}, 60),
+        ({"percentComplete": 60}, 60),
+        ({"Status": "Running", "Data": {"progressPercent": 60}}, 60),
         ({"error": "a warning"}, None),
         ({}, None),
     ],

@@ -77,6 +77,13 @@ def test_a_tag_that_is_cut_is_no_sound(keep: int) -> None:
     assert judged(_id3(300)[:keep]) in {FailureCode.AUDIO_TRUNCATED, FailureCode.NOT_AUDIO}
 
 
+def test_a_w64_that_does_not_know_its_length_promises_nothing() -> None:
+    whole = made("w64")
+    at = whole.index(b"data\xf3\xac") + 16
+    unknown = whole[:at] + b"\xff" * 7 + b"\x7f" + whole[at + 8 :]
+    assert judged(unknown) == FailureCode.AUDIO_DAMAGED  # FFmpeg cannot read it
+
+
 def _id3(size: int) -> bytes:
     """Return an ID3v2.3 tag with `size` bytes of padding."""
     return b"ID3\x03\x00\x00" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(size)

@@ -32,7 +32,7 @@ def test_one_range_is_answered_with_its_bytes(header: str, first: int, last: int
     part = requested_range(header, None, ETAG, SIZE)
     assert part == ByteRange(first, last, SIZE)
     assert part.content_range == f"bytes {first}-{last}/{SIZE}"
-    assert part.asked == f"bytes={first}-{last}"
+    assert (part.first, part.last) == (first, last)
     assert part.length == last - first + 1
 
 

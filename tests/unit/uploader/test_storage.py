@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -12,15 +13,18 @@ import pytest
 from botocore.exceptions import ClientError, ParamValidationError
 
 from chassis.errors import AwayError, BackEndError, ObjectMissingError
+from chassis.objects import Connection, Objects
 from chassis.s3 import DeletionError
 from chassis.settings import S3Settings
 from tests.unit import stories
 from tests.unit.services import S3 as SETTINGS
 from uploader import storage as storage_module
 from uploader.storage import MEMORY_BYTES, Bucket
-from uploader.uploads import StoredRecording
+from uploader.uploads import Fetched, StoredRecording
 
 RECORDING = StoredRecording(stories.AUDIO, stories.SHA256, 4, "audio/wav")
+LARGE = Fetched("inbox/a", io.BytesIO(), MEMORY_BYTES + 1, stories.SHA256)
+SMALL = Fetched("inbox/a", io.BytesIO(b"data"), 4, stories.SHA256)
 
 
 class Body:
@@ -80,8 +84,8 @@ async def storage() -> AsyncIterator[Opening]:
 
         async def opened(s3: S3) -> Bucket:
             @asynccontextmanager
-            async def connect(*_: object, **__: object) -> AsyncIterator[S3]:
-                yield s3
+            async def connect(*_: object, **__: object) -> AsyncIterator[Connection]:
+                yield Connection(s3, Objects(s3, settings.s3_bucket_name))
 
             return await stack.enter_async_context(Bucket(settings, connect))
 
@@ -98,7 +102,7 @@ async def test_an_object_that_is_not_there_is_missing(storage: Opening, code: st
     with pytest.raises(ObjectMissingError):
         await missing.fetch("inbox/a")
     with pytest.raises(ObjectMissingError):
-        await missing.keep("inbox/a", "audio/a.wav", RECORDING)
+        await missing.keep(LARGE, "audio/a.wav", RECORDING)
 
 
 @pytest.mark.parametrize(
@@ -106,17 +110,21 @@ async def test_an_object_that_is_not_there_is_missing(storage: Opening, code: st
     [("InternalError", 500), ("InsufficientStorage", 507), ("SlowDown", 503)],
 )
 async def test_a_store_that_is_full_or_broken_is_waited_for(storage: Opening, code: str, status: int) -> None:
-    away = await storage(S3(get_object=refusal(code, status), copy_object=refusal(code, status)))
+    refused = refusal(code, status)
+    away = await storage(S3(get_object=refused, copy_object=refused, put_object=refused))
     with pytest.raises(AwayError):
         await away.fetch("inbox/a")
-    with pytest.raises(AwayError):
-        await away.keep("inbox/a", "audio/a.wav", RECORDING)
+    for fetched in (LARGE, SMALL):
+        with pytest.raises(AwayError):
+            await away.keep(fetched, "audio/a.wav", RECORDING)
 
 
 @pytest.mark.parametrize(("code", "status"), [("NoSuchBucket", 404), ("AccessDenied", 403)])
 async def test_any_other_refusal_of_the_store_is_for_another_try(storage: Opening, code: str, status: int) -> None:
-    wrong = await storage(S3(get_object=refusal(code, status), copy_object=refusal(code, status)))
-    for refused in (wrong.fetch("inbox/a"), wrong.keep("inbox/a", "audio/a.wav", RECORDING)):
+    refusing = refusal(code, status)
+    wrong = await storage(S3(get_object=refusing, copy_object=refusing, put_object=refusing))
+    keeping = (wrong.keep(fetched, "audio/a.wav", RECORDING) for fetched in (LARGE, SMALL))
+    for refused in (wrong.fetch("inbox/a"), *keeping):
         with pytest.raises(BackEndError) as told:
             await refused
         assert not isinstance(told.value, AwayError)
@@ -131,6 +139,17 @@ async def test_an_answer_that_breaks_off_is_no_recording(storage: Opening) -> No
     body = Body(b"x" * (2 * MEMORY_BYTES), ConnectionResetError())
     with pytest.raises(AwayError):
         await (await storage(S3(get_object={"ContentLength": 2 * MEMORY_BYTES, "Body": body}))).fetch("inbox/a")
+
+
+async def test_what_was_hashed_in_memory_cannot_be_changed_by_who_decodes_it(storage: Opening) -> None:
+    answer = {"ContentLength": 4, "Body": Body(b"data")}
+    fetched = await (await storage(S3(get_object=answer))).fetch("inbox/a")
+    with fetched.content as content:
+        reopened = os.open(f"/proc/self/fd/{content.fileno()}", os.O_RDWR)
+        assert os.read(reopened, 5) == b"data"
+        with pytest.raises(PermissionError):
+            os.pwrite(reopened, b"d", 0)
+        os.close(reopened)
 
 
 async def test_a_full_disk_here_is_no_fault_of_the_recording(

@@ -120,6 +120,7 @@ async def test_what_the_user_noted_is_passed_on_whatever_becomes_of_the_recordin
 
 async def test_an_inbox_object_that_vanishes_before_the_copy_is_found_where_another_replica_kept_it() -> None:
     storage = Bucket({INBOX: CONTENT})
+    storage.large = True
     first = stored(await Uploads(storage, Probe()).store(uploaded()))
 
     def vanish() -> None:
@@ -197,16 +198,19 @@ async def test_a_purge_waits_for_an_s3_that_is_away() -> None:
     assert await uploads.purge(stories.purged()) is not None
 
 
-async def test_a_purge_does_not_say_that_nothing_is_left_while_the_recording_is_being_stored() -> None:
+@pytest.mark.parametrize("large", [True, False], ids=["copied", "put from memory"])
+async def test_a_purge_does_not_say_that_nothing_is_left_while_the_recording_is_being_stored(large: bool) -> None:
     storage, probe = Bucket({INBOX: CONTENT}), Waiting()
+    storage.large = large
     uploads = Uploads(storage, probe)
     storing = asyncio.create_task(uploads.store(uploaded()))
     await probe.begun.wait()
     with pytest.raises(InHandError):
         await uploads.purge(stories.purged())
     probe.go_on.set()
-    assert rejected(await storing) == FailureCode.AUDIO_MISSING
+    assert isinstance(await storing, UploadRejected if large else AudioStored)
     assert await uploads.purge(stories.purged()) is not None
+    assert storage.objects == {}
 
 
 async def test_what_is_kept_is_told_again_and_not_judged_again() -> None:
@@ -249,14 +253,27 @@ async def test_an_upload_that_comes_after_its_purge_finds_nothing() -> None:
     assert rejected(await Uploads(storage, Probe()).store(uploaded())) == FailureCode.AUDIO_MISSING
 
 
-async def test_an_upload_that_is_purged_while_it_is_verified_keeps_nothing() -> None:
+def purged_while_it_is_verified(*, large: bool) -> Bucket:
     storage = Bucket({INBOX: CONTENT})
+    storage.large, storage.before_keep = large, storage.objects.clear
+    return storage
 
-    def purge() -> None:
-        storage.objects.clear()
 
-    storage.before_keep = purge
+async def test_a_large_upload_that_is_purged_while_it_is_verified_keeps_nothing() -> None:
+    storage = purged_while_it_is_verified(large=True)
     assert rejected(await Uploads(storage, Probe()).store(uploaded())) == FailureCode.AUDIO_MISSING
+    assert storage.objects == {}
+
+
+async def test_an_upload_in_memory_that_is_purged_while_it_is_verified_is_announced() -> None:
+    """So that it is purged again."""
+    storage = purged_while_it_is_verified(large=False)
+    first = stored(await Uploads(storage, Probe()).store(uploaded()))
+    assert set(storage.objects) == {AUDIO}
+    # The same when the process dies before it can say so, and another one is given the message.
+    again = stored(await Uploads(storage, Probe()).store(uploaded()))
+    assert (again.id, again.data) == (first.id, first.data)
+    assert await Uploads(storage, Probe()).purge(stories.purged()) is not None
     assert storage.objects == {}
 
 

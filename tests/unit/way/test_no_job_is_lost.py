@@ -49,9 +49,12 @@ class Way(RuleBasedStateMachine):
         seed=st.integers(0, 2**32 - 1),
         kinds=st.lists(KIND, min_size=1, max_size=3),
         doomed=st.lists(QUEUE, min_size=3, max_size=9),
+        large=st.booleans(),
     )
-    def begin(self, seed: int, kinds: list[str], doomed: list[str]) -> None:
+    def begin(self, seed: int, kinds: list[str], doomed: list[str], large: bool) -> None:
+        """Begin with some jobs; their recordings are kept by copies when they are `large`, else from memory."""
         self.world = World(seed, redrives=self.REDRIVES)
+        self.world.audio.large = large
         self.losses = 0
         self.seconds = 0.0
         self.world.queues.doomed.update(doomed)

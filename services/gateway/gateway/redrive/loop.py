@@ -85,7 +85,7 @@ class Redrive:
         count = await self._redrives.purges_told_in_vain(MAX_WARNED)
         if not count:
             return []
-        jobs = f"{count} or more jobs" if count == MAX_WARNED else f"{count} jobs"
+        jobs = "1 job" if count == 1 else f"{count} or more jobs" if count == MAX_WARNED else f"{count} jobs"
         return [f"the purge of {jobs} is not done yet, see the uploader's log for the reason; told again until it is"]
 
     async def look(self) -> None:

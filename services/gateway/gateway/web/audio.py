@@ -47,7 +47,8 @@ async def audio_response(
     async with AsyncExitStack() as opened:
         opened.enter_context(readers.taken())
         try:
-            chunks = await opened.enter_async_context(bucket.read(audio, (part or whole).asked))
+            body = bucket.read(audio, (part or whole).first, (part or whole).last)
+            chunks = await opened.enter_async_context(body)
         except AudioGoneError:
             raise ProblemError(gone) from None
         held = opened.pop_all()

@@ -28,11 +28,6 @@ class ByteRange:
         """The Content-Range header of the answer."""
         return f"bytes {self.first}-{self.last}/{self.size}"
 
-    @property
-    def asked(self) -> str:
-        """The Range header that asks S3 for exactly this range."""
-        return f"bytes={self.first}-{self.last}"
-
 
 def requested_range(header: str | None, if_range: str | None, etag: str, size: int) -> ByteRange | None:
     """Return the range to answer with, None for the whole object; UnsatisfiableRangeError when there is no such byte.

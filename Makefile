@@ -50,7 +50,7 @@ lint: setup ## Check style, types, imports and the generated contracts
 contracts: setup ## Generate JSON Schemas, AsyncAPI and OpenAPI from the code
 	@$(PYTHON) contracts/generate.py
 
-bench: setup ## Measure throughput, latency and memory, and print the tables
+bench: setup ## Measure Sori beside its peers and print the tables (about an hour; see docs/performance.md)
 	@$(PYTHON) -m tests.bench
 
 clean: setup ## Stop everything and remove all data

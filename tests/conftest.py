@@ -10,7 +10,7 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from local_stack.stack import Stack
-from tests.bench import programs
+from tests.bench.peers import servers
 from tests.support.analysis_server import AnalysisServer
 from tests.support.broker import Broker, connected
 from tests.support.bucket import Bucket
@@ -106,7 +106,7 @@ async def broker(stack: Stack) -> AsyncIterator[Broker]:
 def baseline(stack: Stack) -> Iterator[Baseline]:
     """The baseline, on the stack's S3 and analysis server."""
     port = stack.plan.ports.edge + BASELINE_OFFSET
-    with programs.baseline(port, stack.settings, stack.log("baseline")) as server:
+    with servers.baseline(port, stack.settings, stack.log("baseline")) as server:
         yield Baseline(f"http://127.0.0.1:{port}", server.pid)
 
 

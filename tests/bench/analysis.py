@@ -10,10 +10,15 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rich.console import Console
+from rich.table import Table
+
 from tests.bench.programs import ROOT
+from tests.bench.report import Verdict, at_most
 
 SECONDS = 10.0
 RUNS = 7
+MOST_SECONDS = 1.5
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,20 @@ def analysis_times() -> AnalysisTimes:
     command = [sys.executable, "-m", "tests.bench.analysis"]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=300)
     return AnalysisTimes(**json.loads(done.stdout))
+
+
+def show(console: Console, times: AnalysisTimes) -> list[Verdict]:
+    """The analysis server's own work on one core; the verdict on the median analysis."""
+    title = f"One analysis of {SECONDS:g} s of speech: seconds of one core"
+    table = Table("", "median", "fastest", "slowest", title=title)
+    figures = (times.median, min(times.analyses), max(times.analyses))
+    table.add_row("with scripts, the reference kept", *(f"{seconds:.2f}" for seconds in figures))
+    hard = (statistics.median(times.hard), min(times.hard), max(times.hard))
+    table.add_row("with other speech, unknown words and a line left out", *(f"{seconds:.2f}" for seconds in hard))
+    table.add_row("hearing the reference, once", f"{times.reference:.2f}")
+    console.print(table)
+    figure = f"analysis of {SECONDS:g} s with scripts and reference, s of one core"
+    return [at_most(figure, times.analyses, MOST_SECONDS)]
 
 
 def _measure() -> AnalysisTimes:

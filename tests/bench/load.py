@@ -11,18 +11,14 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import uvloop
 
-from tests.support.recordings import wav_blocks, wav_of_size
+from tests.support.recordings import browser_recording, wav_blocks, wav_of_size
 
 _BOUNDARY = "sori-bench-boundary"
-_HEAD = (
-    f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="recording.wav"\r\n'
-    "Content-Type: audio/wav\r\n\r\n"
-).encode()
 _TAIL = f"\r\n--{_BOUNDARY}--\r\n".encode()
 _KEPT_IN_MEMORY_BYTES = 8 * 1024 * 1024
 _LOST_BESIDES_THOSE_AT_ONCE = 4
@@ -30,7 +26,10 @@ _LOST_BESIDES_THOSE_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """What to send: `jobs` recordings of `size_bytes`, `at_once` of them under way at any time.
+    """What to send: `jobs` recordings, `at_once` of them under way at any time.
+
+    A WAV has `size_bytes`; a WebM is what a browser records in 10 s, the same for all jobs. Without `listen` a job is
+    over when its upload has been answered.
 
     A job that has not ended after `patience_seconds` is given up and counted as lost; when a few more are
     lost than are at once under way, the rest are not sent and count as lost too.
@@ -39,15 +38,20 @@ class Plan:
     url: str
     jobs: int
     at_once: int
-    size_bytes: int
     seed: int
+    form: Literal["wav", "webm"] = "wav"
+    size_bytes: int = 0
+    rate: int = 16000
+    channels: int = 1
+    listen: bool = True
     patience_seconds: float = 20.0
 
 
 @dataclass
 class Outcome:
     """What came of a plan. Both times run from the first byte sent: `seconds` to the end of the last job that was not
-    lost, `upload_seconds` to the last upload's answer. `job_ms` has one entry per job that was not lost.
+    lost, `upload_seconds` to the last upload's answer. `job_ms`, from the start of the upload to the job's end, has one
+    entry per job that was not lost, `accept_ms` one per upload that was answered, and `job_ids` too.
 
     `fell_back` counts jobs whose stream showed the result together with "processing": their terminal state was
     overwritten, so a listener would wait for ever. They still count as done, which favours the system that does this.
@@ -60,6 +64,8 @@ class Outcome:
     seconds: float = 0.0
     upload_seconds: float = 0.0
     job_ms: list[float] = field(default_factory=list)
+    accept_ms: list[float] = field(default_factory=list)
+    job_ids: list[str] = field(default_factory=list)
 
     @property
     def jobs_per_second(self) -> float:
@@ -77,7 +83,8 @@ class LoadClient:
     def __init__(self, plan: Plan, session: aiohttp.ClientSession) -> None:
         self._plan = plan
         self._session = session
-        self._bodies = list(map(self._small_body, range(plan.jobs))) if self._is_small else []
+        self._head = _head(plan.form)
+        self._bodies = self._small_bodies()
         self._outcome = Outcome()
         self._started = 0.0
 
@@ -108,8 +115,15 @@ class LoadClient:
     async def _job(self, number: int) -> float:
         """The whole way of one recording; returns when its terminal event came (perf_counter)."""
         token_id = f"bench-{self._plan.seed}-{number}"
+        begun = time.perf_counter()
         job_id = await self._upload(number, token_id)
-        self._outcome.upload_seconds = max(self._outcome.upload_seconds, time.perf_counter() - self._started)
+        accepted = time.perf_counter()
+        self._outcome.upload_seconds = max(self._outcome.upload_seconds, accepted - self._started)
+        self._outcome.accept_ms.append((accepted - begun) * 1000)
+        self._outcome.job_ids.append(job_id)
+        if not self._plan.listen:
+            self._outcome.completed += 1
+            return accepted
         async with self._session.get(f"{self._plan.url}/tokens/analysis-progress/{job_id}") as stream:
             ended, last = await _last_event(stream)
         _check(last, token_id, job_id)
@@ -120,33 +134,49 @@ class LoadClient:
         return ended
 
     async def _upload(self, number: int, token_id: str) -> str:
-        size = len(_HEAD) + self._plan.size_bytes + len(_TAIL)
+        if self._bodies:
+            body: bytes | AsyncIterator[bytes] = self._bodies[number % len(self._bodies)]
+            size = len(self._bodies[number % len(self._bodies)])
+        else:
+            body = self._large_body(number)
+            size = len(self._head) + self._plan.size_bytes + len(_TAIL)
         headers = {
             "Content-Type": f"multipart/form-data; boundary={_BOUNDARY}",
             "Content-Length": str(size),
         }
-        body = self._bodies[number] if self._is_small else self._large_body(number)
         url = f"{self._plan.url}/tokens/{token_id}/upload-audio"
         async with self._session.post(url, data=body, headers=headers) as answer:
             if answer.status != 202:
                 raise AnswerError(f"upload answered {answer.status}: {await answer.text()}")
             return str((await answer.json())["job_id"])
 
-    @property
-    def _is_small(self) -> bool:
-        return self._plan.size_bytes <= _KEPT_IN_MEMORY_BYTES
+    def _small_bodies(self) -> list[bytes]:
+        """The bodies, made beforehand; none when they are too large for that, and are made while they are sent."""
+        if self._plan.form == "webm":
+            return [self._head + browser_recording(self._plan.seed) + _TAIL]
+        if self._plan.size_bytes > _KEPT_IN_MEMORY_BYTES:
+            return []
+        return list(map(self._small_body, range(self._plan.jobs)))
 
     def _small_body(self, number: int) -> bytes:
-        return _HEAD + wav_of_size(self._plan.size_bytes, self._own_seed(number)) + _TAIL
+        return self._head + wav_of_size(self._plan.size_bytes, self._own_seed(number)) + _TAIL
 
     async def _large_body(self, number: int) -> AsyncIterator[bytes]:
-        yield _HEAD
-        for block in wav_blocks(self._plan.size_bytes, self._own_seed(number)):
+        plan = self._plan
+        yield self._head
+        for block in wav_blocks(plan.size_bytes, self._own_seed(number), rate=plan.rate, channels=plan.channels):
             yield block
         yield _TAIL
 
     def _own_seed(self, number: int) -> int:
         return self._plan.seed * 1_000_000 + number
+
+
+def _head(form: str) -> bytes:
+    return (
+        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="recording.{form}"\r\n'
+        f"Content-Type: audio/{form}\r\n\r\n"
+    ).encode()
 
 
 async def _last_event(stream: aiohttp.ClientResponse) -> tuple[float, dict[str, Any]]:

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -19,8 +20,10 @@ _SAMPLES_PER_SEARCH = 25
 
 
 def cpu_ms(parts: Parts) -> dict[str, float]:
-    """CPU time so far, user and system, in ms: of each part's processes, their descendants included."""
-    return {name: sum(map(_process_cpu_ms, _with_descendants(pids))) for name, pids in parts.items()}
+    """CPU time so far, user and system, in ms: of each part's processes, with their descendants that are no other
+    part's.
+    """
+    return {name: sum(map(_process_cpu_ms, processes)) for name, processes in _with_descendants(parts).items()}
 
 
 def cpu_ms_since(parts: Parts, before: Mapping[str, float]) -> dict[str, float]:
@@ -45,10 +48,10 @@ class Machine:
 
 def resident_bytes(pids: Iterable[int]) -> int:
     """Resident memory of these processes and their descendants."""
-    return _resident_bytes(_with_descendants(pids))
+    return _resident_bytes(_with_descendants({"": pids})[""])
 
 
-def wait_until_quiet(parts: Parts, limit_seconds: float = 15.0) -> None:
+def wait_until_quiet(parts: Parts, limit_seconds: float = 60.0) -> None:
     """Wait until all parts together use less than a tenth of a core, so that the work that a run leaves behind counts
     for that run and does not burden the next. Return after the limit in any case.
     """
@@ -90,7 +93,7 @@ class PeakMemory:
         processes: dict[str, list[psutil.Process]] = {}
         while not self._over.wait(self._interval):
             if self.samples % _SAMPLES_PER_SEARCH == 0:  # finding descendants reads all of /proc
-                processes = {name: _with_descendants(pids) for name, pids in self._parts.items()}
+                processes = _with_descendants(self._parts)
             for name, of_part in processes.items():
                 self.peak[name] = max(self.peak[name], _resident_bytes(of_part))
             self.samples += 1
@@ -105,14 +108,21 @@ def _resident_bytes(processes: Iterable[psutil.Process]) -> int:
     return total
 
 
-def _with_descendants(pids: Iterable[int]) -> list[psutil.Process]:
-    found: dict[int, psutil.Process] = {}
-    for pid in pids:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            for each in (process, *process.children(recursive=True)):
-                found[each.pid] = each
-    return list(found.values())
+def _with_descendants(parts: Parts) -> dict[str, list[psutil.Process]]:
+    """The processes of each part. The process manager is a part too, whose descendants are all the others."""
+    children = defaultdict[int, list[psutil.Process]](list)
+    alive: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter(["ppid"]):
+        alive[process.pid] = process
+        children[process.info["ppid"]].append(process)
+    listed = {pid for pids in parts.values() for pid in pids}
+    found: dict[str, list[psutil.Process]] = {}
+    for name, pids in parts.items():
+        of_part = [alive[pid] for pid in pids if pid in alive]
+        for process in of_part:  # which grows meanwhile
+            of_part += [child for child in children[process.pid] if child.pid not in listed]
+        found[name] = of_part
+    return found
 
 
 def _process_cpu_ms(process: psutil.Process) -> float:

@@ -6,13 +6,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
-from tests.bench.direct_parts import DirectPlan
 from tests.bench.load import Outcome, Plan
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 ROOT = Path(__file__).resolve().parents[2]
 START_LIMIT_SECONDS = 30.0
@@ -29,11 +31,17 @@ class Server:
     Raises ProgramError when it does not come to listen.
     """
 
-    def __init__(self, module: str, port: int, settings: Mapping[str, str], log: Path) -> None:
-        self.name = module
+    def __init__(self, command: Sequence[str], port: int, settings: Mapping[str, str], log: Path) -> None:
+        self.name = " ".join(command)
+        self._command = command
         self._port = port
         self._settings = {**settings, "HOST": "127.0.0.1", "PORT": str(port)}
         self._log = log
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a slash at the end."""
+        return f"http://127.0.0.1:{self._port}"
 
     @property
     def pid(self) -> int:
@@ -43,7 +51,7 @@ class Server:
     def __enter__(self) -> Self:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as output:
-            self._process = _start(self.name, [], self._settings, output)
+            self._process = _start(self._command, self._settings, output)
         try:
             self._wait_until_listening()
         except BaseException:  # Ctrl-C too
@@ -73,17 +81,11 @@ class Server:
         return ProgramError(f"{self.name} {what}. The end of {self._log}:\n{end_of_log}")
 
 
-def baseline(port: int, settings: Mapping[str, str], log: Path) -> Server:
-    """The baseline on this port; `settings` name its S3 and its analysis server."""
-    webhook_url = f"http://127.0.0.1:{port}/webhook/analysis-complete"
-    return Server("tests.bench.baseline", port, {**settings, "WEBHOOK_URL": webhook_url}, log)
-
-
 class Worker:
-    """A load client or direct writer that waits for its start signal, and stays to be measured."""
+    """A client that waits for its start signal, and stays to be measured: `python -m MODULE PLAN`, the plan as JSON."""
 
-    def __init__(self, module: str, plan: Plan | DirectPlan, settings: Mapping[str, str]) -> None:
-        self._process = _start(module, [json.dumps(asdict(plan))], settings, None)
+    def __init__(self, module: str, plan: "DataclassInstance", settings: Mapping[str, str]) -> None:
+        self._process = _start([*python(module), json.dumps(asdict(plan))], settings, None)
         self._expect("ready")
 
     @property
@@ -119,9 +121,9 @@ class Worker:
         return line
 
 
-def load_client(plan: Plan) -> Worker:
-    """A load client that has made its recordings and is ready to send them."""
-    return Worker("tests.bench.load", plan, {})
+def load_client(plan: Plan, url: str) -> Worker:
+    """A load client that has made its recordings and is ready to send them to `url`."""
+    return Worker("tests.bench.load", replace(plan, url=url), {})
 
 
 def outcome_of(report: Mapping[str, Any]) -> Outcome:
@@ -129,16 +131,14 @@ def outcome_of(report: Mapping[str, Any]) -> Outcome:
     return Outcome(**report)
 
 
-def direct_writer(plan: DirectPlan, settings: Mapping[str, str]) -> Worker:
-    """A writer that puts the plan's bytes straight into S3."""
-    return Worker("tests.bench.direct_parts", plan, settings)
+def python(module: str) -> list[str]:
+    """The command that runs a module."""
+    return [sys.executable, "-m", module]
 
 
-def _start(
-    module: str, arguments: list[str], settings: Mapping[str, str], output: IO[bytes] | None
-) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], settings: Mapping[str, str], output: IO[bytes] | None) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+        command,
         cwd=ROOT,
         env={**os.environ, **settings},
         stdin=subprocess.DEVNULL if output else subprocess.PIPE,

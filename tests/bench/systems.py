@@ -1,40 +1,52 @@
-"""The systems under measure, side by side: Sori's stack, the baseline, and the analysis server both call."""
+"""The systems under measure, side by side: Sori's stack, its peers, and the analysis server that they call."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from local_stack.ports import SPAN, taken
+from local_stack.ports import SERVICE_OFFSETS, SPAN, taken
+from local_stack.processes import SUPERVISOR
 from local_stack.stack import Stack
 from tests.bench import programs
+from tests.bench.peers import servers
 
 ANALYSIS_SECONDS = 0.05
 LOAD_CLIENT = "load client"
 BASELINE = "baseline"
+RELAY = "relay"
+NCHAN = "nchan"
 FAKE = "fake analysis server"
+SERVICES = tuple(SERVICE_OFFSETS)
+"""The names of the four services, as a report has them."""
 _NAMES = {"edge": "nginx", "epmd": "rabbitmq"}
 
 
 @dataclass(frozen=True)
 class Systems:
-    """Both systems running; they share the S3 server and the analysis server."""
+    """Everything that runs; stack and peers share RabbitMQ, MongoDB, the S3 server and the analysis server."""
 
     stack: Stack
-    baseline_url: str
     own_servers: dict[str, programs.Server]
+    nchan_port: int
+    """Where nchan may listen, which is started only for the streams."""
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Where each system takes uploads, by its name in a report."""
+        return {"ours": self.stack.url} | {name: self.own_servers[name].url for name in (BASELINE, RELAY)}
 
     def parts(self, **others: int) -> dict[str, list[int]]:
         """The pids of every part as of now, by the name it has in the report, with `others` added."""
-        found: dict[str, list[int]] = {}
+        found: dict[str, list[int]] = {SUPERVISOR: self.stack.pids(SUPERVISOR)}
         for part in self.stack.parts:
-            service = part.removesuffix("-1")
+            service = part.rstrip("0123456789").removesuffix("-") if part.startswith(SERVICES) else part
             found.setdefault(_NAMES.get(service, service), []).extend(self.stack.pids(part))
         found |= {name: [server.pid] for name, server in self.own_servers.items()}
         return found | {name.replace("_", " "): [pid] for name, pid in others.items()}
 
     def must_be_alive(self) -> None:
-        """Raise ProgramError when the baseline or the analysis server has ended meanwhile."""
+        """Raise ProgramError when a peer or the analysis server has ended meanwhile."""
         for server in self.own_servers.values():
             server.must_be_alive()
 
@@ -45,24 +57,34 @@ def systems(home: Path, port_base: int) -> Iterator[Systems]:
 
     Raises local_stack's errors and ProgramError.
     """
-    fake_port, baseline_port = port_base + SPAN, port_base + SPAN + 1
-    target = f"http://127.0.0.1:{fake_port}/analyze-voice"
-    stack = Stack(home, port_base=port_base, given={"TARGET_SERVER_URL": target})
-    _refuse_taken({fake_port: FAKE, baseline_port: BASELINE}, stack)
-    settings = {name: value for name, value in stack.settings.items() if name.startswith(("AWS_", "S3_", "TARGET_"))}
-    delay = {"DELAY_SECONDS": str(ANALYSIS_SECONDS)}
+    ports = {name: port_base + SPAN + number for number, name in enumerate((FAKE, BASELINE, RELAY, NCHAN))}
+    stack = Stack(home, port_base=port_base, given={"TARGET_SERVER_URL": target_url(ports[FAKE])})
+    refuse_taken({port: name for name, port in ports.items()}, stack)
+    settings = stack.settings
     try:
         stack.up()
         with (
-            programs.Server("tests.support.fake_analysis_server", fake_port, delay, home / "logs/fake.log") as fake,
-            programs.baseline(baseline_port, settings, home / "logs/baseline.log") as baseline,
+            fake(ports[FAKE], home) as analysis_server,
+            servers.baseline(ports[BASELINE], settings, home / "logs/baseline.log") as baseline,
+            servers.relay(ports[RELAY], settings, home / "logs/relay.log") as relay,
         ):
-            yield Systems(stack, f"http://127.0.0.1:{baseline_port}", {FAKE: fake, BASELINE: baseline})
+            yield Systems(stack, {FAKE: analysis_server, BASELINE: baseline, RELAY: relay}, ports[NCHAN])
     finally:
         stack.down()
 
 
-def _refuse_taken(own: dict[int, str], stack: Stack) -> None:
+def fake(port: int, home: Path) -> programs.Server:
+    """The analysis server: it calls back after ANALYSIS_SECONDS."""
+    delay = {"DELAY_SECONDS": str(ANALYSIS_SECONDS)}
+    return programs.Server(programs.python("tests.support.fake_analysis_server"), port, delay, home / "logs/fake.log")
+
+
+def target_url(port: int) -> str:
+    """Where that analysis server is asked."""
+    return f"http://127.0.0.1:{port}/analyze-voice"
+
+
+def refuse_taken(own: dict[int, str], stack: Stack) -> None:
     """Raise ProgramError that names every taken port, before anything is started."""
     wanted = own | {port: owner for part in stack.parts.values() for port, owner in part.ports.items()}
     if in_use := taken(wanted):

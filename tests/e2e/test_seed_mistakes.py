@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from local_stack.stack import Stack
-from tests.bench import programs
+from tests.bench.peers import servers as peers
 from tests.conftest import MAX_UPLOAD_BYTES, Baseline
 from tests.support.analysis_server import AnalysisServer
 from tests.support.answers import PROGRAMS_TALK
@@ -133,7 +133,7 @@ async def two_processes(system: System, stack: Stack) -> AsyncIterator[TwoProces
         return
     ports = [stack.plan.ports.edge + BASELINE_OFFSET + number for number in (1, 2)]
     first, second = (Sori(client, f"http://127.0.0.1:{port}", "none") for port in ports)
-    servers = [programs.baseline(port, stack.settings, stack.log(f"baseline-{port}")) for port in ports]
+    servers = [peers.baseline(port, stack.settings, stack.log(f"baseline-{port}")) for port in ports]
 
     async def restart_first() -> None:
         await asyncio.to_thread(servers[0].__exit__, None, None, None)

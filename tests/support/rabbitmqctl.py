@@ -2,8 +2,8 @@
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -16,6 +16,19 @@ def messages(stack: Stack) -> dict[str, int]:
     """How many messages each queue of the stack's broker holds, waiting or unacknowledged."""
     rows = _list(stack, "list_queues", "name", "messages")
     return {name: int(count) for name, count in rows}
+
+
+@contextmanager
+def traced(stack: Stack) -> Iterator[None]:
+    """Have the broker tell amq.rabbitmq.trace, until the block ends, of all that is published and delivered.
+
+    See RabbitMQ's documentation of the firehose tracer.
+    """
+    _run(stack, "trace_on")
+    try:
+        yield
+    finally:
+        _run(stack, "trace_off")
 
 
 @asynccontextmanager

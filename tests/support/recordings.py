@@ -76,6 +76,13 @@ def wav_blocks(size_bytes: int, seed: int, *, rate: int = 48000, channels: int =
         number += 1
 
 
+def browser_recording(seed: int, seconds: float = 10.0, *, rate: int = 48000) -> bytes:
+    """WebM with Opus, as a browser's MediaRecorder writes it: forwards only, so without its duration."""
+    samples = round(seconds * rate)
+    noise = np.random.default_rng(seed).integers(-2000, 2000, samples, dtype=np.int16)
+    return _encoded(noise + _tone(samples, rate), rate, ENCODINGS["webm"])
+
+
 def wav_header(data_bytes: int, *, rate: int, channels: int = 1, length_field: int | None = None) -> bytes:
     """The 44 bytes before 16-bit PCM samples (RIFF, after Microsoft's Multimedia Programming Interface 1.0).
 

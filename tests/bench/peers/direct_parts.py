@@ -1,7 +1,7 @@
 """The yardstick for large uploads: the same bytes put straight into the same S3 by parts, as a process.
 
-Run as `python -m tests.bench.direct_parts PLAN` with the S3 settings in the environment. It prints `ready`, waits for a
-line, prints JSON and ends, just as the load client does.
+Run as `python -m tests.bench.peers.direct_parts PLAN` with the S3 settings in the environment. It prints `ready`, waits
+for a line, prints JSON and ends, just as the load client does.
 """
 
 import asyncio

@@ -1,0 +1,1 @@
+"""What Sori is measured beside, but for the baseline: each a program of its own, and what starts it."""

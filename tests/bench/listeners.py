@@ -23,7 +23,7 @@ import aio_pika
 import uvloop
 
 from contracts.events import JobProgressed, JobProgressedData
-from contracts.topology import PROGRESS_EXCHANGE
+from contracts.topology import PROGRESS_EXCHANGE, partition
 from tests.bench.copies import job_ids
 
 _MARK = b"\ndata: "
@@ -83,7 +83,7 @@ class ToRabbitMQ:
         data = self._state.model_copy(update={"revision": revision})
         event = JobProgressed.new(job_id, data, source="/sori/bench", traceparent=_TRACEPARENT, step=str(revision))
         message = aio_pika.Message(event.encode(), correlation_id=job_id, message_id=event.id)
-        await self._exchange.publish(message, routing_key=job_id, mandatory=False)
+        await self._exchange.publish(message, routing_key=partition(job_id), mandatory=False)
 
 
 class ToNchan(asyncio.Protocol):

@@ -4,6 +4,7 @@ from array import array
 from typing import Any
 
 import numpy as np
+from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from numpy.typing import NDArray
 
@@ -22,36 +23,34 @@ class Envelope:
         self._starts = array("d")
         self._seconds = 0.0
         # Frames of one format wait for a second of sound: numpy costs more per call than per sample.
-        self._waiting: list[NDArray[Any]] = []
-        self._format: tuple[int, int, np.dtype[Any]] | None = None
-        self._samples = 0
+        self._waiting = AudioFifo()
+        self._format: tuple[int, str, str] | None = None
 
     def add_frame(self, frame: AudioFrame) -> None:
-        """Take in one decoded frame."""
-        samples = frame.to_ndarray()
-        planar = samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T
-        self.add(planar, frame.sample_rate)
-
-    def add(self, channels: NDArray[Any], sample_rate: int) -> None:
-        """Take in sound: an array of channels × samples of any type of number."""
-        form = (sample_rate, len(channels), channels.dtype)
+        """Take in one decoded frame; its time is lost."""
+        form = (frame.sample_rate, frame.layout.name, frame.format.name)
         if form != self._format:
             self._take_in()
-            self._format = form
-        self._waiting.append(channels)
-        self._samples += channels.shape[1]
-        if self._samples >= sample_rate:
+            self._waiting, self._format = AudioFifo(), form
+        frame.pts = None  # the queue wants times without gaps, or none
+        self._waiting.write(frame)
+        if self._waiting.samples >= frame.sample_rate:
             self._take_in()
 
+    def add(self, channels: NDArray[Any], sample_rate: int) -> None:
+        """Take in much sound at once: an array of channels × samples of any type of number."""
+        count = channels.shape[1]
+        starts = np.arange(0, count, max(1, sample_rate // PEAKS_PER_SECOND), dtype=np.int64)
+        self._peaks.frombytes(_peaks(channels, starts).tobytes())
+        self._starts.frombytes((self._seconds + starts / sample_rate).tobytes())
+        self._seconds += count / sample_rate
+
     def _take_in(self) -> None:
-        if not self._waiting or self._format is None:
-            return
-        rate = self._format[0]
-        starts = np.arange(0, self._samples, max(1, rate // PEAKS_PER_SECOND), dtype=np.int64)
-        self._peaks.frombytes(_peaks(np.concatenate(self._waiting, axis=1), starts).tobytes())
-        self._starts.frombytes((self._seconds + starts / rate).tobytes())
-        self._seconds += self._samples / rate
-        self._waiting, self._samples = [], 0
+        frame = self._waiting.read() if self._waiting.samples else None
+        if frame is not None:
+            samples = frame.to_ndarray()
+            planar = samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T
+            self.add(planar, frame.sample_rate)
 
     def points(self) -> list[int]:
         """Return the peaks of up to 200 equal stretches, 255 for full scale."""
@@ -70,11 +69,12 @@ class Envelope:
 
 def _peaks(channels: NDArray[Any], starts: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the highest |amplitude| in any channel from each start to the next, 1.0 for full scale."""
-    # A damaged float recording may hold NaN and infinity. Only the few numbers per block are converted.
-    if np.issubdtype(channels.dtype, np.floating):
+    # Only the few numbers per block are converted, and those of a damaged float recording which holds NaN.
+    highest = np.maximum.reduceat(channels, starts, axis=1)
+    if channels.dtype.kind == "f" and np.isnan(highest).any():
         channels = np.nan_to_num(channels)
-    highest = _scaled(np.maximum.reduceat(channels, starts, axis=1))
-    lowest = _scaled(np.minimum.reduceat(channels, starts, axis=1))
+        highest = np.maximum.reduceat(channels, starts, axis=1)
+    highest, lowest = _scaled(highest), _scaled(np.minimum.reduceat(channels, starts, axis=1))
     peaks: NDArray[np.float32] = np.maximum(highest, -lowest).max(axis=0)
     return peaks
 

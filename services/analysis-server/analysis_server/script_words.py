@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from analysis_server import spoken_numbers
+from analysis_server import spoken_numbers, units
 from analysis_server.spoken_numbers import Reading
 
 MAX_CHARACTERS = 3000
@@ -14,58 +14,45 @@ MAX_CHARACTERS = 3000
 _APOSTROPHES = str.maketrans(dict.fromkeys("\N{RIGHT SINGLE QUOTATION MARK}\N{LEFT SINGLE QUOTATION MARK}ʼ＇`´", "'"))
 _INVISIBLE = str.maketrans(dict.fromkeys("\u00ad\u200b\u200c\u200d\u2060\ufeff"))
 
-_NUMBER = r"[0-9]+(?:,[0-9]{3})+(?:\.[0-9]+)?(?![0-9])|[0-9]+(?:\.[0-9]+)*"
+_WIDE = {  # full-width forms, and units and degrees of one character, to what they stand for
+    code: unicodedata.normalize("NFKC", chr(code)).replace("\N{DIVISION SLASH}", "/")
+    for code in (*range(0xFF01, 0xFF5F), *range(0xFFE0, 0xFFE7), *range(0x3380, 0x33E0), 0x2103, 0x2109)
+} | dict.fromkeys(map(ord, "º˚"), "°")
+
+_NUMBER = r"(?>[0-9]+(?:,[0-9]{3})+(?:\.[0-9]+)?(?![0-9])|[0-9]+(?:\.[0-9]+)*|(?<![\w.])\.[0-9]+)"
 _END = r"(?![^\W_])"
+_DAY = r"(?:3[01]|[12][0-9]|0?[1-9])"
 _TOKEN = re.compile(
     rf"""
     (?P<dotted> (?<![\w.]) [A-Za-z] (?:\.[A-Za-z])+ \.? {_END} )
-  | (?P<money> (?P<currency>[$£€¥₩]) [ ]? (?P<amount>{_NUMBER}) (?P<scale>[kK]|[mMbB]n?)? {_END} )
-  | (?P<coins> (?P<many>{_NUMBER}) [ ]? (?P<coin>[¢€£₩]) )
-  | (?P<clock> (?P<hours>[0-9]{{1,2}}) : (?P<minutes>[0-9]{{2}}) {_END} )
-  | (?P<fraction> (?P<above>[0-9]{{1,3}}) [/⁄] (?P<below>[0-9]{{1,3}}) {_END} (?![/⁄]) )
-  | (?P<share> (?P<part>{_NUMBER}) [ ]? (?P<sign>%|°[ ]?C\b|°[ ]?F\b|°) )
+  | (?P<date> (?P<one>{_DAY}) (?P<apart>[/.-]) (?P<two>{_DAY}) (?P=apart)
+              (?P<end>[0-9]{{4}} | (?<=/)[0-9]{{2}}) {_END} (?!/) )
+  | (?P<iso> (?P<year>[0-9]{{4}}) (?P<parted>[/.-]) (?P<month>1[0-2]|0?[1-9]) (?P=parted) (?P<day>{_DAY}) {_END} (?!/) )
   | (?P<ordinal> (?P<place>[0-9][0-9,]*) (?:st|nd|rd|th|ST|ND|RD|TH) {_END} )
   | (?P<decade> (?P<tens>[0-9]+) '?s {_END} )
   | (?P<numbered> [#№] [ ]? (?P<index>{_NUMBER}) {_END} )
-  | (?P<number> (?:(?<![^\W_]) (?<![-)\]]) [-−])? (?P<digits>{_NUMBER}) {_END} )
-  | (?P<letters> [^\W_]+ (?:'[^\W_]+)* '? )
+  | (?P<minus> (?<![^\W_]) (?<![-)\]%°$£€¥₩¢]) [-−] )?
+    (?: (?P<money> (?P<currency>[$£€¥₩]) [ ]? (?P<amount>{_NUMBER}|\.[0-9]+) (?P<scale>[kK]|[mMbB]n?)? {_END} )
+      | (?P<coins> (?P<many>{_NUMBER}) [ ]? (?P<coin>[¢€£₩$¥원] (?![0-9])) )
+      | (?P<half_day> (?P<hour>[0-9]{{1,2}}) (?:[:.](?P<past>[0-9]{{2}}))? (?P<half>(?i:[ap]\.m\b\.?|[ap]m)) {_END} )
+      | (?P<clock> (?P<hours>[0-9]{{1,2}}) (?: : | \.(?=[0-9]{{2}}[ ](?i:[ap]\.?m)\b) ) (?P<minutes>[0-9]{{2}}) {_END} )
+      | (?P<fraction> (?P<above>[0-9]{{1,3}}) [/⁄] (?P<below>[0-9]{{1,3}}) {_END} (?![/⁄]) )
+      | (?P<share> (?P<part>{_NUMBER}) [ ]? (?P<sign>%|°[ ]?C\b|°[ ]?F\b|°) )
+      | (?P<measure> (?P<size>{_NUMBER}) (?P<unit>(?i:{units.UNIT})) {_END} )
+      | (?P<number> (?P<digits>{_NUMBER}) {_END} )
+    )
+  | (?P<rate> (?<=[0-9][ ]) (?i:{units.RATE}) {_END} )
+  | (?P<letters> {_NUMBER}? [^\W_]+ (?:'[^\W_]+)* '? )
   | (?P<symbol> (?<![^\s\w]) [&@+=×] (?![^\s\w]) )
     """,
     re.VERBOSE,
 )
-_RUNS = re.compile(r"[0-9]+|[^\W\d_]+")
+_RUNS = re.compile(rf"{_NUMBER}|[^\W\d_]+")
 _SCALED = re.compile(r"\s+(?:hundred|thousand|million|billion|trillion)\b", re.IGNORECASE)
 _SCALES = {"hundred", "thousand", "million", "billion", "trillion"}
 _SCALE_SIGNS = {"k": ("thousand",), "m": ("million",), "mn": ("million",), "b": ("billion",), "bn": ("billion",)}
 _SIGNS = {"%": ("percent",), "°": ("degrees",), "°C": ("degrees", "celsius"), "°F": ("degrees", "fahrenheit")}
 _SYMBOLS = {"&": ("and",), "@": ("at",), "+": ("plus",), "=": ("equals",), "×": ("times",)}
-_UNITS: dict[str, Reading] = {  # after a number
-    "km": ("kilometers",),
-    "cm": ("centimeters",),
-    "mm": ("millimeters",),
-    "m": ("meters",),
-    "ft": ("feet",),
-    "kg": ("kilograms",),
-    "mg": ("milligrams",),
-    "g": ("grams",),
-    "lb": ("pounds",),
-    "lbs": ("pounds",),
-    "oz": ("ounces",),
-    "l": ("liters",),
-    "ml": ("milliliters",),
-    "mph": ("miles", "per", "hour"),
-    "kmh": ("kilometers", "per", "hour"),
-    "h": ("hours",),
-    "hr": ("hours",),
-    "hrs": ("hours",),
-    "min": ("minutes",),
-    "mins": ("minutes",),
-    "sec": ("seconds",),
-    "secs": ("seconds",),
-    "gb": ("gigabytes",),
-    "mb": ("megabytes",),
-    "k": ("thousand",),
-}
 _TITLES: dict[str, Reading] = {  # with a full stop after them; the dictionary has Mr, Mrs, Ms, Dr, St, Jr and so on
     "prof": ("professor",),
     "capt": ("captain",),
@@ -84,10 +71,13 @@ _TITLES: dict[str, Reading] = {  # with a full stop after them; the dictionary h
     "ave": ("avenue",),
     "rd": ("road",),
 }
-_MONTHS = {
-    *("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november"),
-    *("december", "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec"),
-}
+_SHORT_MONTHS = {name[:3]: name for name in spoken_numbers.MONTHS if name != "may"} | {"sept": "september"}
+_MONTHS = {*spoken_numbers.MONTHS, *_SHORT_MONTHS}
+_NEXT_MONTH = re.compile(rf"\s+(?:{'|'.join(sorted(name.title() for name in _MONTHS))})\b")
+_ROMAN = re.compile(r"(?=[IVX])X{0,3}(?:IX|IV|V?I{0,3})")
+_NUMBERED = {"war", "chapter", "part", "volume", "book", "act", "scene", "section", "phase", "type"}
+_RANGED = {"money", "coins", "clock", "half_day", "share", "measure", "number"}
+_LATIN: dict[str, Reading] = {"e.g": ("for", "example"), "i.e": ("that", "is")}
 _LONGEST_DAY = 2  # digits
 _MOST_OF_RUNS = 4
 _SPELLED = 2  # letters beside digits up to which they are always spelled: "A4", "PS5"
@@ -111,14 +101,16 @@ class ScriptWord(NamedTuple):
 def split(text: str) -> list[ScriptWord]:
     """Return the words of a text's first MAX_CHARACTERS, without punctuation around them; hyphenated words are split.
 
-    A number is one word with all that belongs to it ("$3.50", "10:30", "50%"), and so is an abbreviation with full
-    stops ("U.S.").
+    A number is one word with all that belongs to it ("$3.50", "10:30", "50%", "5km", "2024-01-05"), and so is an
+    abbreviation with full stops ("U.S."). Full-width letters, digits and signs are written as the usual ones.
     """
-    text = unicodedata.normalize("NFC", text[:MAX_CHARACTERS]).translate(_INVISIBLE).translate(_APOSTROPHES)
+    text = unicodedata.normalize("NFC", text[:MAX_CHARACTERS]).translate(_INVISIBLE | _APOSTROPHES | _WIDE)
     found: list[ScriptWord] = []
     last: re.Match[str] | None = None
     for match in _TOKEN.finditer(text):
         readings = (_after(last, match) if last else []) or _READ[str(match.lastgroup)](match)
+        if match["minus"]:
+            readings = [(sign, *reading) for reading in readings for sign in ("minus", "negative")]
         found.append(ScriptWord(_word(match), tuple(dict.fromkeys(readings))))
         last = match
     return found
@@ -151,15 +143,48 @@ def _after(last: re.Match[str], match: re.Match[str]) -> list[Reading]:
     word, between = match[0], match.string[last.end() : match.start()]
     if last["currency"] and not last["scale"] and word.lower() in _SCALES:
         return [(word, spoken_numbers.money(last["currency"], amount)[0][-1]) for amount in ("2", "1")]
-    if last["digits"] and word.lower() in _UNITS and between.isspace():
-        return [_UNITS[word.lower()], (word,)]
-    if match["digits"] and between in ("-", "\N{EN DASH}") and last[0][-1].isdigit():
-        plain = _number(match)
+    if (last["digits"] or last["minutes"]) and between.isspace():
+        unit = units.reading(word, last["digits"] or "")
+        if unit:
+            return [unit, (word,)] if word.isascii() and word.isalpha() else [unit]
+    if match.lastgroup in _RANGED and not match["minus"] and between in ("-", "\N{EN DASH}") and _ends_number(last):
+        plain = _READ[match.lastgroup](match)
         return [*plain, *(("to", *reading) for reading in plain[:2])]
-    if match["digits"] and last[0].lower() in _MONTHS and len(word) <= _LONGEST_DAY:
+    if last[0].lower() in _MONTHS and match["digits"] and len(match["digits"]) <= _LONGEST_DAY:
         days = spoken_numbers.ordinal(match["digits"])
         return [*days, *(("the", *day) for day in days), *_number(match)]
-    return []
+    if (
+        word.lower() in _SHORT_MONTHS
+        and word[0].isupper()
+        and between.isspace()
+        and (last["place"] or _is_day(last["digits"]))
+    ):
+        return _month(word)
+    return _roman(last, match) if between.isspace() else []
+
+
+def _ends_number(match: re.Match[str]) -> bool:
+    return match[0][-1].isdigit() or (match.lastgroup in _RANGED and not match[0][-1].isalpha())
+
+
+def _is_day(digits: str | None) -> bool:
+    return digits is not None and re.fullmatch(_DAY, digits) is not None
+
+
+def _month(word: str) -> list[Reading]:
+    return [(_SHORT_MONTHS[word.lower()],), (word,)]
+
+
+def _roman(last: re.Match[str], match: re.Match[str]) -> list[Reading]:
+    """Read "II" after a name, or "I" after "Chapter"."""
+    word, before = match[0], last[0]
+    is_numbered = before.lower() in _NUMBERED
+    is_after_name = last["letters"] and before[0].isupper() and len(before) > 1
+    if not (is_after_name and _ROMAN.fullmatch(word) and (is_numbered or len(word) > 1)):
+        return []
+    digits = spoken_numbers.roman(word)
+    plain, rank = spoken_numbers.number(digits)[0], ("the", *spoken_numbers.ordinal(digits)[0])
+    return [plain, rank, (word,)] if is_numbered else [rank, plain, (word,)]
 
 
 def _letters(match: re.Match[str]) -> list[Reading]:
@@ -169,6 +194,8 @@ def _letters(match: re.Match[str]) -> list[Reading]:
         return [_TITLES[word.lower()], plain]
     if word.lower() == "no" and re.match(r"\.\s?[0-9]", rest):
         return [("number",), plain]
+    if word.lower() in _SHORT_MONTHS and re.match(r"\.?\s+[0-9]", rest):
+        return _month(word)
     compatible = unicodedata.normalize("NFKC", word[-1])
     if "\N{FRACTION SLASH}" in compatible[:-1]:  # "⅟" has nothing below it
         return _mixed_number(word[:-1], *compatible.split("\N{FRACTION SLASH}"))
@@ -184,15 +211,12 @@ def _mixed_number(whole: str, above: str, below: str) -> list[Reading]:
 
 
 def _of_runs(word: str) -> list[Reading]:
-    """Read letters and digits in one word: "A4", "MP3", "10am", "5km"."""
-    runs = _RUNS.findall(word)
-    units = _UNITS.get(runs[-1].lower()) if len(runs) == len(("5", "km")) and runs[0].isdigit() else None
-    measured = [(*reading, *units) for reading in spoken_numbers.number(runs[0])[:2]] if units else []
+    """Read letters and digits in one word: "A4", "MP3", "1.5B"."""
     readings: list[Reading] = [()]
-    for run in runs:
-        ways = spoken_numbers.number(run)[:2] if run.isdigit() else [_named(run)]
+    for run in _RUNS.findall(word):
+        ways = [_named(run)] if run.isalpha() else spoken_numbers.number(run)[:2]
         readings = [(*reading, *way) for reading in readings for way in ways][:_MOST_OF_RUNS]
-    return [*measured, *readings]
+    return readings
 
 
 def _named(run: str) -> Reading:
@@ -201,7 +225,23 @@ def _named(run: str) -> Reading:
 
 
 def _dotted(match: re.Match[str]) -> list[Reading]:
-    return [tuple(f"{letter.lower()}." for letter in match[0] if letter != ".")]
+    named = tuple(f"{letter.lower()}." for letter in match[0] if letter != ".")
+    meant = _LATIN.get(match[0].lower().rstrip("."))
+    return [named, meant] if meant else [named]
+
+
+def _date(match: re.Match[str]) -> list[Reading]:
+    """Read a date of digits; where two numbers may both be the month, either one."""
+    if match["iso"]:
+        return spoken_numbers.dates([(match["month"], match["day"])], match["year"])
+    return spoken_numbers.dates([(match["one"], match["two"]), (match["two"], match["one"])], match["end"])
+
+
+def _half_day(match: re.Match[str]) -> list[Reading]:
+    hour, half = spoken_numbers.number(match["hour"])[0], (f"{match['half'][0].lower()}.", "m.")
+    is_full = not (match["past"] or "").strip("0")
+    times = [hour, (*hour, "o'clock")] if is_full else spoken_numbers.clock(match["hour"], match["past"])
+    return [(*time, *half) for time in times]
 
 
 def _money(match: re.Match[str]) -> list[Reading]:
@@ -212,28 +252,42 @@ def _money(match: re.Match[str]) -> list[Reading]:
 
 
 def _share(match: re.Match[str]) -> list[Reading]:
-    sign = _SIGNS[re.sub(r"\s", "", match["sign"])]
-    return [(*reading, *sign) for reading in spoken_numbers.number(match["part"])]
+    first, *others = _SIGNS[re.sub(r"\s", "", match["sign"])]
+    first = "degree" if first == "degrees" and match["part"] == "1" else first
+    return [(*reading, first, *others) for reading in spoken_numbers.number(match["part"])]
+
+
+def _measure(match: re.Match[str]) -> list[Reading]:
+    unit = units.reading(match["unit"], match["size"])
+    named = [_named(match["unit"])] if match["unit"].isalpha() else []
+    sizes = spoken_numbers.number(match["size"])[:2]
+    return [(*size, *way) for way in ([unit] if unit else []) + named for size in sizes]
 
 
 def _number(match: re.Match[str]) -> list[Reading]:
     plain = spoken_numbers.number(match["digits"])
-    if match[0][0].isdigit():
-        return plain
-    return [(sign, *reading) for reading in plain for sign in ("minus", "negative")]
+    if _is_day(match["digits"]) and _NEXT_MONTH.match(match.string, match.end()):
+        day = spoken_numbers.ordinal(match["digits"])[0]
+        return [("the", *day, "of"), day, ("the", *day), *plain]
+    return plain
 
 
 _READ: dict[str, Callable[[re.Match[str]], list[Reading]]] = {
     "letters": _letters,
     "dotted": _dotted,
+    "date": _date,
+    "iso": _date,
     "money": _money,
     "coins": lambda match: spoken_numbers.money(match["coin"], match["many"]),
+    "half_day": _half_day,
     "clock": lambda match: spoken_numbers.clock(match["hours"], match["minutes"]),
     "fraction": lambda match: spoken_numbers.fraction(match["above"], match["below"]),
     "share": _share,
     "ordinal": lambda match: spoken_numbers.ordinal(match["place"]),
     "decade": lambda match: spoken_numbers.decade(match["tens"]),
     "numbered": lambda match: [("number", *reading) for reading in spoken_numbers.number(match["index"])],
+    "measure": _measure,
     "number": _number,
+    "rate": lambda match: [units.reading(match[0], "") or (match[0],)],
     "symbol": lambda match: [_SYMBOLS[match[0]]],
 }

@@ -10,6 +10,12 @@ _LONGEST = 15  # digits; nobody says a longer number other than digit by digit
 _MOST = 5  # readings of one number: each more is one more that may be found by chance
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _EARLIEST_YEAR, _LATEST_YEAR = 1100, 2099
+_CENTURIES = ("20", "19")
+_TURN = 69  # two digits of a year from which it is of the last century, as in POSIX's strptime
+MONTHS = (
+    *("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november"),
+    "december",
+)
 _CURRENCIES = {
     "$": ("dollar", "dollars", "cent", "cents"),
     "£": ("pound", "pounds", "penny", "pence"),
@@ -17,17 +23,20 @@ _CURRENCIES = {
     "¢": ("cent", "cents", "", ""),
     "¥": ("yen", "yen", "", ""),
     "₩": ("won", "won", "", ""),
+    "원": ("won", "won", "", ""),
 }
 _FRACTIONS = {"2": ("half", "halves"), "4": ("quarter", "quarters")}
 
 
 def number(text: str) -> list[Reading]:
-    """Read a number of digits, with commas and points: "1984", "20,000", "3.5", "1.2.3", "007"."""
+    """Read a number of digits, with commas and points: "1984", "20,000", "3.5", ".5", "1.2.3", "007"."""
     whole, *parts = text.split(".")
     if parts:
         decimals = [word for part in parts for word in ("point", *_digit_by_digit(part))]
-        wholes = _cardinals(whole.replace(",", ""))
-        return _few([(*reading, *decimals) for reading in wholes] + ([tuple(decimals)] if whole == "0" else []))
+        wholes = _cardinals(whole.replace(",", "") or "0")
+        with_whole = [(*reading, *decimals) for reading in wholes]
+        without = [tuple(decimals)] if whole in ("0", "") else []
+        return _few(with_whole + without if whole else without + with_whole)
     if "," in whole:
         return _few(_cardinals(whole.replace(",", "")))
     return _few(_plain(whole))
@@ -60,7 +69,7 @@ def money(symbol: str, amount: str, scale: Reading = ()) -> list[Reading]:
     whole, _, part = amount.replace(",", "").partition(".")
     if scale or (part and not (cent and len(part) == len("50"))):
         return _few((*reading, *scale, many) for reading in number(amount))
-    wholes = [(*reading, one if whole.lstrip("0") == "1" else many) for reading in _cardinals(whole)]
+    wholes = [(*reading, one if whole.lstrip("0") == "1" else many) for reading in _cardinals(whole or "0")]
     if not part.strip("0"):
         return _few(wholes)
     small = _cardinals(part.lstrip("0"))[0]
@@ -80,6 +89,27 @@ def clock(hours: str, minutes: str) -> list[Reading]:
     return (
         [(*hour, "oh", *minute), (*hour, *minute)] if minutes[0] == "0" else [(*hour, *minute), (*hour, "to", *minute)]
     )
+
+
+def dates(orders: Iterable[tuple[str, str]], year_digits: str) -> list[Reading]:
+    """Read a date of which month and day are the first or the second of `orders`, and the year has two or four digits.
+
+    A pair whose first number is no month is passed over; without any other, three numbers are read.
+    """
+    orders = list(dict.fromkeys(orders))
+    known = [(MONTHS[int(month) - 1], ordinal(day)[0]) for month, day in orders if int(month) <= len(MONTHS)]
+    if len(year_digits) == len("24"):
+        year_digits = _CENTURIES[int(year_digits) >= _TURN] + year_digits
+    said, *others = _of_four(year_digits) if year_digits[0] != "0" else [_digit_by_digit(year_digits)]
+    usual = [way for month, day in known for way in ((month, *day, *said), ("the", *day, "of", month, *said))]
+    more = [way for month, day in known for way in ((month, "the", *day, *said), *((month, *day, *o) for o in others))]
+    return _few(usual + more) or [(*_cardinals(orders[0][0])[0], *_cardinals(orders[0][1])[0], *said)]
+
+
+def roman(numeral: str) -> str:
+    """Return in digits what a Roman numeral of I, V and X stands for."""
+    values = [{"I": 1, "V": 5, "X": 10}[sign] for sign in numeral]
+    return str(sum(-one if one < after else one for one, after in zip(values, [*values[1:], 0], strict=True)))
 
 
 def fraction(above: str, below: str) -> list[Reading]:

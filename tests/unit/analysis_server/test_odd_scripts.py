@@ -17,6 +17,7 @@ _ODD = [
     *("e\u0301", "\u0301", "ŉ", "ß", "ﬁ", "K", "ı", "가", "あ", "\ud83d"),
     *("a", "S", "Zorblax", "it", "st", "th", "s", "k", "km", "million", "No", "no.", "Prof.", "May", "U.S."),
     *("'s", "'ll", "n't", "'ve", "°C", "12345678901234567", "000", "1,000", "1984"),
+    *("pm", "a.m.", "/h", "㎡", "원", "Jan", "4/5/24", "2024-1-5", "Henry", "VI", "War", "e.g."),
 ]
 _TEXTS = st.lists(st.sampled_from(_ODD), max_size=40).map("".join) | st.text(max_size=40)
 _PHONES = {

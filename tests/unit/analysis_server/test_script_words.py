@@ -49,7 +49,56 @@ def lookup(word: str) -> str | None:
         ("20°C", "20°C", "twenty degrees celsius"),
         ("5 km", "km", "kilometers"),
         ("5km", "5km", "five kilometers"),
+        ("5m²", "5m²", "five square meters"),
+        ("10 m²", "m²", "square meters"),
+        ("1 km", "km", "kilometer"),
+        ("1.5km", "1.5km", "one point five kilometers"),
+        ("10,000km", "10,000km", "ten thousand kilometers"),
+        ("1.2k views", "1.2k", "one point two thousand"),
+        ("1.5x", "1.5x", "one point five times"),
+        ("60 km/h", "km/h", "kilometers per hour"),
+        ("60km/h", "60km/h", "sixty kilometers per hour"),
+        ("1,000,000원", "1,000,000원", "one million won"),
+        ("1.5B", "1.5B", "one point five b."),
+        ("1.5abc", "1.5abc", "one point five abc"),
+        ("20$", "20$", "twenty dollars"),
+        ("20¥", "20¥", "twenty yen"),
+        ("$.99", "$.99", "ninety nine cents"),
+        (".5", ".5", "point five"),
+        ("20 $5 bills", "$5", "five dollars"),
         ("-5", "-5", "minus five"),
+        ("-5°C", "-5°C", "minus five degrees celsius"),
+        ("-3.5%", "-3.5%", "minus three point five percent"),
+        ("-$5", "-$5", "minus five dollars"),
+        ("-10:30", "-10:30", "minus ten thirty"),
+        ("5%-10%", "10%", "to ten percent"),
+        ("9:00-10:30", "10:30", "to ten thirty"),
+        ("1°C", "1°C", "one degree celsius"),
+        ("at 7:00pm", "7:00pm", "seven p. m."),
+        ("at 3:30PM", "3:30PM", "three thirty p. m."),
+        ("at 10.30pm", "10.30pm", "ten thirty p. m."),
+        ("at 1:30p.m.", "1:30p.m.", "one thirty p. m."),
+        ("at 10.30 am", "10.30", "ten thirty"),
+        ("at 3:30 pm", "pm", "p. m."),
+        ("01/05/2024", "01/05/2024", "january fifth twenty twenty four"),
+        ("01/05/2024", "01/05/2024", "the first of may twenty twenty four"),
+        ("5/1/24", "5/1/24", "may first twenty twenty four"),
+        ("12/25/2023", "12/25/2023", "december twenty fifth twenty twenty three"),
+        ("25/12/99", "25/12/99", "the twenty fifth of december nineteen ninety nine"),
+        ("2024-01-05", "2024-01-05", "january fifth twenty twenty four"),
+        ("25/25/2024", "25/25/2024", "twenty five twenty five twenty twenty four"),
+        ("5 January", "5", "the fifth of"),
+        ("4 July", "4", "fourth"),
+        ("5 Jan", "Jan", "january"),
+        ("Sept. 5", "Sept", "september"),
+        ("World War II", "II", "two"),
+        ("Henry VIII", "VIII", "the eighth"),
+        ("Louis XIV", "XIV", "the fourteenth"),
+        ("Chapter I", "I", "one"),
+        ("E.g. this", "E.g.", "for example"),
+        ("i.e. that", "i.e.", "that is"),
+        ("２０％", "20%", "twenty percent"),
+        ("５㎞", "5km", "five kilometers"),
         ("you & me", "&", "and"),
         ("Prof. X", "Prof", "professor"),
         ("U.S. Army", "U.S.", "u. s."),
@@ -69,11 +118,18 @@ def test_a_number_is_one_word_and_read_as_people_say_it(text: str, word: str, sa
         ("cafe\u0301 na\u00efve", ["caf\u00e9", "na\u00efve"]),
         ("co\u00adop\u200b", ["coop"]),
         ("1990-1995", ["1990", "1995"]),
+        ("1,2 or 3.", ["1", "2", "or", "3"]),
+        ("10,000명", ["10,000명"]),
         ("R&D, AT&T", ["R", "&", "D", "AT", "&", "T"]),
     ],
 )
 def test_words_are_as_the_script_writes_them_without_what_is_around_them(text: str, words: list[str]) -> None:
     assert [one.word for one in split(text)] == words
+
+
+@pytest.mark.parametrize("text", ["I met Malcolm X", "an IV", "Did I", "a May day", "part I like", "5 may"])
+def test_what_only_looks_like_a_number_or_a_date_is_read_as_a_word(text: str) -> None:
+    assert all(one.readings == ((one.word,),) for one in split(text) if one.word.isalpha())
 
 
 @given(st.lists(st.text("a1. $%'-&°½:/,소\n", max_size=12), max_size=4))
@@ -82,7 +138,7 @@ def test_scripts_have_the_same_words_together_as_each_by_itself(scripts: list[st
     assert together == [one.word for script in scripts for one in split(script)]
 
 
-@given(st.text(max_size=60) | st.text("0123456789.,$%:/-½stkm ", max_size=60))
+@given(st.text(max_size=60) | st.text("0123456789.,$%:/-½stkmp ㎞²IVX", max_size=60))
 def test_any_text_can_be_read(text: str) -> None:
     assert all(one.word and one.readings and all(one.readings) for one in split(text))
 

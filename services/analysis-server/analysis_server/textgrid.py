@@ -26,6 +26,7 @@ _WORDS = {"word", "words", "ort", "ort-mau"}  # Praat, MFA, WebMAUS
 _PHONES = {"phone", "phones", "phoneme", "phonemes", "mau"}
 _PAUSES = {"", "sil", "sp", "spn", "pau", "#", "_", "-"}  # of MFA, Kaldi and Festival
 _NOISE = re.compile(r"<.*>|\{.*\}|\[.*\]", re.DOTALL)  # "<p:>" of MAUS, "<eps>" of Kaldi, "{NS}" of P2FA
+_DECIMAL_COMMA = re.compile(r"[0-9],[0-9]")
 _TOKEN = re.compile(r'"([^"]*(?:""[^"]*)*)"|(\S+)')
 
 _OF_SCRIPTS = 0.25  # of a tier's labels; a tier of phones has words by chance, such as "I" and "a"
@@ -62,7 +63,8 @@ def read(path: Path, end_s: float, told: Collection[str]) -> tuple[list[Spoken],
 
 def _plain_form(path: Path) -> str:
     """Return what Praat writes of the file in its short form: Praat reads every form, and mends what it can."""
-    _check_kind(path.read_bytes())
+    given = path.read_bytes()
+    _check_kind(given)
     try:
         with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
             warnings.simplefilter("error", UserWarning)
@@ -71,7 +73,30 @@ def _plain_form(path: Path) -> str:
             content = plain.read_bytes()
     except (parselmouth.PraatError, UserWarning, UnicodeError):
         raise UnusableFileError("malformed", "Praat cannot read it as a TextGrid.") from None
-    return content.decode("utf-16" if content.startswith((b"\xfe\xff", b"\xff\xfe")) else "utf-8")
+    text = _decoded(content)
+    _check_all_read(given, text)
+    return text
+
+
+def _decoded(content: bytes) -> str:
+    is_wide = content.startswith((b"\xfe\xff", b"\xff\xfe"))
+    return content.decode("utf-16" if is_wide else "utf-8", "replace")
+
+
+def _check_all_read(content: bytes, plain: str) -> None:
+    """Refuse what Praat passes over without a word: part of a number with a decimal comma, and intervals.
+
+    It keeps one interval of those that begin at the same time, which they do when one has no length, and reads no more
+    intervals than the file says that there are. Binary files are Praat's own, and have none of these.
+    """
+    if content.startswith(b"ooBinaryFile"):
+        return
+    parts = _decoded(content).split('"')
+    if any(_DECIMAL_COMMA.search(outside) for outside in parts[::2]):
+        raise UnusableFileError("malformed", "It has decimal commas in place of points.")
+    if len(parts) > len(plain.split('"')):
+        reason = "Two of its intervals begin at the same time, or it has more than it says."
+        raise UnusableFileError("malformed", reason)
 
 
 def _check_kind(content: bytes) -> None:

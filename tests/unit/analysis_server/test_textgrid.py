@@ -215,6 +215,28 @@ def test_what_is_malformed_is_refused(tmp_path: Path, content: bytes) -> None:
     assert fault(tmp_path, content) == "malformed"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (short(("words", [(0, 0.5, "ask"), (0.5, 0.5, ""), (0.5, 2, "what")])), "begin at the same time"),
+        (short(("words", [(0, 0, "소리"), (0, 2, "what")])), "begin at the same time"),
+        (short(WORDS).replace("\n4\n", "\n3\n"), "more than it says"),
+        (short(("words", [(0, 0.5, "ask"), (0.5, 1.5, "not")])).replace("0.5", "0,5"), "decimal commas"),
+    ],
+)
+def test_what_praat_passes_over_in_silence_is_refused(tmp_path: Path, content: str, reason: str, encoding: str) -> None:
+    with pytest.raises(UnusableFileError) as refused:
+        parsed(tmp_path, content.encode(encoding))
+    assert refused.value.fault == "malformed"
+    assert reason in refused.value.sentence
+
+
+def test_an_interval_of_no_length_that_hides_no_other_is_read(tmp_path: Path) -> None:
+    words, _ = parsed(tmp_path, short(("words", [(0, 0.5, "5,000"), (0.5, 2, "what"), (2, 2, "")])))
+    assert [word.name for word in words] == ["5,000", "what"]
+
+
 @pytest.mark.parametrize("tiers", [[], [PHONES], [("words", [(0, 2, "sil")])]])
 def test_a_textgrid_without_words_says_so(tmp_path: Path, tiers: list[Tier]) -> None:
     assert fault(tmp_path, short(*tiers)) == "without_words"

@@ -47,6 +47,11 @@ def decoded(content: bytes, *, whole: bool = True) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+def without_lone_surrogates(text: str) -> str:
+    """Return JSON text with an escaped U+FFFD for each escaped surrogate that is alone: parsers refuse these."""
+    return _ESCAPES.sub(lambda found: r"\ufffd" if found[1] else found[0], text)
+
+
 def read_object(text: str) -> JsonObject:
     """Read a JSON object, or JSON text of one within JSON text; UnreadableError."""
     value = _read(text)
@@ -76,7 +81,7 @@ def _read(text: str, *, whole: bool = True) -> JsonValue:
     try:
         return _parsed(text, whole=whole)
     except UnreadableError:
-        mended = _ESCAPES.sub(lambda found: r"\ufffd" if found[1] else found[0], text)
+        mended = without_lone_surrogates(text)
         if mended == text:
             raise
     return _parsed(mended, whole=whole)

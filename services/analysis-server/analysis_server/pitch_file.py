@@ -11,13 +11,14 @@ from pydantic import BeforeValidator, FailFast, Field, TypeAdapter, ValidationEr
 from pydantic.dataclasses import dataclass
 
 from analysis_server.errors import UnusableFileError
+from contracts.json_text import without_lone_surrogates
 
 HIGHEST_HZ = 2000.0
 """No voice is higher; even a whistle is hardly higher."""
 
 _MAX_POINTS = 200_000  # one each 18 ms for an hour, or each millisecond for three minutes
 _TOUCH_S = 0.001  # programs round times, so that a later one may seem to be earlier
-_UNDEFINED = {"", "nan", "none", "null", "--undefined--"}  # of csv.DictReader's strings; the last is Praat's
+_UNDEFINED = {"", "nan", "none", "null", "na", "n/a", "--undefined--"}  # of csv.DictReader, R, Praat
 
 
 def _number(value: Any) -> Any:
@@ -53,7 +54,7 @@ def read(path: Path, end_s: float) -> tuple[list[float], list[float | None]]:
     """Return the times in seconds, ascending and `end_s` at most, and the pitch in Hz at each, None where unvoiced.
 
     The file is `[{"time": s, "hz": number or null}, …]` in UTF-8, UTF-16 or UTF-32, up to 200,000 points. Of points at
-    the same time the last one that is voiced counts.
+    the same time the last one that is voiced counts. Unvoiced points after `end_s` are left out.
 
     Raises UnusableFileError `malformed` or `without_voice`.
     """
@@ -63,7 +64,7 @@ def read(path: Path, end_s: float) -> tuple[list[float], list[float | None]]:
     pitch = _by_time(points)
     if not any(pitch.values()):
         raise UnusableFileError("without_voice", "It has no pitch in it.")
-    times = sorted(pitch)
+    times = sorted(time for time, hz in pitch.items() if hz is not None or time <= end_s)
     if times[-1] > end_s:
         raise UnusableFileError("malformed", "It goes on after the end of the reference.")
     return times, [pitch[time] for time in times]
@@ -71,14 +72,22 @@ def read(path: Path, end_s: float) -> tuple[list[float], list[float | None]]:
 
 def _points(content: bytes) -> list[_Point]:
     try:
-        text = content.decode(json.detect_encoding(content))
-        return _POINTS.validate_json(text)
+        return _validated(content.decode(json.detect_encoding(content)))
     except ValidationError as error:
         if error.errors()[0]["type"] == "too_long":
             raise UnusableFileError("malformed", f"It has more than {_MAX_POINTS} points.") from None
         raise _not_of_the_form() from None
     except UnicodeDecodeError:
         raise _not_of_the_form() from None
+
+
+def _validated(text: str) -> list[_Point]:
+    try:
+        return _POINTS.validate_json(text)
+    except ValidationError as error:
+        if error.errors()[0]["type"] != "json_invalid":
+            raise
+    return _POINTS.validate_json(without_lone_surrogates(text))
 
 
 def _not_of_the_form() -> UnusableFileError:

@@ -27,7 +27,11 @@ def test_times_and_pitches_are_read_and_0_hz_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "unvoiced", ["null", "NaN", "Infinity", "-Infinity", "0", "0.0", "-1", "-220.5", '"nan"', '""', '"--undefined--"']
+    "unvoiced",
+    [
+        *("null", "NaN", "Infinity", "-Infinity", "0", "0.0", "-1", "-220.5"),
+        *('"nan"', '"NA"', '"N/A"', '""', '"--undefined--"'),
+    ],
 )
 def test_whatever_programs_write_where_there_is_no_voice_is_none(tmp_path: Path, unvoiced: str) -> None:
     content = f'[{{"time": 0, "hz": 220}}, {{"time": 0.01, "hz": {unvoiced}}}]'
@@ -38,6 +42,16 @@ def test_whatever_programs_write_where_there_is_no_voice_is_none(tmp_path: Path,
 def test_any_encoding_of_json_is_read_with_and_without_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
     content = '[{"time": 0, "hz": 220, "note": "소리"}]'.encode(encoding)
     assert parsed(tmp_path, content) == ([0], [220])
+
+
+@pytest.mark.parametrize("note", [r"\ud83d", r"\ude00\ud83d", r"\ud83d\ude00", r"\\ud83d"])
+def test_a_lone_surrogate_in_another_member_is_passed_over(tmp_path: Path, note: str) -> None:
+    assert parsed(tmp_path, f'[{{"time": 0, "hz": 220, "note": "{note}"}}]') == ([0], [220])
+
+
+def test_unvoiced_points_after_the_end_are_left_out(tmp_path: Path) -> None:
+    content = '[{"time": 9, "hz": 220}, {"time": 10, "hz": null}, {"time": 10.01, "hz": null}, {"time": 11, "hz": 0}]'
+    assert parsed(tmp_path, content, end_s=10) == ([9, 10], [220, None])
 
 
 def test_numbers_in_strings_are_read(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ _TOKEN = re.compile(
   | (?P<ordinal> (?P<place>[0-9][0-9,]*) (?:st|nd|rd|th|ST|ND|RD|TH) {_END} )
   | (?P<decade> (?P<tens>[0-9]+) '?s {_END} )
   | (?P<numbered> [#№] [ ]? (?P<index>{_NUMBER}) {_END} )
-  | (?P<minus> (?<![^\W_]) (?<![-)\]%°$£€¥₩¢]) [-−] )?
+  | (?P<minus> (?<![^\W_]) (?<![-.)\]%°$£€¥₩¢]) [-−] )?
     (?: (?P<money> (?P<currency>[$£€¥₩]) [ ]? (?P<amount>{_NUMBER}|\.[0-9]+) (?P<scale>[kK]|[mMbB]n?)? {_END} )
       | (?P<coins> (?P<many>{_NUMBER}) [ ]? (?P<coin>[¢€£₩$¥원] (?![0-9])) )
       | (?P<half_day> (?P<hour>[0-9]{{1,2}}) (?:[:.](?P<past>[0-9]{{2}}))? (?P<half>(?i:[ap]\.m\b\.?|[ap]m)) {_END} )
@@ -108,9 +108,7 @@ def split(text: str) -> list[ScriptWord]:
     found: list[ScriptWord] = []
     last: re.Match[str] | None = None
     for match in _TOKEN.finditer(text):
-        readings = (_after(last, match) if last else []) or _READ[str(match.lastgroup)](match)
-        if match["minus"]:
-            readings = [(sign, *reading) for reading in readings for sign in ("minus", "negative")]
+        readings = (_after(last, match) if last else []) or _read(match)
         found.append(ScriptWord(_word(match), tuple(dict.fromkeys(readings))))
         last = match
     return found
@@ -138,6 +136,11 @@ def _word(match: re.Match[str]) -> str:
     return word[:-1] if is_quoted else word
 
 
+def _read(match: re.Match[str]) -> list[Reading]:
+    readings = _READ[str(match.lastgroup)](match)
+    return [(sign, *reading) for reading in readings for sign in ("minus", "negative")] if match["minus"] else readings
+
+
 def _after(last: re.Match[str], match: re.Match[str]) -> list[Reading]:
     """Return the readings that a word has because of the word before it; none where that does not matter."""
     word, between = match[0], match.string[last.end() : match.start()]
@@ -147,24 +150,17 @@ def _after(last: re.Match[str], match: re.Match[str]) -> list[Reading]:
         unit = units.reading(word, last["digits"] or "")
         if unit:
             return [unit, (word,)] if word.isascii() and word.isalpha() else [unit]
-    if match.lastgroup in _RANGED and not match["minus"] and between in ("-", "\N{EN DASH}") and _ends_number(last):
-        plain = _READ[match.lastgroup](match)
+    is_after_number = last.lastgroup in _RANGED or last[0][-1].isdigit()
+    if match.lastgroup in _RANGED and is_after_number and between in ("-", "\N{EN DASH}"):
+        plain = _read(match)
         return [*plain, *(("to", *reading) for reading in plain[:2])]
     if last[0].lower() in _MONTHS and match["digits"] and len(match["digits"]) <= _LONGEST_DAY:
         days = spoken_numbers.ordinal(match["digits"])
         return [*days, *(("the", *day) for day in days), *_number(match)]
-    if (
-        word.lower() in _SHORT_MONTHS
-        and word[0].isupper()
-        and between.isspace()
-        and (last["place"] or _is_day(last["digits"]))
-    ):
-        return _month(word)
-    return _roman(last, match) if between.isspace() else []
-
-
-def _ends_number(match: re.Match[str]) -> bool:
-    return match[0][-1].isdigit() or (match.lastgroup in _RANGED and not match[0][-1].isalpha())
+    is_month = word.lower() in _SHORT_MONTHS and word[0].isupper() and (last["place"] or _is_day(last["digits"]))
+    if between.isspace():
+        return _month(word) if is_month else _roman(last, match)
+    return []
 
 
 def _is_day(digits: str | None) -> bool:

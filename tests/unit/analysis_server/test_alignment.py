@@ -128,6 +128,8 @@ def test_more_than_the_script_may_be_said(tmp_path: Path) -> None:
         ("Was that Zorblax's idea?", "Zorblax's"),
         ("I saw 50% of them run.", "50%"),
         ("Come at 10:30 or call me.", "10:30"),
+        ("It was -5°C in the morning.", "-5°C"),
+        ("Come on 12/25/2023 or call me.", "12/25/2023"),
         ("That was the 2nd time.", "2nd"),
         ("The F.B.I. came to the house.", "F.B.I."),
         ("We bought chicken from KFC again.", "KFC"),

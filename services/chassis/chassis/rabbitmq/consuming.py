@@ -154,9 +154,12 @@ class _Consumer:
             in_background(receiver.retire())
 
     async def cancel(self) -> None:
-        receiver, self._receiver = self._receiver, None
-        if receiver is not None:
-            await receiver.cancel()
+        try:
+            if self._receiver is not None:
+                await self._receiver.cancel()
+        finally:
+            # Not before: until the broker has confirmed it, messages may come.
+            self._receiver = None
 
 
 class _Receiver:

@@ -22,7 +22,7 @@ from chassis.settings import S3Settings
 from gateway.storage import Bucket
 
 QUEUE = "bench.relay"
-PREFIX = "bench-relay/"
+PREFIX = "bench-relay-"
 _BODY_LIMIT_BYTES = 64 * 1024 * 1024
 
 

@@ -1,13 +1,15 @@
 """Whether the notifier grows by replicas: the messages that each of 1, 2 and 4 handles under the same load.
 
 A message that is handled is one that the broker delivers to that process, of its shared queues and of its own. Every
-job has a listener, who comes through the edge. The other services have as many replicas.
+job has a listener, who comes through the edge; one came before in each partition, so that how much of a job is told
+does not depend on how early its listener is there. The other services have as many replicas.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 from rich.console import Console
 from rich.table import Table
 
@@ -49,6 +51,7 @@ def handled(home: Path, port_base: int, jobs: int, seeds: Iterator[int]) -> Iter
             stack.up()
             with fake(fake_port, home):
                 _send(stack, _WARM_UP_JOBS, next(seeds))
+                _listen_everywhere(stack)
                 with Trace(stack) as trace:
                     outcome = _send(stack, jobs, next(seeds))
             ports = [connection_ports(stack, f"notifier-{number}") for number in range(1, count + 1)]
@@ -73,6 +76,15 @@ def show(console: Console, found: Sequence[Handled]) -> list[Verdict]:
         verdicts.append(at_most(f"{name}, mean", [run.mean / share], MOST_MEAN, clean=clean))
         verdicts.append(at_most(f"{name}, worst", [max(run.each) / share], MOST_WORST, clean=clean))
     return verdicts
+
+
+def _listen_everywhere(stack: Stack) -> None:
+    """Ask the edge for a stream in each partition. The answer is 404, but the notifier that gives it listens there."""
+    with httpx.Client(base_url=stack.url) as client:
+        for number in range(256):
+            job_id = f"{number:02x}000000-0000-4000-8000-000000000000"
+            answer = client.get(f"/tokens/analysis-progress/{job_id}")
+            assert answer.status_code == httpx.codes.NOT_FOUND, answer
 
 
 def _send(stack: Stack, jobs: int, seed: int) -> Outcome:

@@ -13,7 +13,7 @@ UPLOAD_MESSAGE = "업로드 완료, 백그라운드에서 처리됩니다."
 CANCEL_MESSAGE = "취소 요청을 받았습니다."
 PURGE_MESSAGE = "삭제 요청을 받았습니다."
 MOST_AHEAD = 1000
-"""Up to how many jobs are counted before one: with a large backlog it would cost more the larger it is."""
+"""The most jobs that `ahead` counts: counting all of a large backlog would slow every reader."""
 JOBS_PATH = "/jobs"
 PROGRESS_PATH = "/tokens/analysis-progress/{job_id}"
 RESULT_PATH = "/tokens/analysis-result/{job_id}"

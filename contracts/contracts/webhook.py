@@ -127,8 +127,12 @@ def _plain(name: str) -> str:
 
 
 def _with_plain_names(body: JsonObject) -> JsonObject:
-    # Reversed, so that of names that become one the first counts.
-    return {_plain(name): body[name] for name in reversed(body)}
+    """Return the body with `_plain` names; of those that become one, the first counts that is not null."""
+    plain: JsonObject = {}
+    for name, value in body.items():
+        if plain.get(_plain(name)) is None:
+            plain[_plain(name)] = value
+    return plain
 
 
 def _says_something(body: JsonObject) -> bool:

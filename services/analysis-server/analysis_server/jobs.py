@@ -241,8 +241,8 @@ class JobsInHand:
     async def _count_start(self, mine: _InHand) -> None:
         """Count that work for a job that was taken over begins, once: its own, or its reference's."""
         if mine.is_resumed and not mine.is_start_counted:
-            mine.is_start_counted = True
             await self._accepted.count_start(mine.kept)
+            mine.is_start_counted = True
 
     async def _analysed(self, job: Job, known: Known) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="sori-analysis-") as folder:

@@ -5,6 +5,7 @@ it as often as it does any call and knows what the store's errors mean. So this 
 its own, and a store that refuses it is merely served as slowly as aioboto3 can.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -130,19 +131,31 @@ class Objects:
         if self._store is not None and time.monotonic() >= self._rests_until and _is_plain(key):
             try:
                 answer = await quick(self._store)
+            except asyncio.CancelledError as error:  # perhaps at the caller's limit, while aioboto3 would have answered
+                self._count(error)
+                raise
             except Exception as error:  # noqa: BLE001 - aioboto3 does it, or says what is wrong
                 failed = error
             else:
                 self._failures = 0
                 return answer
-        with translating():
-            answer = await exact()
+        try:
+            with translating():
+                answer = await exact()
+        except asyncio.CancelledError:
+            if failed is not None:
+                self._count(failed)
+            raise
         if failed is not None:
-            self._failures += 1
-            if self._failures >= FAILURES_IN_A_ROW:
-                self._rests_until = time.monotonic() + REST_SECONDS
-                log.warning("S3 is asked the slow way for a while", reason=type(failed).__name__)
+            self._count(failed)
         return answer
+
+    def _count(self, failure: BaseException) -> None:
+        """Count a call that obstore did not do; after some in a row it is not asked for a while."""
+        self._failures += 1
+        if self._failures >= FAILURES_IN_A_ROW:
+            self._rests_until = time.monotonic() + REST_SECONDS
+            log.warning("S3 is asked the slow way for a while", reason=type(failure).__name__)
 
 
 @dataclass(frozen=True)

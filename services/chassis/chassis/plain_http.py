@@ -64,9 +64,11 @@ class PlainHttp(HttpToolsProtocol):
                 return
 
     def _hand_over(self, protocol: asyncio.Protocol) -> asyncio.Transport | None:
-        if self.cycle.disconnected or self.transport.is_closing():
+        # A request that came behind this one without waiting for its answer cannot be answered any more.
+        if self.cycle.disconnected or self.transport.is_closing() or self.pipeline:
             return None
         transport = self.transport
+        self.flow.resume_reading()  # or the end of the connection would not be noticed
         transport.set_protocol(protocol)
         self.connections.discard(self)
         self.cycle.response_complete = True  # as far as uvicorn is concerned

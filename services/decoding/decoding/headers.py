@@ -10,6 +10,8 @@ MAX_BOXES = 1000
 _BOX_BYTES = 16
 
 
+MAX_TAGS = 100
+"""How many tags one after the other are passed over; real files have one or two."""
 _HEAD_BYTES = 12
 _KNOWN = re.compile(
     rb"RIFF.{4}WAVE|(?:RF64|BW64).{4}WAVE|riff\x2e\x91\xcf\x11|FORM.{4}AIF[FC]|caff|\.snd|fLaC|ID3|OggS|.{4}ftyp|\x1aE\xdf\xa3"
@@ -23,7 +25,10 @@ def beginning(path: Path) -> tuple[int, bytes]:
     with path.open("rb") as file:
         start, head = 0, file.read(_HEAD_BYTES)
         first = head
-        while tag := tags.size(head):
+        for _ in range(MAX_TAGS):
+            tag = tags.size(head)
+            if not tag:
+                break
             start += tag
             file.seek(start)
             head = file.read(_HEAD_BYTES)

@@ -167,16 +167,18 @@ class Hub:
         self.is_ending = True
         deadline = asyncio.get_running_loop().time() + seconds
         streams = self._all()
-        for tick in range(ENDING_TICKS):
-            _end(streams[tick::ENDING_TICKS])
-            if self._count:
-                await asyncio.sleep(min(seconds / 2, ENDING_SECONDS) / ENDING_TICKS)
-        # Streams that were still loading their job have started by now, or were refused.
-        while self._count and asyncio.get_running_loop().time() < deadline:
-            _end(self._all())
-            await asyncio.sleep(ENDING_SECONDS / ENDING_TICKS)
-        for stream in self._all():
-            stream.drop()
+        try:
+            for tick in range(ENDING_TICKS):
+                _end(streams[tick::ENDING_TICKS])
+                if self._count:
+                    await asyncio.sleep(min(seconds / 2, ENDING_SECONDS) / ENDING_TICKS)
+            # Streams that were still loading their job have started by now, or were refused.
+            while self._count and asyncio.get_running_loop().time() < deadline:
+                _end(self._all())
+                await asyncio.sleep(ENDING_SECONDS / ENDING_TICKS)
+        finally:  # the time may be up before
+            for stream in self._all():
+                stream.drop()
 
     @property
     def is_full(self) -> bool:
@@ -287,6 +289,7 @@ class Hub:
             try:
                 revisions = await self._jobs.revisions({stream.job_id for stream in streams})
             except Exception as error:  # noqa: BLE001 - most likely an outage: while they are silent, they come again
+                self._doubtful.clear()
                 log.warning("streams are not looked at", reason=type(error).__name__)
                 return
             for stream in streams:

@@ -83,18 +83,19 @@ class Bucket:
             await self._copy(fetched.key, audio_key, recording)
         else:
             fetched.content.seek(0)
-            async with _bounded():
+            async with _asking_for_none():
                 content = fetched.content.read()
                 await self._objects.put(audio_key, content, recording.content_type, _metadata(recording))
         return f"s3://{self._bucket}/{audio_key}"
 
     async def find(self, prefix: str) -> KeptRecording | None:
         """Return the recording kept under a key that starts with `prefix`; None when there is none."""
-        async with _bounded():
+        async with _asking_for_none():
             listed = await self._s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=1)
-            if not listed.get("Contents"):
-                return None
-            key = listed["Contents"][0]["Key"]
+        if not listed.get("Contents"):
+            return None
+        key = listed["Contents"][0]["Key"]
+        async with _bounded():
             head = await self._objects.head(key)
         return KeptRecording(key, f"s3://{self._bucket}/{key}", _recording(head))
 
@@ -146,12 +147,8 @@ class Bucket:
 
     async def _listed(self, prefix: str) -> list[str]:
         """Return up to 1,000 keys that start with `prefix`."""
-        try:
-            with translating():
-                listed = await self._s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix)
-        except ObjectMissingError as error:
-            # A listing names no object: something between us and S3 gave this answer.
-            raise BackEndError("S3", reason_of(error)) from error
+        async with _asking_for_none():
+            listed = await self._s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix)
         return [found["Key"] for found in listed.get("Contents", [])]
 
 
@@ -161,6 +158,16 @@ async def _bounded() -> AsyncIterator[None]:
     with translating():
         async with asyncio.timeout(CALL_SECONDS):
             yield
+
+
+@asynccontextmanager
+async def _asking_for_none() -> AsyncIterator[None]:
+    """Do the same for a call that asks for no object: when it is told that there is none, S3 did not answer."""
+    try:
+        async with _bounded():
+            yield
+    except ObjectMissingError as error:
+        raise BackEndError("S3", reason_of(error)) from error
 
 
 async def _read(key: str, size_bytes: int, chunks: AsyncIterator[bytes]) -> Fetched:

@@ -114,6 +114,7 @@ def test_an_address_carries_job_attempt_and_signature(base: str) -> None:
         {"success": "true", "data": RESULT},
         {"Success": True, "Payload": RESULT},
         {"data": {"analysisResult": RESULT}},
+        {"status": "success", "Result": None, "result": RESULT},
     ],
 )
 def test_each_shape_of_success_gives_its_result(body: dict[str, Any]) -> None:

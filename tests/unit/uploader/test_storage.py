@@ -105,6 +105,14 @@ async def test_an_object_that_is_not_there_is_missing(storage: Opening, code: st
         await missing.keep(LARGE, "audio/a.wav", RECORDING)
 
 
+async def test_not_found_is_no_answer_to_what_asks_for_no_object(storage: Opening) -> None:
+    """As a proxy may say: the recording is there, and must not be rejected."""
+    misled = await storage(S3(put_object=refusal("404", 404), list_objects_v2=refusal("404", 404)))
+    for asked in (misled.keep(SMALL, "audio/a.wav", RECORDING), misled.find("audio/a."), misled.remove_all("inbox/a")):
+        with pytest.raises(BackEndError):
+            await asked
+
+
 @pytest.mark.parametrize(
     ("code", "status"),
     [("InternalError", 500), ("InsufficientStorage", 507), ("SlowDown", 503)],

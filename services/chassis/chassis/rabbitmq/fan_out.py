@@ -145,6 +145,8 @@ class FanOut:
 
     async def _unbind_rest(self, listening: "_Listening") -> None:
         for key in self._bound - self._wanted:
+            if key in self._wanted:  # again, while another was being unbound
+                continue
             # Not bound from now on: who wants it again meanwhile waits until it is bound again, on the same channel.
             self._bound.discard(key)
             async with bounded(CHANGE_SECONDS):

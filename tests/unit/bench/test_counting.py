@@ -69,7 +69,7 @@ def test_a_process_manager_is_not_charged_for_its_parts(manager: subprocess.Pope
     together = meter.cpu_ms({"manager": [manager.pid]})["manager"]
     assert sum(before.values()) <= together <= sum(meter.cpu_ms(parts).values())
     assert before["child"] >= 100
-    assert before["manager"] <= together - 100
+    assert before["manager"] < together
 
 
 def test_an_event_counts_once_however_its_bytes_arrive() -> None:

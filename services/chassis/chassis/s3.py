@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from botocore.handlers import add_expect_header
 from pydantic import SecretStr
 
-from chassis.errors import AwayError, BackEndError, ObjectMissingError
+from chassis.errors import AwayError, BackEndError, ObjectMissingError, reason_of
 from chassis.settings import BucketSettings
 
 log = structlog.get_logger()
@@ -103,6 +103,24 @@ def translating() -> Iterator[None]:
         raise BackEndError("S3", type(error).__name__) from error
     except (BotoCoreError, TimeoutError, ConnectionError) as error:
         raise AwayError("S3", type(error).__name__) from error
+
+
+@asynccontextmanager
+async def bounded(seconds: float) -> AsyncIterator[None]:
+    """Limit a call, with its repeats, to some seconds, and translate its errors."""
+    with translating():
+        async with asyncio.timeout(seconds):
+            yield
+
+
+@asynccontextmanager
+async def asking_for_none(seconds: float) -> AsyncIterator[None]:
+    """Do the same for a call that asks for no object: when it is told that there is none, S3 itself did not answer."""
+    try:
+        async with bounded(seconds):
+            yield
+    except ObjectMissingError as error:
+        raise BackEndError("S3", reason_of(error)) from error.__cause__
 
 
 class Deletions:

@@ -1,8 +1,8 @@
 """S3: writes files into the bucket while they arrive, and reads audio out of it, both with bounded memory."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from io import BytesIO
 from typing import Any, Self
@@ -10,7 +10,7 @@ from typing import Any, Self
 from chassis import objects
 from chassis.errors import AwayError, BackEndError, ObjectMissingError
 from chassis.objects import Objects
-from chassis.s3 import Deletions, UnsupportedError, translating
+from chassis.s3 import Deletions, UnsupportedError, asking_for_none, bounded, translating
 from chassis.settings import S3Settings
 from contracts.audio import UNKNOWN_TYPE
 from gateway.audio import AudioGoneError, StoredAudio
@@ -20,8 +20,8 @@ PART_BYTES = 5 * 1024 * 1024
 PARTS_IN_FLIGHT = 2
 """How many parts this process sends at once: more would take memory and gain no speed."""
 CALL_SECONDS = 60.0
-"""The limit for a call with its repeat; less than the edge waits. The client's own limits begin once a request is sent:
-without this limit an S3 that reads no body would hold us for ever.
+"""The limit for a call, obstore's try and aioboto3's together; less than the edge waits. aioboto3's own limits begin
+once a request is sent: without this limit an S3 that reads no body would hold us for ever.
 """
 ABORT_SECONDS = 5.0
 """How long a failed upload waits for its parts to be removed; the sweeper aborts what is left."""
@@ -103,9 +103,8 @@ class Bucket:
 
     async def remove_all(self, keys: list[str]) -> None:
         """Delete up to 1,000 objects at once; DeletionError when some of them stay."""
-        with translating():
-            async with asyncio.timeout(CALL_SECONDS):
-                await self._deletions.delete(keys)
+        async with bounded(CALL_SECONDS):
+            await self._deletions.delete(keys)
 
     async def remove_under(self, prefix: str) -> None:
         """Delete every object whose key starts with `prefix`."""
@@ -167,8 +166,9 @@ class Bucket:
 async def _asking_for_audio() -> AsyncIterator[None]:
     """Bound a call and translate its errors; AudioGoneError when the object is gone or was replaced."""
     try:
-        async with _bounded():
-            yield
+        with _reaching():
+            async with bounded(CALL_SECONDS):
+                yield
     except ObjectMissingError as error:
         raise AudioGoneError from error
 
@@ -176,22 +176,17 @@ async def _asking_for_audio() -> AsyncIterator[None]:
 @asynccontextmanager
 async def _asking() -> AsyncIterator[None]:
     """Bound a call that asks for no object, and translate its errors."""
-    try:
-        async with _bounded():
+    with _reaching():
+        async with asking_for_none(CALL_SECONDS):
             yield
-    except ObjectMissingError as error:
-        # Not about an object of ours: something between us and S3 gave this answer.
-        raise BackEndError("S3", type(error.__cause__).__name__) from error.__cause__
 
 
-@asynccontextmanager
-async def _bounded() -> AsyncIterator[None]:
+@contextmanager
+def _reaching() -> Iterator[None]:
     try:
-        with translating():
-            async with asyncio.timeout(CALL_SECONDS):
-                yield
+        yield
     except OSError as error:
-        # What the driver lets through, such as too many open files: nothing here but this call can have raised it.
+        # What the driver lets through, such as too many open files: nothing here but a call can have raised it.
         raise AwayError("S3", type(error).__name__) from error
 
 

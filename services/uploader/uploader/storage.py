@@ -5,17 +5,17 @@ import fcntl
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from tempfile import TemporaryFile
 from typing import IO, Any, Self
 
 import structlog
 
 from chassis import objects
-from chassis.errors import BackEndError, ObjectMissingError, reason_of
+from chassis.errors import reason_of
 from chassis.objects import Connection, Described, Objects
 from chassis.periodic import Periodic
-from chassis.s3 import DeletionError, Deletions, translating
+from chassis.s3 import DeletionError, Deletions, asking_for_none, bounded, translating
 from chassis.settings import S3Settings
 from contracts.events import AudioInfo
 from uploader.uploads import Fetched, KeptRecording, StoredRecording
@@ -29,7 +29,7 @@ CHUNK_BYTES = 256 * 1024
 CONNECTIONS = 32
 ATTEMPTS = 3
 CALL_SECONDS = 90.0
-"""The limit for a call with its repeats: as long as a silent S3 takes for three times 30 s."""
+"""The limit for a call, obstore's try and aioboto3's together: a silent S3 takes 30 s of it for each."""
 DISCARD_SECONDS = 1.0
 CLOSE_SECONDS = 1.0
 DISCARDED_KEYS = 10_000
@@ -72,7 +72,7 @@ class Bucket:
     async def fetch(self, key: str) -> Fetched:
         """Read an object with bounded memory, hashing on the way; ObjectMissingError when there is none."""
         async with AsyncExitStack() as opened:
-            async with _bounded():
+            async with bounded(CALL_SECONDS):
                 described, chunks = await opened.enter_async_context(self._objects.opened(key, CHUNK_BYTES))
             with translating():
                 return await _read(key, described.size_bytes, chunks)
@@ -83,19 +83,19 @@ class Bucket:
             await self._copy(fetched.key, audio_key, recording)
         else:
             fetched.content.seek(0)
-            async with _asking_for_none():
+            async with asking_for_none(CALL_SECONDS):
                 content = fetched.content.read()
                 await self._objects.put(audio_key, content, recording.content_type, _metadata(recording))
         return f"s3://{self._bucket}/{audio_key}"
 
     async def find(self, prefix: str) -> KeptRecording | None:
         """Return the recording kept under a key that starts with `prefix`; None when there is none."""
-        async with _asking_for_none():
+        async with asking_for_none(CALL_SECONDS):
             listed = await self._s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=1)
         if not listed.get("Contents"):
             return None
         key = listed["Contents"][0]["Key"]
-        async with _bounded():
+        async with bounded(CALL_SECONDS):
             head = await self._objects.head(key)
         return KeptRecording(key, f"s3://{self._bucket}/{key}", _recording(head))
 
@@ -147,27 +147,9 @@ class Bucket:
 
     async def _listed(self, prefix: str) -> list[str]:
         """Return up to 1,000 keys that start with `prefix`."""
-        async with _asking_for_none():
+        async with asking_for_none(CALL_SECONDS):
             listed = await self._s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix)
         return [found["Key"] for found in listed.get("Contents", [])]
-
-
-@asynccontextmanager
-async def _bounded() -> AsyncIterator[None]:
-    """Bound a call, and translate its errors."""
-    with translating():
-        async with asyncio.timeout(CALL_SECONDS):
-            yield
-
-
-@asynccontextmanager
-async def _asking_for_none() -> AsyncIterator[None]:
-    """Do the same for a call that asks for no object: when it is told that there is none, S3 did not answer."""
-    try:
-        async with _bounded():
-            yield
-    except ObjectMissingError as error:
-        raise BackEndError("S3", reason_of(error)) from error
 
 
 async def _read(key: str, size_bytes: int, chunks: AsyncIterator[bytes]) -> Fetched:

@@ -27,8 +27,8 @@ _UNDERWAY = frozenset(
     {"processing", "inprogress", "progress", "pending", "queued", "started", "starting", "running", "working"}
     | {"accepted", "received", "waiting", "partial"}
 )
-"""Words of a status, in lower case, without spaces, hyphens and underscores. A result beside one of the last is not the
-final one."""
+"""Words of a status, written as `_plain` does. A result beside one of the last is not the final one."""
+# Names of fields are written so, too.
 _RESULTS = ("result", "analysisresults", "analysisresult", "results")
 _PAYLOADS = ("output", "data", "payload")
 """Where a result lies, too, if the status says that there is one."""
@@ -36,9 +36,7 @@ _ENVELOPES = ("data", "payload", "body", "job")
 """Where all that is said lies, in bodies that wrap it."""
 _PERCENTS = ("progress", "percent", "percentage", "progresspercent", "progresspercentage", "percentcomplete")
 _DETAILS = ("error", "errors", "errormessage", "exception", "message")
-"""Names of fields as `_plain` writes them."""
-
-_BOOLEANS = {"true": True, "false": False}
+_OF_BOOLEANS = {"true": "success", "false": "failed"}
 
 ENVELOPE_BYTES = 16 * 1024
 """How much larger than its result a webhook body may be."""
@@ -88,19 +86,23 @@ def address(webhook_url: str, secret: str, job_id: str, attempt: int) -> str:
 def outcome(body: JsonObject) -> Success | Failure | Interim:
     """Read a body in any of the shapes that analysis servers send.
 
-    Only a known word for a failure, or a success without a readable result, is a failure. An
-    unknown status with a result is a success; without one, the analysis goes on.
+    Only a known word for a failure, or a success without a readable result, is a failure. An unknown status with a
+    result is a success; without one, the analysis goes on.
     """
-    body = _with_plain_names(body)
+    return _outcome(_with_plain_names(body))
+
+
+def _outcome(body: JsonObject) -> Success | Failure | Interim:
+    """Do so; the names of the body's fields are `_plain`, as in all that follows."""
     word = _word(body)
     if word in _FAILURE:
         return Failure(FailureCode.ANALYSIS_FAILED, _detail(body))
     result = _first_object(body, _RESULTS)
     if word not in _UNDERWAY and result is None:
         for name in _ENVELOPES:
-            inner = _object(body.get(name))
-            if inner is not None and _says_something(_with_plain_names(inner)):
-                return outcome(inner)
+            inner = _with_plain_names(_object(body.get(name)) or {})
+            if _word(inner) or _first_object(inner, _RESULTS) is not None:
+                return _outcome(inner)
     if word in _SUCCESS and result is None:
         result = _first_object(body, _PAYLOADS)
         if result is None:
@@ -129,14 +131,11 @@ def _plain(name: str) -> str:
 def _with_plain_names(body: JsonObject) -> JsonObject:
     """Return the body with `_plain` names; of those that become one, the first counts that is not null."""
     plain: JsonObject = {}
-    for name, value in body.items():
-        if plain.get(_plain(name)) is None:
-            plain[_plain(name)] = value
+    for written, value in body.items():
+        name = _plain(written)
+        if plain.get(name) is None:
+            plain[name] = value
     return plain
-
-
-def _says_something(body: JsonObject) -> bool:
-    return bool(_word(body)) or _first_object(body, _RESULTS) is not None
 
 
 def _word(body: JsonObject) -> str:
@@ -146,8 +145,10 @@ def _word(body: JsonObject) -> str:
         if isinstance(status, str) and status.strip():
             return _plain(status)
     for name in ("success", "ok"):
-        if (is_success := _BOOLEANS.get(str(body.get(name)).lower())) is not None:
-            return "success" if is_success else "failed"
+        given = body.get(name)
+        word = _OF_BOOLEANS.get(str(given).lower()) if isinstance(given, bool | str) else None
+        if word is not None:
+            return word
     return ""
 
 
@@ -172,14 +173,13 @@ def _object(value: JsonValue) -> JsonObject | None:
 
 def _progress(body: JsonObject) -> int | None:
     """Return how much is done, from 0 to 100; None when that is not told."""
-    body = _with_plain_names(body)
     for name in _PERCENTS:
         value = body.get(name)
-        percent = _progress(value) if isinstance(value, dict) else _percent(value)
+        percent = _progress(_with_plain_names(value)) if isinstance(value, dict) else _percent(value)
         if percent is not None:
             return percent
     inner = next((value for name in _ENVELOPES if isinstance(value := body.get(name), dict)), None)
-    return None if inner is None else _progress(inner)
+    return None if inner is None else _progress(_with_plain_names(inner))
 
 
 def _percent(value: JsonValue) -> int | None:

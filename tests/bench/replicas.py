@@ -13,6 +13,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
+from contracts import topology
 from local_stack.ports import SPAN
 from local_stack.stack import Stack
 from tests.bench import meter, programs
@@ -81,8 +82,8 @@ def show(console: Console, found: Sequence[Handled]) -> list[Verdict]:
 def _listen_everywhere(stack: Stack) -> None:
     """Ask the edge for a stream in each partition. The answer is 404, but the notifier that gives it listens there."""
     with httpx.Client(base_url=stack.url) as client:
-        for number in range(256):
-            job_id = f"{number:02x}000000-0000-4000-8000-000000000000"
+        for partition in topology.PARTITIONS:
+            job_id = f"{partition}000000-0000-4000-8000-000000000000"
             answer = client.get(f"/tokens/analysis-progress/{job_id}")
             assert answer.status_code == httpx.codes.NOT_FOUND, answer
 

@@ -44,9 +44,9 @@ def chunk(text: bytes) -> bytes:
 HEARTBEAT = chunk(b": heartbeat\n\n")
 
 
-def reconnection(seconds: float = RECONNECT_SECONDS) -> bytes:
-    """Return the instruction to reconnect (`retry:`, section 9.2.6) after about `seconds`, varied at random."""
-    varied = random.uniform(seconds / 2, seconds * 1.5)  # noqa: S311 - jitter, not a secret
+def reconnection() -> bytes:
+    """Return the instruction to reconnect (`retry:`, section 9.2.6) after about RECONNECT_SECONDS, varied at random."""
+    varied = random.uniform(RECONNECT_SECONDS / 2, RECONNECT_SECONDS * 1.5)  # noqa: S311 - jitter, not a secret
     return chunk(b"retry: %d\n\n" % (1000 * varied))
 
 

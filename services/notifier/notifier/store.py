@@ -14,9 +14,9 @@ from contracts.job import Change, Job, Stage, Status, is_terminal
 from notifier.jobs import StandingJob
 
 _NOT_READ = {"upload_received": 0, "metadata_terms": 0}
-"""The terms are there to be searched.
-
-The gateway's copy of upload.received is not read; it goes when the job ends, since nothing is told again then."""
+"""The gateway's copy of upload.received, which goes when the job ends, since nothing is told again then; and the terms,
+which are there to be searched.
+"""
 STANDING_JOBS = 1000
 """The most jobs that one search for standing jobs returns."""
 

@@ -1,9 +1,8 @@
 """The open SSE streams of this process, and how each is told of its job's progress without gap or repeat."""
 
 import asyncio
-import random
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 import structlog
 
@@ -12,6 +11,7 @@ from contracts.events import JobProgressedData
 from contracts.failures import Language
 from contracts.job import Job, is_terminal, progressed, views_since
 from notifier.jobs import Jobs
+from notifier.sse import HEARTBEAT, Stream, chunk, reconnection
 
 log = structlog.get_logger()
 
@@ -23,115 +23,11 @@ SILENT_HEARTBEATS = 2
 LOOKS = 1000
 """The most streams whose jobs are looked at with one question to MongoDB."""
 MAX_STREAMS = 10_000
-MAX_WAITING = 64
-"""The most frames that wait for a listener whose socket is full. With one more it is dropped, and reconnects later."""
 CATCH_UP_READS = 16
 """Jobs read at once when many streams have something to catch up on."""
-RECONNECT_SECONDS = 2.0
-"""When a dropped listener reconnects. Each is told up to half more or less, so that they do not all come at once."""
 ENDING_SECONDS = 5.0
 """The longest time over which a stopping process spreads the end of its streams, in ENDING_TICKS steps."""
 ENDING_TICKS = 50
-
-LAST_CHUNK = b"0\r\n\r\n"
-
-
-def chunk(text: bytes) -> bytes:
-    """Return a part of a body as HTTP/1.1 sends it (RFC 9112, section 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(text), text)
-
-
-HEARTBEAT = chunk(b": heartbeat\n\n")
-
-
-def reconnection() -> bytes:
-    """Return the instruction to reconnect (`retry:`, section 9.2.6) after about RECONNECT_SECONDS, varied at random."""
-    varied = random.uniform(RECONNECT_SECONDS / 2, RECONNECT_SECONDS * 1.5)  # noqa: S311 - jitter, not a secret
-    return chunk(b"retry: %d\n\n" % (1000 * varied))
-
-
-class Stream(asyncio.Protocol):
-    """One listener's connection, from `begin` on. `revision` is the last that was sent; None until the first is sent.
-
-    `end` is the terminal state when it arrived before earlier states, which the listener still lacks. `heartbeats`
-    counts those since the last state, or since the job was last looked at. `on_lost` is called when the connection is
-    over.
-    """
-
-    __slots__ = (
-        "_on_lost",
-        "_transport",
-        "_waiting",
-        "behind",
-        "catching_up",
-        "end",
-        "ended",
-        "heartbeats",
-        "job_id",
-        "language",
-        "revision",
-    )
-
-    def __init__(self, job_id: str, language: Language, on_lost: Callable[["Stream"], None]) -> None:
-        self.job_id = job_id
-        self.language = language
-        self.revision: int | None = None
-        self.catching_up: asyncio.Task[None] | None = None
-        self.behind = False
-        self.end: JobProgressedData | None = None
-        self.ended = False
-        self.heartbeats = 0
-        self._on_lost = on_lost
-        self._transport: asyncio.Transport | None = None
-        self._waiting: int | None = None
-        """How many frames wait for a listener who does not read; None while the socket accepts data."""
-
-    @property
-    def has_begun(self) -> bool:
-        """Tell whether there is a connection that can be written to."""
-        return self._transport is not None
-
-    def begin(self, transport: asyncio.Transport) -> None:
-        """Write to this connection from now on."""
-        self._transport = transport
-
-    def write(self, frame: bytes) -> None:
-        """Send a chunk without waiting; drop a listener for whom too much waits already."""
-        if self.ended or self._transport is None:
-            return
-        if self._waiting is not None:
-            if self._waiting >= MAX_WAITING:
-                self.drop()
-                return
-            self._waiting += 1
-        self._transport.write(frame)
-
-    def finish(self) -> None:
-        """End the body, and the connection once all is sent."""
-        if not self.ended and self._transport is not None:
-            self.ended = True
-            self._transport.write(LAST_CHUNK)
-            self._transport.close()
-
-    def drop(self) -> None:
-        """Cut the connection; a browser reconnects by itself and resumes."""
-        self.ended = True
-        if self._transport is not None:
-            log.info("stream dropped", job_id=self.job_id)
-            self._transport.abort()
-
-    def pause_writing(self) -> None:
-        """Count what waits: the socket accepts no more."""
-        self._waiting = 0
-
-    def resume_writing(self) -> None:
-        """Count no longer."""
-        self._waiting = None
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """Note that the listener has gone, or has been sent away."""
-        self.ended = True
-        self._on_lost(self)
 
 
 class Hub:

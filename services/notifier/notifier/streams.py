@@ -12,9 +12,10 @@ from contracts import problems
 from contracts.failures import preferred_language
 from contracts.job import is_terminal
 from contracts.problems import ProblemKind
-from notifier.hub import Hub, Stream, reconnection
+from notifier.hub import Hub
 from notifier.jobs import Jobs
 from notifier.partitions import Partitions
+from notifier.sse import Stream, reconnection
 
 log = structlog.get_logger()
 

@@ -17,7 +17,8 @@ from contracts.events import Event, JobProgressedData
 from contracts.failures import FailureCode, Language
 from contracts.job import Job, apply, changed, progressed
 from notifier import hub as hub_module
-from notifier.hub import HEARTBEAT, HEARTBEAT_TICKS, LAST_CHUNK, MAX_STREAMS, MAX_WAITING, Hub, Stream
+from notifier.hub import HEARTBEAT_TICKS, MAX_STREAMS, Hub
+from notifier.sse import HEARTBEAT, LAST_CHUNK, MAX_WAITING, Stream
 from tests.support.notifier_jobs import Jobs
 from tests.support.waiting import until_true
 from tests.unit import stories

@@ -12,8 +12,9 @@ from starlette.routing import Route, Router
 
 from chassis.plain_http import TAKE_OVER
 from contracts.job import Job
-from notifier.hub import MAX_WAITING, Hub, Stream
+from notifier.hub import Hub
 from notifier.partitions import Partitions
+from notifier.sse import MAX_WAITING, Stream
 from notifier.streams import ProgressStreams
 from tests.support.notifier_jobs import Jobs
 from tests.unit.notifier.test_hub import COMPLETED, Listener, course, told

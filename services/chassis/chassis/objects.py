@@ -2,7 +2,7 @@
 
 obstore does what it can, and aioboto3 has the last word: a call that fails is made again through aioboto3, which tries
 it as often as it does any call and knows what the store's errors mean. So this path needs no retries and no errors of
-its own, and a store that refuses it is merely served as slowly as aioboto3 can.
+its own. After some failures in a row obstore rests, and the store is served as slowly as aioboto3 can.
 """
 
 import asyncio

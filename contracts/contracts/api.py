@@ -155,7 +155,7 @@ def listed(job: Job, language: Language) -> JobState:
 def _state(job_id: str, seen: JobProgressedData, language: Language) -> dict[str, Any]:
     code = seen.error
     error = None if code is None else JobError(code=code, message=sentence(code, language))
-    fields = seen.model_dump(exclude={"revision", "error", "result_json"})
+    fields = seen.model_dump(exclude={"revision", "owner", "error", "result_json"})
     return {"job_id": job_id, "error": error, **fields}
 
 

@@ -216,9 +216,7 @@ class Redrives:
         """Return the cancels or purges that are due."""
         await asyncio.sleep(0)
         found = [
-            Removal(
-                ending, job.job_id, job.token_id, job.traceparent, job.publish_at or now, job.redrives, job.metadata
-            )
+            Removal(ending, job.job_id, job.recording, job.traceparent, job.publish_at or now, job.redrives)
             for job in self._due(now)
             if _is_asked(job, ending) and (ending == Ending.PURGE or job.purge_asked_at is None)
         ]

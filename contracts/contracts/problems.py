@@ -137,8 +137,14 @@ UPLOAD_TOO_LARGE = ProblemKind(
 UPLOAD_TOO_SLOW = ProblemKind(
     "upload_too_slow",
     408,
-    ("업로드가 멈췄습니다", "일정 시간 동안 데이터가 오지 않았습니다. 다시 올려 주세요."),
-    ("Upload stalled", "No data came for too long. Please upload the file again."),
+    ("업로드가 너무 느립니다", "데이터가 오지 않거나 너무 느리게 왔습니다. 연결을 확인하고 다시 올려 주세요."),
+    ("Upload too slow", "The data stalled or came too slowly. Check your connection and upload the file again."),
+)
+TOO_MANY_AT_ONCE = ProblemKind(
+    "too_many_at_once",
+    429,
+    ("동시에 너무 많은 요청을 보냈습니다", "앞서 보낸 요청이 끝난 뒤에 다시 시도해 주세요."),
+    ("Too many at once", "Too many of your requests are under way. Try again once some of them have ended."),
 )
 BUSY = ProblemKind(
     "busy",

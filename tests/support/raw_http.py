@@ -82,10 +82,11 @@ class RawConnection:
 
 
 @asynccontextmanager
-async def raw_connection(url: str) -> AsyncIterator[RawConnection]:
-    """Connect to the server of `url`, and close at the end."""
+async def raw_connection(url: str, from_address: str | None = None) -> AsyncIterator[RawConnection]:
+    """Connect to the server of `url`, from any of the loopback's addresses, and close at the end."""
     place = urlsplit(url)
-    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    own = None if from_address is None else (from_address, 0)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port, local_addr=own)
     try:
         yield RawConnection(reader, writer, place.netloc)
     finally:

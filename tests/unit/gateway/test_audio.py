@@ -12,11 +12,13 @@ from starlette.types import Message
 from structlog.testing import capture_logs
 
 from chassis.errors import BackEndError
+from chassis.plain_http import TAKE_OVER
 from gateway import storage
 from gateway.audio import AudioGoneError, StoredAudio
 from gateway.availability import Availability
 from gateway.jobs import audio
 from gateway.jobs.routes import JobParts
+from gateway.web import pace
 from gateway.web.parts import give
 from gateway.web.problems import handle_errors
 from gateway.web.slots import MAX_READERS, Slots
@@ -59,6 +61,21 @@ async def up() -> bool:
     return True
 
 
+def scope_of(spec: str) -> dict[str, Any]:
+    """A request for the recording, as a server of this version of ASGI tells it."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": spec},
+        "http_version": "1.1",
+        "method": "GET",
+        "path": f"/jobs/{JOB_ID}/audio",
+        "raw_path": f"/jobs/{JOB_ID}/audio".encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [],
+    }
+
+
 @pytest.fixture
 def bucket() -> Bucket:
     return Bucket()
@@ -81,8 +98,13 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield made
 
 
-async def statuses(client: httpx.AsyncClient, count: int) -> list[int]:
-    answers = await asyncio.gather(*(client.get(f"/jobs/{JOB_ID}/audio") for _ in range(count)))
+async def statuses(client: httpx.AsyncClient, count: int, address: str = "198.51.100.{}") -> list[int]:
+    """Ask so many times at once, each from another address unless they are given one."""
+    asking = (
+        client.get(f"/jobs/{JOB_ID}/audio", headers={"X-Forwarded-For": address.format(number)})
+        for number in range(count)
+    )
+    answers = await asyncio.gather(*asking)
     return [answer.status_code for answer in answers]
 
 
@@ -105,6 +127,18 @@ async def test_of_many_that_come_at_the_same_moment_only_so_many_are_served(
     await assert_all_slots_free(client, bucket)
 
 
+async def test_one_client_leaves_some_of_the_slots_to_others(client: httpx.AsyncClient, bucket: Bucket) -> None:
+    asking = asyncio.create_task(statuses(client, MAX_READERS + 70, address="192.0.2.1"))
+    await until_true(lambda: bucket.open == MAX_READERS * 3 // 4, "all slots of one client taken")
+    others = asyncio.create_task(statuses(client, 3))
+    await until_true(lambda: bucket.open == MAX_READERS * 3 // 4 + 3, "slots for others")
+    bucket.going.set()
+    answers = await asking
+    assert (answers.count(200), answers.count(429)) == (MAX_READERS * 3 // 4, MAX_READERS // 4 + 70)
+    assert await others == [200] * 3
+    await assert_all_slots_free(client, bucket)
+
+
 @pytest.mark.parametrize(("error", "status"), [(AudioGoneError(), 404), (BackEndError("S3", "down"), 503)])
 async def test_what_cannot_be_opened_takes_no_slot(
     client: httpx.AsyncClient, bucket: Bucket, error: Exception, status: int
@@ -112,6 +146,33 @@ async def test_what_cannot_be_opened_takes_no_slot(
     bucket.error = error
     for _ in range(MAX_READERS + 1):
         assert await statuses(client, 1) == [status]
+    await assert_all_slots_free(client, bucket)
+
+
+@pytest.mark.parametrize("spec", ["2.3", "2.4"])
+async def test_who_takes_nothing_is_cut_off_and_leaves_its_slot(
+    app: FastAPI, client: httpx.AsyncClient, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, spec: str
+) -> None:
+    monkeypatch.setattr(pace, "IDLE_SECONDS", 0.01)
+    bucket.going.set()
+    cut: list[str] = []
+
+    async def receive() -> Message:
+        return await asyncio.Event().wait() and {}
+
+    async def send(message: Message) -> None:
+        if message.get("body"):
+            await asyncio.Event().wait()
+
+    class Transport(asyncio.Transport):
+        def abort(self) -> None:
+            cut.append("cut off")
+
+    with capture_logs() as logged:
+        await app({**scope_of(spec), "extensions": {TAKE_OVER: lambda _: Transport()}}, receive, send)
+        await app(scope_of(spec), receive, send)
+    assert cut == ["cut off"]
+    assert [line["event"] for line in logged] == ["slow reader cut off"] * 2
     await assert_all_slots_free(client, bucket)
 
 
@@ -125,20 +186,13 @@ async def test_who_is_gone_before_the_body_begins_takes_no_slot(
     async def send(_: Message) -> None:
         raise OSError("gone")
 
-    scope: dict[str, Any] = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": spec},
-        "http_version": "1.1",
-        "method": "GET",
-        "path": f"/jobs/{JOB_ID}/audio",
-        "raw_path": f"/jobs/{JOB_ID}/audio".encode(),
-        "root_path": "",
-        "query_string": b"",
-        "headers": [],
-    }
+    scopes = [
+        {**scope_of(spec), "headers": [(b"x-forwarded-for", b"192.0.2.%d" % number)]}
+        for number in range(MAX_READERS + 1)
+    ]
     with capture_logs():  # the server that calls an app sees such errors, and they are long
-        for _ in range(MAX_READERS + 1):
-            await asyncio.gather(app(scope, receive, send), return_exceptions=True)
+        for one in scopes:
+            await asyncio.gather(app(one, receive, send), return_exceptions=True)
     assert bucket.asked == MAX_READERS + 1, "none of them was refused"
     await assert_all_slots_free(client, bucket)
 

@@ -127,7 +127,7 @@ async def test_only_so_many_come_in_at_once_and_each_leaves_its_slot() -> None:
     core = Core()
     core.going.clear()
     async with calling(core) as client:
-        coming = [asyncio.create_task(put(client)) for _ in range(SLOTS)]
+        coming = [asyncio.create_task(put(client, X_Forwarded_For=f"192.0.2.{n}")) for n in range(SLOTS)]
         await until_true(lambda: len(core.asked) == SLOTS, "all slots taken")
         refused = await put(client)
         assert (refused.status_code, refused.json()["code"]) == (503, "busy")

@@ -29,6 +29,7 @@ from gateway.catalogue.rows import (
 )
 from gateway.catalogue.store import ActorStore, ScriptStore, TokenStore
 from gateway.web.bodies import refuse_compressed
+from gateway.web.pace import paced
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError, problem_response
 
@@ -132,7 +133,7 @@ async def _mongodb_is_up(parts: Parts) -> None:
 
 
 class _SmallBodyRoute(APIRoute):
-    """Reads MAX_BODY_BYTES at most; FastAPI's own `max_body_size` would not answer with a problem body."""
+    """Reads MAX_BODY_BYTES at most, and at a pace; FastAPI's own `max_body_size` would not answer with a problem body."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -146,7 +147,7 @@ class _SmallBodyRoute(APIRoute):
 
 async def _body(request: Request) -> bytes:
     body = bytearray()
-    async for chunk in request.stream():
+    async for chunk in paced(request.stream()):
         body += chunk
         if len(body) > MAX_BODY_BYTES:
             raise ProblemError(problems.BODY_TOO_LARGE, close=True)

@@ -20,6 +20,7 @@ from gateway.catalogue.rows import Order, TokenFilter, TokenNotFoundError
 
 _ADDRESS = "/tokens/{token_id}"
 _WRITING = (
+    problems.UPLOAD_TOO_SLOW,
     problems.BODY_TOO_LARGE,
     problems.ENCODING_UNSUPPORTED,
     problems.REQUEST_INVALID,

@@ -1,11 +1,12 @@
 """The route of a job's recording."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from contracts import api, problems
 from gateway.audio import StoredAudio
 from gateway.jobs.routes import JobParts, Parts, known_job
-from gateway.web.audio import IfRange, Range, audio_answers, audio_head, audio_response
+from gateway.web.audio import IfRange, Range, Reader, audio_answers, audio_head, audio_response
+from gateway.web.client import client_address
 from gateway.web.parameters import JobId, canonical
 from gateway.web.problems import ProblemError
 
@@ -22,14 +23,15 @@ router = APIRouter(tags=["jobs"])
 )
 async def job_audio(
     parts: Parts,
+    request: Request,
     job_id: JobId,
     range: Range = None,  # noqa: A002 - the header's name
     if_range: IfRange = None,
 ) -> Response:
     """Return the audio as it was sent, or a range of it; HEAD says how large it is."""
     audio = await _found(parts, job_id)
-    gone = problems.AUDIO_NOT_FOUND
-    return await audio_response(parts.bucket, parts.readers, audio, asked=range, if_range=if_range, gone=gone)
+    reader = Reader(parts.readers, client_address(request), problems.AUDIO_NOT_FOUND)
+    return await audio_response(parts.bucket, reader, audio, asked=range, if_range=if_range)
 
 
 @router.head(_PATH, include_in_schema=False)

@@ -16,8 +16,9 @@ from gateway.catalogue.requests import ExpectedRevisions, TokenNumber, tagged
 from gateway.catalogue.rows import ChangedError, Expected, RevisedRow, TokenNotFoundError, entity_tag, row_id
 from gateway.references.references import References, UploadTooLateError
 from gateway.storage import Bucket
-from gateway.web.audio import IfRange, Range, audio_answers, audio_head, audio_response
+from gateway.web.audio import IfRange, Range, Reader, audio_answers, audio_head, audio_response
 from gateway.web.bodies import arriving_file, file_body
+from gateway.web.client import client_address
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
 from gateway.web.slots import Slots
@@ -60,6 +61,7 @@ router = APIRouter(tags=["tokens"])
         problems.TOO_MANY_FILES,
         problems.FILE_EMPTY,
         *problems.REFERENCE_REJECTIONS.values(),
+        problems.TOO_MANY_AT_ONCE,
         problems.BUSY,
         problems.UNAVAILABLE,
     ),
@@ -69,7 +71,7 @@ async def replace_reference_audio(
     parts: Parts, request: Request, response: Response, token_id: TokenId, expected: ExpectedRevisions
 ) -> Token:
     """Take the actor's speech in and decode it; recordings that come from then on are compared with it."""
-    with parts.uploads.taken(close=True):
+    with parts.uploads.taken(client_address(request), close=True):
         file = arriving_file(request, parts.max_bytes, reads_metadata=False)
         await parts.availability.require("S3", "MongoDB")
         token = await _replaced(parts.references, token_id, file, expected)
@@ -86,14 +88,15 @@ async def replace_reference_audio(
 )
 async def reference_audio(
     parts: Parts,
+    request: Request,
     token_id: TokenNumber,
     range: Range = None,  # noqa: A002 - the header's name
     if_range: IfRange = None,
 ) -> Response:
     """Return the audio as it was sent, or a range of it; HEAD says how large it is."""
     audio = await _found(parts, token_id)
-    gone = problems.REFERENCE_NOT_FOUND
-    return await audio_response(parts.bucket, parts.readers, audio, asked=range, if_range=if_range, gone=gone)
+    reader = Reader(parts.readers, client_address(request), problems.REFERENCE_NOT_FOUND)
+    return await audio_response(parts.bucket, reader, audio, asked=range, if_range=if_range)
 
 
 @router.head(_PATH, include_in_schema=False)

@@ -27,6 +27,7 @@ from gateway.uploads.idempotency import (
 from gateway.uploads.publishing import Publishing
 from gateway.uploads.submissions import Submissions
 from gateway.web.bodies import arriving_file, file_body
+from gateway.web.client import client_address
 from gateway.web.parameters import Traceparent
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
@@ -97,6 +98,7 @@ router = APIRouter(tags=["jobs"])
         problems.TOKEN_ID_INVALID,
         problems.IDEMPOTENCY_KEY_JOB_GONE,
         problems.IDEMPOTENCY_KEY_REUSED,
+        problems.TOO_MANY_AT_ONCE,
         problems.BUSY,
         problems.UNAVAILABLE,
     ),
@@ -115,7 +117,7 @@ async def upload_audio(
     """Take the recording in while it arrives; answered once it is safe, before it is analysed."""
     _check_token_id(token_id)
     key = _key(request)
-    with parts.uploads.taken(close=True):
+    with parts.uploads.taken(client_address(request), close=True):
         file = arriving_file(request, parts.max_bytes, reads_metadata=True)
         await parts.availability.require("S3", "MongoDB")
         accepted = await _accepted(parts, key, token_id, file, events.continued_trace(traceparent))

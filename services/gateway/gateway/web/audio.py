@@ -1,25 +1,43 @@
 """Giving audio out: what the routes of a job's recording and of a token's reference audio share."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Annotated, Any
 
+import structlog
 from fastapi import Header, Response
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from chassis.plain_http import TAKE_OVER, TakeOver
 from contracts import api, problems
 from contracts.problems import ProblemKind
 from gateway.audio import AudioGoneError, StoredAudio
 from gateway.storage import Bucket
+from gateway.web.pace import Pace, TooSlowError
 from gateway.web.problems import ProblemError
 from gateway.web.ranges import ByteRange, UnsatisfiableRangeError, requested_range
 from gateway.web.slots import Slots
+
+log = structlog.get_logger()
 
 _BYTES = {"audio/*": {"schema": {"type": "string", "format": "binary"}}}
 
 Range = Annotated[str | None, Header(description="One range of bytes (RFC 9110); several are answered with the whole")]
 IfRange = Annotated[str | None, Header(description="The `ETag` that a range is of; of any other one gets the whole")]
+
+_REFUSALS = (problems.RANGE_NOT_SATISFIABLE, problems.TOO_MANY_AT_ONCE, problems.BUSY, problems.UNAVAILABLE)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Who asks for audio: the client, the slots of which it needs one, and what it is told when the audio is gone."""
+
+    slots: Slots
+    client: str
+    gone: ProblemKind
 
 
 def audio_answers(*not_found: ProblemKind) -> dict[int | str, dict[str, Any]]:
@@ -27,30 +45,24 @@ def audio_answers(*not_found: ProblemKind) -> dict[int | str, dict[str, Any]]:
     return {
         200: {"description": "All of it", "content": _BYTES},
         206: {"description": "The range that was asked for; `Content-Range` says which", "content": _BYTES},
-        **api.problem_answers(*not_found, problems.RANGE_NOT_SATISFIABLE, problems.BUSY, problems.UNAVAILABLE),
+        **api.problem_answers(*not_found, *_REFUSALS),
     }
 
 
 async def audio_response(
-    bucket: Bucket,
-    readers: Slots,
-    audio: StoredAudio,
-    *,
-    asked: str | None,
-    if_range: str | None,
-    gone: ProblemKind,
+    bucket: Bucket, reader: Reader, audio: StoredAudio, *, asked: str | None, if_range: str | None
 ) -> Response:
-    """Return the answer to GET: the whole, or the range that the Range header asks for. `gone`: it is not there now."""
+    """Return the answer to GET: the whole, or the range that the Range header asks for."""
     part = _part(audio, asked, if_range)
     whole = ByteRange(0, audio.size_bytes - 1, audio.size_bytes)
     headers = _headers(audio, part or whole)
     async with AsyncExitStack() as opened:
-        opened.enter_context(readers.taken())
+        opened.enter_context(reader.slots.taken(reader.client))
         try:
             body = bucket.read(audio, (part or whole).first, (part or whole).last)
             chunks = await opened.enter_async_context(body)
         except AudioGoneError:
-            raise ProblemError(gone) from None
+            raise ProblemError(reader.gone) from None
         held = opened.pop_all()
     if part is None:
         return _AudioResponse(chunks, held, 200, headers)
@@ -63,15 +75,36 @@ def audio_head(audio: StoredAudio) -> Response:
 
 
 class _AudioResponse(StreamingResponse):
-    """Sends bytes from S3, and releases what it holds however the answer ends, even if it never begins."""
+    """Sends bytes from S3, and releases what it holds however the answer ends, even if it never begins.
+
+    Who takes them too slowly is cut off: a player that was paused asks for the rest once it goes on.
+    """
 
     def __init__(self, chunks: AsyncIterator[bytes], held: AsyncExitStack, code: int, headers: dict[str, str]) -> None:
         super().__init__(chunks, code, headers)
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._held:
-            await super().__call__(scope, receive, send)
+        pace = Pace()
+
+        async def send_paced(message: Message) -> None:
+            await pace.waiting(send(message))
+            pace.moved(len(message.get("body", b"")))
+
+        try:
+            async with self._held:
+                await super().__call__(scope, receive, send_paced)
+        except TooSlowError:
+            log.info("slow reader cut off", path=scope["path"])
+            _cut(scope)
+
+
+def _cut(scope: Scope) -> None:
+    """End the connection of a response that has begun, without what the client did not take of it."""
+    take_over: TakeOver | None = scope.get("extensions", {}).get(TAKE_OVER)
+    transport = None if take_over is None else take_over(asyncio.Protocol())
+    if transport is not None:
+        transport.abort()
 
 
 def _part(audio: StoredAudio, asked: str | None, if_range: str | None) -> ByteRange | None:

@@ -133,7 +133,7 @@ async def _mongodb_is_up(parts: Parts) -> None:
 
 
 class _SmallBodyRoute(APIRoute):
-    """Reads MAX_BODY_BYTES at most, and at a pace; FastAPI's own `max_body_size` would not answer with a problem body."""
+    """Reads MAX_BODY_BYTES at most, at a pace; FastAPI's own `max_body_size` would not answer with a problem body."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from contracts.addresses import CatalogueAddresses
+
 MAX_SCRIPTS = 100
 """Scripts of one token; all of them ride along with every recording of it."""
 SCRIPT_CHARACTERS = 500
@@ -34,10 +36,19 @@ S3Address = Annotated[
     StringConstraints(
         max_length=1024, pattern=r"^(s3://[^/\s]+/[^\x00-\x1f\x7f]+|https://[^/\s]+/[^\s]+|[^/:\s][^:\x00-\x1f\x7f]*)$"
     ),
-    Field(description="A bare key in the bucket, s3://bucket/key, or an https address"),
+    Field(
+        description=(
+            "A bare key in the bucket, s3://bucket/key, or an https address; in the bucket only what is under "
+            "`references/` or CATALOGUE_PREFIX"
+        )
+    ),
 ]
 WebAddress = Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[^/\s]+(/[^\s]*)?$")]
 Seconds = Annotated[float, Field(ge=0, le=LARGEST_TIME, allow_inf_nan=False, description="Seconds in the source video")]
+
+
+S3_FIELDS = ("s3_textgrid_url", "s3_pitch_url", "s3_bgvoice_url", "reference_audio_url")
+"""The fields of a token that are S3 addresses."""
 
 
 class Body(BaseModel):
@@ -74,6 +85,11 @@ class TokenBody(Body):
     )
 
     _check_order = field_validator("end_time")(_in_order)
+
+    def wrong_addresses(self, addresses: CatalogueAddresses) -> list[str]:
+        """Return the names of the fields whose S3 address the catalogue may not have."""
+        given = {name: getattr(self, name) for name in S3_FIELDS}
+        return [name for name, written in given.items() if written and addresses.allowed(written) is None]
 
 
 class ScriptBody(Body):

@@ -30,8 +30,8 @@ AUDIO = events.AudioInfo(
 )
 REFERENCE = events.Reference(
     audio_url="s3://sori/references/7/00000000000000aa",
-    textgrid_url="s3://sori/actors/7.TextGrid",
-    pitch_url="https://sori.s3.us-east-1.amazonaws.com/actors/7.json",
+    textgrid_url="s3://sori/catalogue/7.TextGrid",
+    pitch_url="https://sori.s3.us-east-1.amazonaws.com/catalogue/7.json",
     scripts=[
         events.ReferenceScript(script_id=11, start_seconds=0.25, end_seconds=1.5, script="You can't handle the truth!"),
         events.ReferenceScript(script_id=12, start_seconds=2.0, end_seconds=3.75, script="진실을 감당할 수 없어"),

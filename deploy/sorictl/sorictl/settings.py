@@ -5,7 +5,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from chassis.settings import MongoDBSettings, RabbitMQSettings
+from chassis.settings import CatalogueSettings, MongoDBSettings, RabbitMQSettings
 from sorictl.errors import SettingError
 
 Wanted = TypeVar("Wanted", bound="Settings")
@@ -23,6 +23,10 @@ class BrokerSettings(RabbitMQSettings, Settings):
 
 class DatabaseSettings(MongoDBSettings, Settings):
     """What the commands need that deal with the catalogue or with jobs."""
+
+
+class AddressSettings(CatalogueSettings, Settings):
+    """What an import needs whose tokens have S3 addresses."""
 
 
 def read_settings(wanted: type[Wanted]) -> Wanted:

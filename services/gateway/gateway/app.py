@@ -92,10 +92,11 @@ def create_api(settings: Settings) -> FastAPI:
     availability = Availability({"S3": bucket.is_up, "MongoDB": mongodb.is_up, "RabbitMQ": rabbitmq.is_up})
     job_store, records = JobStore(mongodb), ReferenceStore(mongodb)
     catalogue = CatalogueStore(mongodb)
+    addresses = settings.catalogue_addresses
     # References come rarely: its process is started when the first one does.
     decoder = Decoder(1, settings.max_audio_seconds, MOST_CPU_SECONDS)
     token_store, script_store, actor_store = TokenStore(catalogue), ScriptStore(catalogue), ActorStore(catalogue)
-    references = References(token_store, records, bucket, decoder, settings.s3_bucket_name)
+    references = References(token_store, records, bucket, decoder, addresses)
     after = timedelta(seconds=settings.redrive_after)
     submissions = Submissions(bucket, job_store, references, after)
     idempotency = Idempotency(ClaimStore(mongodb), job_store, submissions)
@@ -130,7 +131,7 @@ def create_api(settings: Settings) -> FastAPI:
         UploadParts(submissions, idempotency, publishing, job_store, bucket, availability, upload_slots, max_bytes),
         JobParts(job_store, bucket, redrive.look_soon, availability, reader_slots),
         WebhookParts(job_store, webhooks, availability, settings.webhook_secret.get_secret_value(), max_result),
-        CatalogueParts(token_store, script_store, actor_store, availability),
+        CatalogueParts(token_store, script_store, actor_store, availability, addresses),
         ReferenceParts(references, bucket, availability, Slots(MAX_REFERENCES), reader_slots, max_bytes),
     )
     checks = {

@@ -4,10 +4,17 @@ from datetime import timedelta
 
 from pydantic import Field, SecretStr
 
-from chassis.settings import MongoDBSettings, OriginSettings, RabbitMQSettings, S3Settings, ServiceSettings
+from chassis.settings import (
+    CatalogueSettings,
+    MongoDBSettings,
+    OriginSettings,
+    RabbitMQSettings,
+    S3Settings,
+    ServiceSettings,
+)
 
 
-class Settings(ServiceSettings, RabbitMQSettings, MongoDBSettings, S3Settings, OriginSettings):
+class Settings(ServiceSettings, RabbitMQSettings, MongoDBSettings, S3Settings, CatalogueSettings, OriginSettings):
     """One field per environment variable, by the same name in upper case."""
 
     port: int = Field(default=8010, ge=1, le=65535)

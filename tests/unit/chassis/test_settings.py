@@ -81,6 +81,7 @@ WRONG = {
     "LOG_LEVEL": ["hunter2", "WARN", "5"],
     "MAX_UPLOAD_BYTES": ["hunter2", "0", "-5", "1MB"],
     "MAX_RESULT_BYTES": ["hunter2", "0"],
+    "CATALOGUE_PREFIX": ["hunter2", "s3://hunter2", "s3://hunter2/", "s3://hunter2/a", "https://hunter2/a/"],
     "INBOX_MAX_AGE": ["hunter2", "0", "-1"],
     "REDRIVE_AFTER": ["hunter2", "0", "-1", "1e9"],
     "RETENTION_DAYS": ["0", "-1", "for ever", "1e9"],

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from chassis.errors import BackEndError
 from contracts import events, problems
+from contracts.addresses import CatalogueAddresses
 from contracts.catalogue import Script, Token
 from contracts.events import JsonObject
 from contracts.job import Job
@@ -74,7 +75,7 @@ class Taken:
         self.jobs = Jobs(done=self.done)
         self.jobs.error = error
         self.tokens = Tokens(scripts=SCRIPTS)
-        references = References(self.tokens, Records(self.tokens), self.bucket, Decoder(), "sori")
+        references = References(self.tokens, Records(self.tokens), self.bucket, Decoder(), CatalogueAddresses("sori"))
         self.submissions = Submissions(self.bucket, self.jobs, references, REDRIVE_AFTER)
 
     @property

@@ -27,6 +27,7 @@ from analyzer_bridge.subscribers import subscribe as subscribe_bridge
 from analyzer_bridge.waiting import Waiting
 from chassis.errors import BackEndError
 from contracts import events, topology
+from contracts.addresses import CatalogueAddresses
 from contracts.audio import UNKNOWN_TYPE
 from contracts.events import AudioInfo, Event, JobProgressed, JsonObject, Reference
 from contracts.failures import FailureCode
@@ -718,7 +719,7 @@ class Gateway:
         redrives = replica.reaching("MongoDB", gateway_stores.Redrives(world.jobs))
         kept = replica.reaching("MongoDB", world.kept_webhooks)
         tokens = Tokens()
-        references = References(tokens, Records(tokens), bucket, Decoder(), "sori")
+        references = References(tokens, Records(tokens), bucket, Decoder(), CatalogueAddresses("sori"))
         submissions = Submissions(bucket, self._jobs, references, REDRIVE_AFTER)
         self._availability = Availability({name: partial(self._is_up, name) for name in ("RabbitMQ", "MongoDB", "S3")})
         self._submissions = submissions

@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.types import Message
 
 from contracts import problems
+from contracts.addresses import CatalogueAddresses
 from contracts.catalogue import LARGEST_ID, NAME_CHARACTERS
 from contracts.problems import ProblemKind
 from gateway.availability import Availability
@@ -57,6 +58,7 @@ class CatalogueParts:
     scripts: ScriptStore
     actors: ActorStore
     availability: Availability
+    addresses: CatalogueAddresses
 
 
 Parts = Annotated[CatalogueParts, given(CatalogueParts)]

@@ -10,6 +10,9 @@ from contracts import events, metadata
 from contracts.events import AudioInfo, Event, JsonObject
 from contracts.failures import FailureCode
 
+MAX_RETRIES = 10
+"""How many retries of one recording are kept at once: each has a copy of its bytes."""
+
 
 class Status(StrEnum):
     """Where a job stands; all but `processing` are terminal."""
@@ -115,6 +118,12 @@ class Job(BaseModel):
     filename: str | None = Field(default=None, max_length=255, description="What the user called the file")
     sha256: str | None = Field(default=None, description="Of the bytes as they were received, lower-case hex")
     retry_of: str | None = Field(default=None, description="The job whose recording this one analyses again")
+    recording_of: str | None = Field(
+        default=None, description="The job that the recording was uploaded for, of a retry or a retry's retry"
+    )
+    retry_number: int | None = Field(
+        default=None, ge=1, le=MAX_RETRIES, description="Which one it is of the retries that are kept of that recording"
+    )
     metadata_json: str | None = Field(default=None, description="The metadata as JSON text, like the result")
     metadata_terms: list[str] = Field(default_factory=list, description="What the job is found by (contracts.metadata)")
     traceparent: str

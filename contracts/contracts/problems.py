@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from contracts import json_text, metadata
 from contracts.catalogue import MAX_SCRIPTS
 from contracts.failures import AUDIO_FAILURES, Language, sentence
+from contracts.job import MAX_RETRIES
 from contracts.json_text import Fault
 
 CONTENT_TYPE = "application/problem+json"
@@ -178,6 +179,18 @@ RECORDING_GONE = ProblemKind(
     409,
     ("녹음이 남아 있지 않습니다", "이 작업의 녹음은 보관되어 있지 않습니다. 파일을 다시 올려 주세요."),
     ("Recording gone", "This job's recording is not kept. Please upload the file again."),
+)
+RETRIES_SPENT = ProblemKind(
+    "retries_spent",
+    409,
+    (
+        "더 다시 시도할 수 없습니다",
+        f"한 녹음은 {MAX_RETRIES}번까지 다시 분석합니다. 필요 없는 재시도 작업을 삭제(purge)하거나 파일을 다시 올려 주세요.",
+    ),
+    (
+        "No more retries",
+        f"A recording has at most {MAX_RETRIES} retries. Purge one that is not needed, or upload the file again.",
+    ),
 )
 AUDIO_NOT_FOUND = ProblemKind(
     "audio_not_found",

@@ -353,12 +353,12 @@ async def test_a_token_cannot_name_what_lies_elsewhere_in_the_bucket(
         "s3_pitch_url": f"https://{bucket.name}.s3.amazonaws.com/{audio}",
         "s3_bgvoice_url": "s3://another/bg.wav",
     }
-    token = await shelf.row("tokens")
+    address, token = await shelf.row("tokens")
     headers = {"Accept-Language": LANGUAGES[language]}
-    for method, path in (("POST", "/tokens"), ("PUT", f"/tokens/{token['id']}")):
+    for method, path in (("POST", "/tokens"), ("PUT", address)):
         answer = await shelf.ask(method, path, {**FEW_FIELDS, **wrong}, headers=headers)
         assert_problem(answer, 422, "request_invalid", language)
         assert {error["field"] for error in answer.json()["errors"]} == set(wrong)
         for error in answer.json()["errors"]:
             assert_sentence(error["message"], language)
-    assert await shelf.read(f"/tokens/{token['id']}") == {**token, "scripts": []}
+    assert await shelf.read(address) == {**token, "scripts": []}

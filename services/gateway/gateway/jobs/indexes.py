@@ -10,6 +10,8 @@ from contracts.job import Status
 NEWEST = [("created_at", DESCENDING), ("_id", DESCENDING)]
 WITH_METADATA = {"metadata_terms": {"$type": "string"}}
 """The jobs with metadata. A query has to ask for them in these words to get the index."""
+RETRIES = {"recording_of": {"$type": "string"}}
+"""The retries. As above."""
 DUE = "publish_at"
 CANCELS = "cancels"
 PURGES = "purges"
@@ -24,12 +26,21 @@ WHICH: dict[str, dict[str, Any]] = {
 
 
 async def create(jobs: Any) -> None:
-    """Create the indexes: three for lists, of every kind, of a token, and by metadata; three for what is told again."""
+    """Create the indexes: three for lists, of every kind, of a token, and by metadata; three for what is told again.
+
+    And one that lets each number of a recording's retries be there once.
+    """
     with translating():
         await jobs.create_index([("view.status", ASCENDING), *NEWEST], name="status")
         await jobs.create_index([("token_id", ASCENDING), *NEWEST], name="token")
         await jobs.create_index(
             [("metadata_terms", ASCENDING), *NEWEST], name="metadata", partialFilterExpression=WITH_METADATA
+        )
+        await jobs.create_index(
+            [("recording_of", ASCENDING), ("retry_number", ASCENDING)],
+            name="retries",
+            unique=True,
+            partialFilterExpression=RETRIES,
         )
         for name, which in WHICH.items():
             await jobs.create_index([("publish_at", ASCENDING)], name=name, partialFilterExpression=which)

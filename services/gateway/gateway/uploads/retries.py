@@ -10,6 +10,7 @@ from gateway.audio import AudioGoneError
 from gateway.jobs.links import job_links
 from gateway.jobs.routes import known_job
 from gateway.uploads.routes import Parts
+from gateway.uploads.submissions import RetriesSpentError
 from gateway.web.parameters import JobId, Traceparent, canonical
 from gateway.web.problems import ProblemError
 
@@ -23,7 +24,11 @@ router = APIRouter(tags=["jobs"])
     status_code=202,
     summary="Analyse a job's recording again",
     responses=api.problem_answers(
-        problems.JOB_NOT_FOUND, problems.JOB_NOT_ENDED, problems.RECORDING_GONE, problems.UNAVAILABLE
+        problems.JOB_NOT_FOUND,
+        problems.JOB_NOT_ENDED,
+        problems.RECORDING_GONE,
+        problems.RETRIES_SPENT,
+        problems.UNAVAILABLE,
     ),
 )
 async def retry_job(parts: Parts, response: Response, job_id: JobId, traceparent: Traceparent = None) -> RetryAccepted:
@@ -41,6 +46,8 @@ async def retry_job(parts: Parts, response: Response, job_id: JobId, traceparent
         event = await parts.submissions.accept_again(job, audio, events.continued_trace(traceparent))
     except AudioGoneError:
         raise ProblemError(problems.RECORDING_GONE) from None
+    except RetriesSpentError:
+        raise ProblemError(problems.RETRIES_SPENT) from None
     parts.publishing.publish_soon(event)
     log.info("retry accepted", job_id=event.subject, trace_id=event.trace_id, retry_of=job_id)
     links = job_links(event.subject)

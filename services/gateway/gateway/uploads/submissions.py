@@ -1,5 +1,6 @@
 """Takes recordings in: what must be safe, and in which order, before an upload is answered."""
 
+import asyncio
 import hashlib
 import re
 import secrets
@@ -8,13 +9,14 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Self
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 import structlog
 
 from chassis.errors import reason_of
 from contracts import events
 from contracts.events import UploadReceived
-from contracts.job import Job
+from contracts.job import MAX_RETRIES, Job
 from gateway import SERVICE
 from gateway.audio import ArrivingFile, ObjectStore, Recording, StoredAudio
 from gateway.jobs.documents import Jobs
@@ -37,6 +39,10 @@ class JobExistsError(Exception):
         self.recording = recording
 
 
+class RetriesSpentError(Exception):
+    """As many retries of the recording are kept as may be."""
+
+
 class Submissions:
     """Makes jobs of recordings. Once a method has returned, the job reaches its end even if this process dies."""
 
@@ -45,6 +51,8 @@ class Submissions:
         self._jobs = jobs
         self._references = references
         self._redrive_after = redrive_after
+        self._turns = WeakValueDictionary[str, asyncio.Lock]()
+        """By recordings that are being retried: only one retry of each is made at a time."""
 
     async def accept(
         self, token_id: str, file: ArrivingFile, traceparent: str, job_id: str | None = None
@@ -72,18 +80,31 @@ class Submissions:
             reference=reference,
         )
         event = UploadReceived.new(job_id, data, source=SERVICE, traceparent=traceparent)
-        await self._insert(self._job(event, _shown(file.filename)), event)
+        job = self._job(event, _shown(file.filename))
+        # When this fails, the job may have been inserted all the same, so the object stays. The sweeper decides later.
+        if not await self._jobs.insert(job):
+            await self._remove(job.job_id, key)
+            raise JobExistsError(Recording.of(job.token_id, job.sha256, job.metadata))
         return event
 
     async def accept_again(self, job: Job, audio: StoredAudio, traceparent: str) -> UploadReceived:
         """Make a new job of the recording that is kept of an old one; it is processed like an upload.
 
-        The recording is compared with what the catalogue has now.
+        The recording is compared with what the catalogue has now. RetriesSpentError when MAX_RETRIES of it are kept:
+        each has a copy of its bytes. They are counted by numbers that only one job can have, so that all replicas
+        together make no more. In one process retries of a recording take turns, so that few copies are made in vain.
         """
+        first = job.recording_of or job.retry_of or job.job_id
+        async with self._turns.setdefault(first, asyncio.Lock()):
+            return await self._again(job, first, audio, traceparent)
+
+    async def _again(self, job: Job, first: str, audio: StoredAudio, traceparent: str) -> UploadReceived:
+        number = await self._free_number(first)
         job_id = str(uuid4())
         data = events.UploadReceivedData(
             token_id=job.token_id,
             metadata=job.metadata,
+            owner=job.owner,
             inbox_key=f"{PREFIX}{job_id}",
             size_bytes=audio.size_bytes,
             sha256=job.sha256,
@@ -91,21 +112,30 @@ class Submissions:
         )
         await self._store.take_back(audio, data.inbox_key)
         event = UploadReceived.new(job_id, data, source=SERVICE, traceparent=traceparent)
-        await self._insert(self._job(event, job.filename, retry_of=job.job_id), event)
+        made = self._job(event, job.filename, job.job_id).model_copy(update={"recording_of": first})
+        try:
+            while not await self._jobs.insert(made.model_copy(update={"retry_number": number})):
+                number = await self._free_number(first)  # another replica was faster
+        except RetriesSpentError:
+            await self._remove(job_id, data.inbox_key)
+            raise
         return event
+
+    async def _free_number(self, first: str) -> int:
+        """Return a number that no retry of the recording has; RetriesSpentError."""
+        free = set(range(1, MAX_RETRIES + 1)) - await self._jobs.retry_numbers(first)
+        if not free:
+            raise RetriesSpentError
+        return min(free)
 
     def _job(self, event: UploadReceived, filename: str | None, retry_of: str | None = None) -> Job:
         return Job.received(event, filename, retry_of, timing.first_look(event.time, self._redrive_after))
 
-    async def _insert(self, job: Job, event: UploadReceived) -> None:
-        # When this fails, the job may have been inserted all the same, so the object stays. The sweeper decides later.
-        if await self._jobs.insert(job):
-            return
+    async def _remove(self, job_id: str, key: str) -> None:
         try:
-            await self._store.remove_all([event.data.inbox_key])
+            await self._store.remove_all([key])
         except Exception as error:  # noqa: BLE001 - the sweeper will remove it
-            log.warning("inbox object stays behind", job_id=job.job_id, reason=reason_of(error))
-        raise JobExistsError(Recording.of(job.token_id, job.sha256, job.metadata))
+            log.warning("inbox object stays behind", job_id=job_id, reason=reason_of(error))
 
 
 async def sha256_of(file: ArrivingFile) -> str:

@@ -10,6 +10,8 @@ from contracts import events, metadata
 from contracts.events import AudioInfo, Event, JsonObject
 from contracts.failures import FailureCode
 
+MAX_IGNORED_CALLS = 10
+"""How many lines a job's history has of calls that came after the end: whoever knows the address may go on calling."""
 MAX_RETRIES = 10
 """How many retries of one recording are kept at once: each has a copy of its bytes."""
 
@@ -212,13 +214,16 @@ class Change(BaseModel):
 
 
 def apply(job: Job, event: Event) -> Change | None:
-    """Return what `event` changes; None when it was applied before, or tells of a progress that listeners do not see.
+    """Return what `event` changes.
+
+    None when it was applied before, tells of a progress that listeners do not see, or of one more ignored call than
+    the history has room for.
 
     The same events in any order lead to the same end, except those that end a job from outside (cancelled, purged,
     expired): of such an end and the job's own, the one that comes first stands. What is removed of a job proves that
     it was purged. A job that fails stays at the progress that its analysis was seen at.
     """
-    if any(entry.event_id == event.id for entry in job.history):
+    if any(entry.event_id == event.id for entry in job.history) or _is_one_too_many(job, event):
         return None
     facts = _facts(job, event)
     view = _view(job.model_copy(update=facts), event)
@@ -256,6 +261,12 @@ def views_since(job: Job, revision: int) -> list[tuple[int, View]]:
 def is_terminal(status: Status | str) -> bool:
     """Tell whether a job of this status will never change again for a listener."""
     return status != Status.PROCESSING
+
+
+def _is_one_too_many(job: Job, event: Event) -> bool:
+    if not isinstance(event, events.AnalysisWebhookIgnored):
+        return False
+    return sum(entry.type == event.type for entry in job.history) >= MAX_IGNORED_CALLS
 
 
 def _facts(job: Job, event: Event) -> dict[str, Any]:

@@ -126,8 +126,8 @@ METADATA_INVALID = ProblemKind(
 TOKEN_ID_INVALID = ProblemKind(
     "token_id_invalid",
     422,
-    ("잘못된 토큰 ID입니다", "토큰 ID는 1자 이상 200자 이하이고 제어 문자가 없어야 합니다."),
-    ("Invalid token id", "A token id has 1 to 200 characters and no control characters."),
+    ("잘못된 토큰 ID입니다", "토큰 ID는 1자 이상 200자 이하이고 제어 문자나 보이지 않는 문자가 없어야 합니다."),
+    ("Invalid token id", "A token id has 1 to 200 characters, and none that controls or hides text."),
 )
 UPLOAD_TOO_LARGE = ProblemKind(
     "upload_too_large",
@@ -185,7 +185,8 @@ RETRIES_SPENT = ProblemKind(
     409,
     (
         "더 다시 시도할 수 없습니다",
-        f"한 녹음은 {MAX_RETRIES}번까지 다시 분석합니다. 필요 없는 재시도 작업을 삭제(purge)하거나 파일을 다시 올려 주세요.",
+        f"한 녹음은 {MAX_RETRIES}번까지 다시 분석합니다. 필요 없는 재시도 작업을 삭제(purge)하거나 파일을 다시 올려 "
+        "주세요.",
     ),
     (
         "No more retries",

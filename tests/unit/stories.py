@@ -123,10 +123,10 @@ def delayed() -> Event:
     return made(events.AnalysisDelayed, events.AnalysisDelayedData(token_id=TOKEN_ID, s3_url=S3_URL))
 
 
-def webhook_ignored(attempt: int = 1) -> Event:
+def webhook_ignored(attempt: int = 1, body: str = "") -> Event:
     """The analysis server called back after the analysis had ended."""
     data = events.AnalysisWebhookIgnoredData(attempt=attempt, said="completed")
-    return made(events.AnalysisWebhookIgnored, data, str(attempt))
+    return made(events.AnalysisWebhookIgnored, data, f"{attempt}{body}")
 
 
 def held(queue: str, kind: type[Event], step: str = "", replays: int = 0) -> Event:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from contracts.addresses import CatalogueAddresses
 from contracts.catalogue import MAX_SCRIPTS, Actor, Script, Token, document
+from contracts.names import is_plain
 from sorictl import cli, csv_files, json_files
 from sorictl.csv_files import parse_array, written_array
 from sorictl.imports import Changes, PresentRows, changes
@@ -121,7 +122,7 @@ def test_every_array_that_is_written_is_read_again(elements: list[str]) -> None:
 
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20).filter(
-    lambda text: text.strip()
+    lambda text: text.strip() and is_plain(text)
 )
 sentences = st.text(
     st.characters(codec="utf-8", exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=20

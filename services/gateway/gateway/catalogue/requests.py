@@ -95,12 +95,13 @@ async def _page(
 
 
 async def _expected(
-    if_match: Annotated[
-        list[str] | None,
+    request: Request,
+    if_match: Annotated[  # noqa: ARG001 - for the document: it may come in several lines (RFC 9110, section 5.3)
+        str | None,
         Header(description="The `ETag` that the row was read with; if it was changed since then, nothing is done"),
     ] = None,
 ) -> Expected:
-    return expected_revisions(if_match or ())
+    return expected_revisions(request.headers.getlist("if-match"))
 
 
 TokenNumber = Annotated[int, _id_in_address("token_id", TokenNotFoundError)]

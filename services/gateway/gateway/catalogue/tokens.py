@@ -84,7 +84,7 @@ async def read_token(parts: Parts, response: Response, token_id: TokenNumber) ->
     """Return the token with its scripts by start time. Its `ETag` changes with either, and not with views."""
     token = tagged(response, known(await parts.tokens.find(token_id), TokenNotFoundError))
     # After the token: of scripts that change meanwhile the tag is too old, which If-Match notices.
-    return TokenDetails(**dict(token), scripts=await parts.tokens.scripts_of(token_id))
+    return TokenDetails.model_construct(**dict(token), scripts=await parts.tokens.scripts_of(token_id))
 
 
 @router.put(

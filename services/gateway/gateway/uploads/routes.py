@@ -1,6 +1,5 @@
 """The route that takes recordings in."""
 
-import unicodedata
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from contracts import api, events, problems
 from contracts.api import UploadAccepted
 from contracts.metadata import MAX_BYTES
+from contracts.names import is_plain
 from gateway.audio import ArrivingFile
 from gateway.availability import Availability
 from gateway.jobs.documents import Jobs
@@ -158,6 +158,5 @@ def _key(request: Request) -> str | None:
 
 
 def _check_token_id(token_id: str) -> None:
-    printable = all(unicodedata.category(c) not in {"Cc", "Cs"} for c in token_id)
-    if not printable or not token_id.strip() or len(token_id) > TOKEN_ID_CHARACTERS:
+    if not is_plain(token_id) or not token_id.strip() or len(token_id) > TOKEN_ID_CHARACTERS:
         raise ProblemError(problems.TOKEN_ID_INVALID, close=True)

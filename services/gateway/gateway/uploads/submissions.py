@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import re
 import secrets
-import unicodedata
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Self
@@ -17,6 +16,7 @@ from chassis.errors import reason_of
 from contracts import events
 from contracts.events import UploadReceived
 from contracts.job import MAX_RETRIES, Job
+from contracts.names import plain
 from gateway import SERVICE
 from gateway.audio import ArrivingFile, ObjectStore, Recording, StoredAudio
 from gateway.jobs.documents import Jobs
@@ -169,11 +169,11 @@ class _Measured:
 
 
 def _shown(filename: str | None) -> str | None:
-    """Return a client's file name without its folders (RFC 7578, section 4.2) and control characters, short enough.
+    """Return a client's file name without its folders (RFC 7578, section 4.2) and hidden characters, short enough.
 
     It is never part of a key.
     """
-    name = "".join(c for c in filename or "" if unicodedata.category(c)[0] != "C")
+    name = plain(filename or "")
     if _WINDOWS_PATH.match(name):
         name = name.replace("\\", "/")
     return (name.rstrip("/").rpartition("/")[2] or name)[:FILENAME_CHARACTERS] or None

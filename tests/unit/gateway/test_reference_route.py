@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from chassis.errors import BackEndError
+from chassis.identity.caller import ANYBODY
 from contracts.catalogue import Token
 from gateway.availability import Availability
 from gateway.catalogue.rows import ChangedError, Expected, RevisedRow, TokenNotFoundError
@@ -17,6 +18,7 @@ from gateway.references import routes
 from gateway.references.references import References, UploadTooLateError
 from gateway.references.routes import ReferenceParts
 from gateway.storage import Bucket
+from gateway.web.callers import read_caller
 from gateway.web.forms import FileForm
 from gateway.web.parts import give
 from gateway.web.problems import handle_errors
@@ -59,6 +61,7 @@ async def calling(core: Core, *, up: bool = True) -> AsyncIterator[httpx.AsyncCl
     references = cast("References", core)
     give(app, ReferenceParts(references, cast("Bucket", None), back_ends, Slots(SLOTS), Slots(SLOTS), MAX_BYTES))
     app.include_router(routes.router)
+    app.dependency_overrides[read_caller] = lambda: ANYBODY
     handle_errors(app)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
         yield client

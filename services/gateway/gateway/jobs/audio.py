@@ -2,11 +2,13 @@
 
 from fastapi import APIRouter, Request, Response
 
+from chassis.identity.caller import Caller
 from contracts import api, problems
 from gateway.audio import StoredAudio
-from gateway.jobs.routes import JobParts, Parts, known_job
+from gateway.jobs.routes import JobParts, Parts
 from gateway.web.audio import IfRange, Range, Reader, audio_answers, audio_head, audio_response
-from gateway.web.client import client_address
+from gateway.web.callers import CallerIs
+from gateway.web.client import client_of
 from gateway.web.parameters import JobId, canonical
 from gateway.web.problems import ProblemError
 
@@ -22,28 +24,30 @@ router = APIRouter(tags=["jobs"])
     responses=audio_answers(problems.JOB_NOT_FOUND, problems.AUDIO_NOT_FOUND),
 )
 async def job_audio(
+    *,
     parts: Parts,
+    caller: CallerIs,
     request: Request,
     job_id: JobId,
     range: Range = None,  # noqa: A002 - the header's name
     if_range: IfRange = None,
 ) -> Response:
     """Return the audio as it was sent, or a range of it; HEAD says how large it is."""
-    audio = await _found(parts, job_id)
-    reader = Reader(parts.readers, client_address(request), problems.AUDIO_NOT_FOUND)
+    audio = await _found(parts, caller, job_id)
+    reader = Reader(parts.readers, client_of(request, caller), problems.AUDIO_NOT_FOUND)
     return await audio_response(parts.bucket, reader, audio, asked=range, if_range=if_range)
 
 
 @router.head(_PATH, include_in_schema=False)
-async def job_audio_head(parts: Parts, job_id: JobId) -> Response:
+async def job_audio_head(parts: Parts, caller: CallerIs, job_id: JobId) -> Response:
     """Return the headers of the whole."""
-    return audio_head(await _found(parts, job_id))
+    return audio_head(await _found(parts, caller, job_id))
 
 
-async def _found(parts: JobParts, job_id: str) -> StoredAudio:
+async def _found(parts: JobParts, caller: Caller, job_id: str) -> StoredAudio:
     job_id = canonical(job_id)
     await parts.availability.require("S3", "MongoDB")
-    await known_job(parts.jobs, job_id)
+    await parts.visible.find(caller, job_id, "hear")
     audio = await parts.bucket.find_audio(job_id)
     if audio is None:
         raise ProblemError(problems.AUDIO_NOT_FOUND)

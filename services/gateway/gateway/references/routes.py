@@ -18,7 +18,8 @@ from gateway.references.references import References, UploadTooLateError
 from gateway.storage import Bucket
 from gateway.web.audio import IfRange, Range, Reader, audio_answers, audio_head, audio_response
 from gateway.web.bodies import arriving_file, file_body
-from gateway.web.client import client_address
+from gateway.web.callers import CallerIs
+from gateway.web.client import client_of
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
 from gateway.web.slots import Slots
@@ -68,10 +69,16 @@ router = APIRouter(tags=["tokens"])
     openapi_extra=file_body("The actor's own speech, from `start_time` to `end_time`"),
 )
 async def replace_reference_audio(
-    parts: Parts, request: Request, response: Response, token_id: TokenId, expected: ExpectedRevisions
+    *,
+    parts: Parts,
+    caller: CallerIs,
+    request: Request,
+    response: Response,
+    token_id: TokenId,
+    expected: ExpectedRevisions,
 ) -> Token:
     """Take the actor's speech in and decode it; recordings that come from then on are compared with it."""
-    with parts.uploads.taken(client_address(request), close=True):
+    with parts.uploads.taken(client_of(request, caller), close=True):
         file = arriving_file(request, parts.max_bytes, reads_metadata=False)
         await parts.availability.require("S3", "MongoDB")
         token = await _replaced(parts.references, token_id, file, expected)
@@ -87,7 +94,9 @@ async def replace_reference_audio(
     responses=audio_answers(problems.TOKEN_NOT_FOUND, problems.REFERENCE_NOT_FOUND),
 )
 async def reference_audio(
+    *,
     parts: Parts,
+    caller: CallerIs,
     request: Request,
     token_id: TokenNumber,
     range: Range = None,  # noqa: A002 - the header's name
@@ -95,7 +104,7 @@ async def reference_audio(
 ) -> Response:
     """Return the audio as it was sent, or a range of it; HEAD says how large it is."""
     audio = await _found(parts, token_id)
-    reader = Reader(parts.readers, client_address(request), problems.REFERENCE_NOT_FOUND)
+    reader = Reader(parts.readers, client_of(request, caller), problems.REFERENCE_NOT_FOUND)
     return await audio_response(parts.bucket, reader, audio, asked=range, if_range=if_range)
 
 

@@ -1,6 +1,13 @@
-"""Who sends a request, as far as its connection tells."""
+"""Who holds what a request takes: whoever it says that it is, or the address that it comes from."""
 
 from starlette.requests import Request
+
+from chassis.identity.caller import Caller
+
+
+def client_of(request: Request, caller: Caller) -> str:
+    """Return by what the client of a request is told from others: its owner's pseudonym, or else its address."""
+    return caller.owner or client_address(request)
 
 
 def client_address(request: Request) -> str:

@@ -105,13 +105,22 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield made
 
 
-async def statuses(client: httpx.AsyncClient, count: int, address: str = "198.51.100.{}") -> list[int]:
+def asking(client: httpx.AsyncClient, count: int, address: str = "198.51.100.{}") -> list[asyncio.Task[httpx.Response]]:
     """Ask so many times at once, each from another address unless they are given one."""
-    asking = (
-        client.get(f"/jobs/{JOB_ID}/audio", headers={"X-Forwarded-For": address.format(number)})
+    return [
+        asyncio.create_task(client.get(f"/jobs/{JOB_ID}/audio", headers={"X-Forwarded-For": address.format(number)}))
         for number in range(count)
-    )
-    answers = await asyncio.gather(*asking)
+    ]
+
+
+async def statuses(client: httpx.AsyncClient, count: int) -> list[int]:
+    """What those get that ask."""
+    return await ended(asking(client, count))
+
+
+async def ended(asked: list[asyncio.Task[httpx.Response]]) -> list[int]:
+    """What these get."""
+    answers = await asyncio.gather(*asked)
     return [answer.status_code for answer in answers]
 
 
@@ -125,24 +134,25 @@ async def assert_all_slots_free(client: httpx.AsyncClient, bucket: Bucket) -> No
 async def test_of_many_that_come_at_the_same_moment_only_so_many_are_served(
     client: httpx.AsyncClient, bucket: Bucket
 ) -> None:
-    asking = asyncio.create_task(statuses(client, MAX_READERS + 70))
-    await until_true(lambda: bucket.open == MAX_READERS, "all slots taken")
+    asked = asking(client, MAX_READERS + 70)
+    await until_true(lambda: sum(one.done() for one in asked) == 70, "all others refused")
     bucket.going.set()
-    answers = await asking
+    answers = await ended(asked)
     assert (answers.count(200), answers.count(503)) == (MAX_READERS, 70)
     assert bucket.asked == MAX_READERS
     await assert_all_slots_free(client, bucket)
 
 
 async def test_one_client_leaves_some_of_the_slots_to_others(client: httpx.AsyncClient, bucket: Bucket) -> None:
-    asking = asyncio.create_task(statuses(client, MAX_READERS + 70, address="192.0.2.1"))
-    await until_true(lambda: bucket.open == MAX_READERS * 3 // 4, "all slots of one client taken")
-    others = asyncio.create_task(statuses(client, 3))
-    await until_true(lambda: bucket.open == MAX_READERS * 3 // 4 + 3, "slots for others")
+    share = MAX_READERS * 3 // 4
+    asked = asking(client, MAX_READERS + 70, address="192.0.2.1")
+    await until_true(lambda: sum(one.done() for one in asked) == MAX_READERS + 70 - share, "what is more refused")
+    others = asking(client, 3)
+    await until_true(lambda: bucket.open == share + 3, "slots for others")
     bucket.going.set()
-    answers = await asking
-    assert (answers.count(200), answers.count(429)) == (MAX_READERS * 3 // 4, MAX_READERS // 4 + 70)
-    assert await others == [200] * 3
+    answers = await ended(asked)
+    assert (answers.count(200), answers.count(429)) == (share, MAX_READERS + 70 - share)
+    assert await ended(others) == [200] * 3
     await assert_all_slots_free(client, bucket)
 
 
@@ -205,9 +215,10 @@ async def test_who_is_gone_before_the_body_begins_takes_no_slot(
 
 
 async def test_who_is_cancelled_while_it_reads_leaves_its_slot(client: httpx.AsyncClient, bucket: Bucket) -> None:
-    asking = asyncio.create_task(statuses(client, MAX_READERS))
+    asked = asking(client, MAX_READERS)
     await until_true(lambda: bucket.open == MAX_READERS, "all slots taken")
-    asking.cancel()
-    await asyncio.wait([asking])
+    for one in asked:
+        one.cancel()
+    await asyncio.wait(asked)
     await until_true(lambda: bucket.open == 0, "all connections given back")
     await assert_all_slots_free(client, bucket)

@@ -170,7 +170,6 @@ async def test_what_cannot_be_opened_takes_no_slot(
 async def test_who_takes_nothing_is_cut_off_and_leaves_its_slot(
     app: FastAPI, client: httpx.AsyncClient, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, spec: str
 ) -> None:
-    monkeypatch.setattr(pace, "IDLE_SECONDS", 0.01)
     bucket.going.set()
     cut: list[str] = []
 
@@ -185,7 +184,8 @@ async def test_who_takes_nothing_is_cut_off_and_leaves_its_slot(
         def abort(self) -> None:
             cut.append("cut off")
 
-    with capture_logs() as logged:
+    with capture_logs() as logged, monkeypatch.context() as impatient:
+        impatient.setattr(pace, "IDLE_SECONDS", 0.01)
         await app({**scope_of(spec), "extensions": {TAKE_OVER: lambda _: Transport()}}, receive, send)
         await app(scope_of(spec), receive, send)
     assert cut == ["cut off"]

@@ -1,5 +1,6 @@
 """How many requests of one kind run at once, and how many of them may be one client's."""
 
+import tracemalloc
 from contextlib import ExitStack
 
 import pytest
@@ -51,3 +52,16 @@ def test_a_refusal_says_when_to_come_again_and_ends_the_connection_if_asked() ->
     assert (other.value.kind.status, other.value.close) == (503, False)
     with slots.taken("b"):
         pass
+
+
+def test_clients_that_have_left_take_no_memory() -> None:
+    slots = Slots(MAX_UPLOADS)
+    tracemalloc.start()
+    try:
+        for number in range(5000):
+            with slots.taken(f"192.0.2.{number}"):
+                pass
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert left < 50_000

@@ -34,6 +34,13 @@ Traceparent = Annotated[
     Field(pattern=r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$", description="W3C Trace Context, version 00"),
 ]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bytes, lower-case hex")]
+Owner = Annotated[
+    str,
+    Field(
+        pattern=r"^(user|key):[0-9a-f]{32}$",
+        description="Who the recording belongs to: a pseudonym of a person at an issuer, or of an API key",
+    ),
+]
 TokenId = Annotated[str, Field(min_length=1, max_length=200, description="The token that was dubbed; opaque")]
 S3Url = Annotated[str, Field(pattern=r"^s3://[^/]+/.+$", description="Where the audio lies, s3://bucket/key")]
 JsonObject = dict[str, JsonValue]
@@ -96,6 +103,11 @@ class RecordingData(EventData):
 
     token_id: TokenId
     metadata: JsonObject | None = Field(default=None, description="The metadata that came with the recording, if any")
+    owner: Owner | None = Field(default=None, description="Absent when uploads need no login")
+
+    def passed_on(self) -> dict[str, Any]:
+        """Return what the next event about this recording says of it too, by field."""
+        return {name: getattr(self, name) for name in RecordingData.model_fields}
 
 
 class UploadReceivedData(RecordingData):

@@ -111,6 +111,7 @@ class Job(BaseModel):
 
     job_id: str = Field(alias="_id")
     token_id: str
+    owner: events.Owner | None = Field(default=None, description="None: uploads needed no login when it came")
     filename: str | None = Field(default=None, max_length=255, description="What the user called the file")
     sha256: str | None = Field(default=None, description="Of the bytes as they were received, lower-case hex")
     retry_of: str | None = Field(default=None, description="The job whose recording this one analyses again")
@@ -155,6 +156,11 @@ class Job(BaseModel):
         """Return the metadata that came with the recording."""
         return None if self.metadata_json is None else events.from_json(self.metadata_json)
 
+    @property
+    def recording(self) -> events.RecordingData:
+        """Return what every event about the job says of its recording."""
+        return events.RecordingData(token_id=self.token_id, metadata=self.metadata, owner=self.owner)
+
     @classmethod
     def received(
         cls,
@@ -172,6 +178,7 @@ class Job(BaseModel):
         return cls(
             job_id=event.subject,
             token_id=event.data.token_id,
+            owner=event.data.owner,
             filename=filename,
             sha256=event.data.sha256,
             retry_of=retry_of,
@@ -323,8 +330,7 @@ def progressed(job: Job, revision: int, view: View) -> events.JobProgressedData:
     """Return what a listener sees of the job at one of its states; only a completed one has the result."""
     return events.JobProgressedData(
         revision=revision,
-        token_id=job.token_id,
-        metadata=job.metadata,
+        **job.recording.passed_on(),
         **view.model_dump(),
         result_json=job.result_json if view.status == Status.COMPLETED else None,
         created_at=job.created_at,

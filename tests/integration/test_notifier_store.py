@@ -161,7 +161,7 @@ async def test_a_job_that_stands_still_is_told_of_with_its_metadata(collection: 
     job = await collection.put(story(1.5 * DAY)[2].model_copy(update={"metadata_json": metadata}))
     now = datetime.now(UTC)
     (standing,) = [one for one in await collection.jobs.standing_since(now - DAY, now) if one.job_id == job.job_id]
-    assert standing.metadata == job.metadata == {"a.b": {"$set": 2**70}}
+    assert standing.recording.metadata == job.metadata == {"a.b": {"$set": 2**70}}
 
 
 async def test_the_revisions_of_many_jobs_are_read_at_once(collection: Collection) -> None:

@@ -192,7 +192,10 @@ async def test_a_job_that_is_to_end_is_not_told_again_but_its_end_is(world: Worl
     purges = await world.redrives.removals(Ending.PURGE, NOW, 10)
     assert [removal.job_id for removal in cancels] == [cancelled]
     assert {removal.job_id for removal in purges} == {purged, both}
-    assert (cancels[0].token_id, cancels[0].traceparent) == ("a-token", Story(cancelled).upload_received().traceparent)
+    assert (cancels[0].recording.token_id, cancels[0].traceparent) == (
+        "a-token",
+        Story(cancelled).upload_received().traceparent,
+    )
 
 
 async def test_of_many_that_claim_a_removal_at_once_one_wins_and_none_once_it_is_done(world: World) -> None:

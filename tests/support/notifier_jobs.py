@@ -87,9 +87,7 @@ class Jobs:
             )
         ]
         return [
-            StandingJob(
-                job.job_id, job.token_id, job.traceparent, job.revision, job.view.stage == Stage.HELD, job.metadata
-            )
+            StandingJob(job.job_id, job.recording, job.traceparent, job.revision, job.view.stage == Stage.HELD)
             for job in sorted(standing, key=lambda job: job.created_at)
         ]
 

@@ -72,6 +72,8 @@ class Analysis:
     """How often in a row the analysis server has failed with this recording."""
     metadata: JsonObject | None = None
     """The metadata that came with the recording: every event about it passes this on."""
+    owner: str | None = None
+    """Who the recording belongs to: every event about it passes this on too."""
     outcome: Outcome | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 

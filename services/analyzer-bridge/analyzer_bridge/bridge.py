@@ -246,8 +246,7 @@ class Bridge:
         return Analysis(
             job_id=event.subject,
             traceparent=event.traceparent,
-            token_id=event.data.token_id,
-            metadata=event.data.metadata,
+            **event.data.passed_on(),
             s3_url=event.data.s3_url,
             # Only real analyses serve as cache entries: one document, however often the same bytes come.
             cache_key=key if result is None else None,

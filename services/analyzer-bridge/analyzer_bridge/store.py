@@ -28,7 +28,7 @@ _INDEXES: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
 """Each index: its name, its field, the documents that it covers, and further options."""
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 """Earlier than any date here: asking for later ones has a count read the index alone."""
-_DESCRIPTION = ("traceparent", "token_id", "metadata_json", "s3_url", "cache_key", "reference_json")
+_DESCRIPTION = ("traceparent", "token_id", "metadata_json", "owner", "s3_url", "cache_key", "reference_json")
 
 
 class AnalysisStore:
@@ -149,6 +149,7 @@ def _document(analysis: Analysis) -> dict[str, Any]:
         "traceparent": analysis.traceparent,
         "token_id": analysis.token_id,
         "metadata_json": None if analysis.metadata is None else events.to_json(analysis.metadata),
+        "owner": analysis.owner,
         "s3_url": analysis.s3_url,
         "cache_key": analysis.cache_key,
         "reference_json": None if analysis.reference is None else analysis.reference.model_dump_json(),
@@ -192,13 +193,14 @@ def _analysis(document: dict[str, Any]) -> Analysis:
             cached=document["cached"],
             by=document.get("concluded_by"),
         )
-    # Earlier versions kept neither, and counted no failures.
+    # Earlier versions kept none of these, and counted no failures.
     reference_json, metadata_json = document.get("reference_json"), document.get("metadata_json")
     return Analysis(
         job_id=document["_id"],
         traceparent=document["traceparent"],
         token_id=document["token_id"],
         metadata=None if metadata_json is None else events.from_json(metadata_json),
+        owner=document.get("owner"),
         s3_url=document["s3_url"],
         cache_key=document["cache_key"],
         reference=None if reference_json is None else Reference.model_validate_json(reference_json),

@@ -44,7 +44,12 @@ def _delayed(analysis: Analysis) -> Event:
 
 def _recording(analysis: Analysis) -> dict[str, Any]:
     """Return what every event about an analysis says of its recording."""
-    return {"token_id": analysis.token_id or "", "metadata": analysis.metadata, "s3_url": analysis.s3_url or ""}
+    return {
+        "token_id": analysis.token_id or "",
+        "metadata": analysis.metadata,
+        "owner": analysis.owner,
+        "s3_url": analysis.s3_url or "",
+    }
 
 
 def requested(analysis: Analysis) -> Event:
@@ -91,11 +96,11 @@ def ignored(event: AnalysisWebhookReceived, outcome: Outcome) -> Event:
 
 def purged(event: AudioStored | JobPurged) -> Event:
     """Return job.purged, to be told once more."""
-    data = JobPurgedData(token_id=event.data.token_id, metadata=event.data.metadata)
+    data = JobPurgedData(**event.data.passed_on())
     return JobPurged.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)
 
 
 def removed(event: JobPurged) -> Event:
     """Return the event that tells that nothing is left of a purged job's analysis."""
-    data = AnalysisRemovedData(token_id=event.data.token_id, metadata=event.data.metadata)
+    data = AnalysisRemovedData(**event.data.passed_on())
     return AnalysisRemoved.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)

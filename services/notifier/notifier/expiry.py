@@ -62,5 +62,5 @@ class Expiry:
 
 def _expired(job: StandingJob) -> JobExpired:
     code = FailureCode.HELD_TOO_LONG if job.is_held else FailureCode.NO_PROGRESS
-    data = JobExpiredData(token_id=job.token_id, metadata=job.metadata, code=code)
+    data = JobExpiredData(**job.recording.passed_on(), code=code)
     return JobExpired.new(job.job_id, data, source=SERVICE, traceparent=job.traceparent)

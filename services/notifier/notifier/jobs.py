@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from contracts.events import JsonObject
+from contracts.events import RecordingData
 from contracts.job import Change, Job
 
 
@@ -14,11 +14,10 @@ class StandingJob:
     """What Expiry needs to know of a job that has not changed for long."""
 
     job_id: str
-    token_id: str
+    recording: RecordingData
     traceparent: str
     revision: int
     is_held: bool
-    metadata: JsonObject | None = None
 
 
 class Jobs(Protocol):

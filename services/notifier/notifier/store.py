@@ -10,6 +10,7 @@ from pymongo import ASCENDING, UpdateOne
 from chassis.batches import Batches
 from chassis.mongodb import MongoDB, translating
 from contracts import events
+from contracts.events import RecordingData
 from contracts.job import Change, Job, Stage, Status, is_terminal
 from notifier.jobs import StandingJob
 
@@ -65,7 +66,7 @@ class JobStore:
                 {"publish_at": None},
             ]
         }
-        fields = {"token_id": 1, "metadata_json": 1, "traceparent": 1, "revision": 1, "view.stage": 1}
+        fields = {"token_id": 1, "metadata_json": 1, "owner": 1, "traceparent": 1, "revision": 1, "view.stage": 1}
         query = {"view.status": Status.PROCESSING.value, **older, **told_in_vain}
         with translating():
             cursor = self._jobs.find(query, fields).sort("created_at", ASCENDING).limit(STANDING_JOBS)
@@ -73,8 +74,7 @@ class JobStore:
         return [
             StandingJob(
                 job_id=found["_id"],
-                token_id=found["token_id"],
-                metadata=None if found.get("metadata_json") is None else events.from_json(found["metadata_json"]),
+                recording=_recording(found),
                 traceparent=found["traceparent"],
                 revision=found["revision"],
                 is_held=found["view"]["stage"] == Stage.HELD,
@@ -99,6 +99,12 @@ class JobStore:
         return [
             now is not None and _stands(now["history"], change) for now, (_, change) in zip(jobs, changes, strict=True)
         ]
+
+
+def _recording(document: dict[str, Any]) -> RecordingData:
+    text = document.get("metadata_json")
+    metadata = None if text is None else events.from_json(text)
+    return RecordingData(token_id=document["token_id"], metadata=metadata, owner=document.get("owner"))
 
 
 def _stands(history: list[dict[str, Any]], change: Change) -> bool:

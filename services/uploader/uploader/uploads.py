@@ -132,7 +132,7 @@ class Uploads:
             return None
         if self._in_hand[event.subject]:
             raise InHandError(event.subject)
-        data = AudioRemovedData(token_id=event.data.token_id, metadata=event.data.metadata)
+        data = AudioRemovedData(**event.data.passed_on())
         return AudioRemoved.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)
 
     @contextmanager
@@ -213,8 +213,7 @@ async def _told(event: UploadReceived, keeping: Awaitable[tuple[str, StoredRecor
 
 def _stored(event: UploadReceived, url: str, recording: StoredRecording) -> AudioStored:
     data = AudioStoredData(
-        token_id=event.data.token_id,
-        metadata=event.data.metadata,
+        **event.data.passed_on(),
         s3_url=url,
         sha256=recording.sha256,
         size_bytes=recording.size_bytes,
@@ -225,5 +224,5 @@ def _stored(event: UploadReceived, url: str, recording: StoredRecording) -> Audi
 
 
 def _rejected(event: UploadReceived, code: FailureCode) -> UploadRejected:
-    data = UploadRejectedData(token_id=event.data.token_id, metadata=event.data.metadata, code=code)
+    data = UploadRejectedData(**event.data.passed_on(), code=code)
     return UploadRejected.new(event.subject, data, source=SERVICE, traceparent=event.traceparent)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from contracts import events
-from contracts.events import Event
+from contracts.events import Event, RecordingData
 from contracts.job import Job, Status
 from gateway.jobs import retention as retaining
 from gateway.jobs.removals import Ending, event_of
@@ -27,10 +27,11 @@ def job(number: int = 0) -> Job:
 
 @pytest.mark.parametrize(("ending", "kind"), [(Ending.CANCEL, events.JobCancelled), (Ending.PURGE, events.JobPurged)])
 def test_asking_twice_is_one_event_in_the_jobs_own_trace(ending: Ending, kind: type[Event]) -> None:
-    first, second = (event_of(ending, job().job_id, job().token_id, job().traceparent, {"user": 7}) for _ in range(2))
+    recording = RecordingData(token_id=job().token_id, metadata={"user": 7}, owner="user:" + "7" * 32)
+    first, second = (event_of(ending, job().job_id, recording, job().traceparent) for _ in range(2))
     assert isinstance(first, kind)
     assert first.id == second.id
-    assert first.data.metadata == {"user": 7}
+    assert first.data.passed_on() == recording.passed_on()
     assert (first.subject, first.traceparent) == (job().job_id, job().traceparent)
     assert events.decode(first.encode()) == first
 

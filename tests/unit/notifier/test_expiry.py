@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from contracts import events, topology
-from contracts.events import Event, JobExpired
+from contracts.events import Event, JobExpired, RecordingData
 from contracts.failures import FailureCode
 from notifier.expiry import Expiry
 from notifier.jobs import StandingJob
@@ -19,7 +19,8 @@ MAX_AGE = timedelta(hours=1)
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
 BEGAN_TO_CONSUME = NOW - timedelta(minutes=10)
 LIMIT_SECONDS = 5.0
-JOB = StandingJob(stories.JOB_ID, stories.TOKEN_ID, stories.TRACEPARENT, 3, is_held=False, metadata={"user": 7})
+RECORDING = RecordingData(token_id=stories.TOKEN_ID, metadata={"user": 7})
+JOB = StandingJob(stories.JOB_ID, RECORDING, stories.TRACEPARENT, 3, is_held=False)
 
 
 class StandingJobs(Jobs):
@@ -89,7 +90,7 @@ async def test_a_job_is_given_up_at_the_second_look_that_finds_it_as_it_was() ->
     assert service.given_up == []
     await service.look()
     (event,) = service.broker.published
-    assert (event.subject, event.data.token_id, event.trace_id) == (JOB.job_id, JOB.token_id, stories.TRACE_ID)
+    assert (event.subject, event.data.token_id, event.trace_id) == (JOB.job_id, stories.TOKEN_ID, stories.TRACE_ID)
     assert (event.data.code, event.data.metadata) == (FailureCode.NO_PROGRESS, {"user": 7})
     assert events.decode(event.encode()) == event
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from contracts.events import JobCancelled, JobCancelledData, JobPurged, JobPurgedData, JsonObject
+from contracts.events import JobCancelled, JobCancelledData, JobPurged, JobPurgedData, RecordingData
 from gateway import SERVICE
 
 
@@ -15,12 +15,10 @@ class Ending(StrEnum):
     """Nothing of the job is to be kept."""
 
 
-def event_of(
-    ending: Ending, job_id: str, token_id: str, traceparent: str, metadata: JsonObject | None
-) -> JobCancelled | JobPurged:
+def event_of(ending: Ending, job_id: str, recording: RecordingData, traceparent: str) -> JobCancelled | JobPurged:
     """Return the event that tells it; a repeat has the same id."""
     if ending == Ending.CANCEL:
-        cancelled = JobCancelledData(token_id=token_id, metadata=metadata)
+        cancelled = JobCancelledData(**recording.passed_on())
         return JobCancelled.new(job_id, cancelled, source=SERVICE, traceparent=traceparent)
-    purged = JobPurgedData(token_id=token_id, metadata=metadata)
+    purged = JobPurgedData(**recording.passed_on())
     return JobPurged.new(job_id, purged, source=SERVICE, traceparent=traceparent)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from contracts.events import JsonObject
+from contracts.events import RecordingData
 from gateway.jobs.removals import Ending
 from gateway.redrive.timing import StandingJob, Wait
 
@@ -15,11 +15,10 @@ class Removal:
 
     ending: Ending
     job_id: str
-    token_id: str
+    recording: RecordingData
     traceparent: str
     publish_at: datetime
     redrives: int
-    metadata: JsonObject | None = None
 
 
 class Redrives(Protocol):

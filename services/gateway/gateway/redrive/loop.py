@@ -131,8 +131,7 @@ class Redrive:
         until = events.now() + timing.CLAIM
         if not await self._redrives.claim_removal(removal, until):
             return
-        about = (removal.job_id, removal.token_id, removal.traceparent, removal.metadata)
-        event = removals.event_of(removal.ending, *about)
+        event = removals.event_of(removal.ending, removal.job_id, removal.recording, removal.traceparent)
         is_repeat = removal.redrives > 0
         told = await self._tell(event, removal.redrives, until, lambda: self._broker.publish(event, redriven=is_repeat))
         if told and is_repeat:

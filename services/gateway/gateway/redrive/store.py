@@ -7,7 +7,7 @@ from pymongo import ASCENDING, UpdateOne
 
 from chassis.mongodb import MongoDB, translating
 from contracts import events
-from contracts.events import JsonObject, UploadReceived
+from contracts.events import RecordingData, UploadReceived
 from gateway.jobs import indexes
 from gateway.jobs.removals import Ending
 from gateway.redrive.documents import Removal
@@ -21,7 +21,7 @@ _STANDING: dict[str, Any] = {
     **{"view.updated_at": 1, "view.stage": 1, "view.progress": 1},
     **{"publish_at": 1, "redrives": 1, "redriven_at": 1, "analysis_deadline": 1},
 }
-_REMOVAL = {"token_id": 1, "metadata_json": 1, "traceparent": 1, "publish_at": 1, "redrives": 1}
+_REMOVAL = {"token_id": 1, "metadata_json": 1, "owner": 1, "traceparent": 1, "publish_at": 1, "redrives": 1}
 
 
 class RedriveStore:
@@ -72,8 +72,7 @@ class RedriveStore:
                 Removal(
                     ending=ending,
                     job_id=document["_id"],
-                    token_id=document["token_id"],
-                    metadata=_metadata(document),
+                    recording=_recording(document),
                     traceparent=document["traceparent"],
                     publish_at=document["publish_at"],
                     redrives=document.get("redrives", 0),
@@ -117,9 +116,10 @@ class RedriveStore:
             await self._jobs.update_one({"_id": job_id, "publish_at": claimed}, {"$set": fields})
 
 
-def _metadata(document: dict[str, Any]) -> JsonObject | None:
+def _recording(document: dict[str, Any]) -> RecordingData:
     text = document.get("metadata_json")
-    return None if text is None else events.from_json(text)
+    metadata = None if text is None else events.from_json(text)
+    return RecordingData(token_id=document["token_id"], metadata=metadata, owner=document.get("owner"))
 
 
 def _standing(document: dict[str, Any], *, received: bool) -> StandingJob:

@@ -101,6 +101,40 @@ class JobList(BaseModel):
     next: str | None = Field(default=None, description="Where the page after this one is read; absent on the last")
 
 
+class TicketOpened(BaseModel):
+    """A way into one stream of one job, for pages of other sites, whose EventSource sends neither header nor cookie."""
+
+    ticket: str
+    expires_in: int = Field(description="Seconds in which the stream must be opened; once")
+    progress_url: str = Field(description="The stream's address with the ticket in it; show it to nobody")
+
+
+class SessionOpened(BaseModel):
+    """A session has begun; its cookie is with the answer."""
+
+    owner: str = Field(description="The pseudonym whose jobs are this person's")
+    roles: list[str]
+    expires_at: AwareDatetime = Field(description="Unless it is used before, which renews it")
+
+
+class LoggedIn(BaseModel):
+    """The answer to a Google login, as OAuth 2.0 has it (RFC 6749, section 5.1), with who logged in."""
+
+    access_token: str
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - a kind of token
+    expires_in: int = Field(description="Seconds")
+    user: "LoggedInUser"
+
+
+class LoggedInUser(BaseModel):
+    """What the issuer says of a person; only the id is kept."""
+
+    id: str = Field(description="The pseudonym whose jobs are this person's")
+    email: str | None = None
+    name: str | None = None
+    picture: str | None = None
+
+
 class WebhookReceipt(BaseModel):
     """The answer to the analysis server's call."""
 
@@ -114,7 +148,7 @@ class Health(BaseModel):
     status: Literal["ok", "unavailable"]
     service: str
     version: str
-    checks: dict[str, Literal["up", "down"]]
+    checks: dict[str, Literal["up", "down"]] = Field(description="Told to operators and the inner network alone")
     warnings: list[str] = Field(default_factory=list, description="What somebody should look at; told by /health alone")
 
 
@@ -218,6 +252,13 @@ PROGRESS_STREAM: dict[str, Any] = {
                 "schema": {"type": "integer", "minimum": 0},
                 "description": "The same, as polyfills of EventSource send it (`evs_last_event_id` too); "
                 "`Last-Event-ID` wins",
+            },
+            {
+                "name": "ticket",
+                "in": "query",
+                "required": False,
+                "schema": {"type": "string"},
+                "description": "From `POST /auth/tickets`, in place of a token or a cookie; for one stream",
             },
         ],
         "responses": {

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import structlog
 
+from chassis.identity.caller import Caller
 from contracts import api
 from contracts.events import JobProgressedData
 from contracts.failures import Language
@@ -192,6 +193,14 @@ class Hub:
                 has_left = stream not in self._streams.get(stream.job_id, ())
                 if not has_left and revisions.get(stream.job_id) != stream.revision:
                     self._lag(stream)
+
+    def callers(self) -> set[Caller]:
+        """Return who has opened the streams, but for those who did not have to say who they are."""
+        return {stream.caller for stream in self._all() if stream.caller.is_known}
+
+    def send_away(self, callers: Collection[Caller]) -> None:
+        """End the streams of these callers. They reconnect, and learn why they are not let in."""
+        _end([stream for stream in self._all() if stream.caller in callers])
 
     def _all(self) -> Sequence[Stream]:
         return [stream for streams in self._streams.values() for stream in streams]

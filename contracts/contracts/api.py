@@ -1,5 +1,6 @@
 """Bodies of the public HTTP surface and of the SSE stream, and the OpenAPI text of what the notifier serves."""
 
+from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field
@@ -17,6 +18,7 @@ MOST_AHEAD = 1000
 JOBS_PATH = "/jobs"
 PROGRESS_PATH = "/tokens/analysis-progress/{job_id}"
 RESULT_PATH = "/tokens/analysis-result/{job_id}"
+SHARED_PATH = "/shared/{secret}"
 
 
 class UploadAccepted(BaseModel):
@@ -101,6 +103,51 @@ class JobList(BaseModel):
     next: str | None = Field(default=None, description="Where the page after this one is read; absent on the last")
 
 
+class ShareRight(StrEnum):
+    """What a share link shows of its job."""
+
+    RESULT = "result"
+    """Its state and result."""
+    AUDIO = "audio"
+    """Its recording as well."""
+
+
+class ShareLink(BaseModel):
+    """A link that shows one job without a login; its address was told once, when it was made."""
+
+    id: str = Field(description="What it is revoked by")
+    right: ShareRight
+    created_at: AwareDatetime
+    expires_at: AwareDatetime
+
+
+class ShareLinkMade(ShareLink):
+    """A new link, with its address."""
+
+    url: str = Field(description="Whoever has it sees the job; it is told here alone")
+
+
+class ShareLinks(BaseModel):
+    """A job's links that have not expired, the oldest first."""
+
+    links: list[ShareLink]
+
+
+class SharedJob(BaseModel):
+    """A job as a share link shows it: its state and result, and nothing that says whose it is or where it lies."""
+
+    status: Status
+    stage: Stage
+    token_id: str
+    progress: int = Field(ge=0, le=100)
+    message: str
+    result: JsonObject | None = None
+    error: JobError | None = None
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+    audio_url: str | None = Field(default=None, description="Where the recording is read; with the right `audio`")
+
+
 class TicketOpened(BaseModel):
     """A way into one stream of one job, for pages of other sites, whose EventSource sends neither header nor cookie."""
 
@@ -160,6 +207,13 @@ def state_json(job_id: str, seen: JobProgressedData, language: Language) -> byte
     return _with_result(JobState(**_state(job_id, seen, language)), seen.result_json)
 
 
+def shared_json(seen: JobProgressedData, audio_url: str | None, language: Language) -> bytes:
+    """Return a job as a share link shows it, as `state_json` does."""
+    fields = _state("", seen, language)
+    shown = {name: value for name, value in fields.items() if name in SharedJob.model_fields}
+    return _with_result(SharedJob(**shown, audio_url=audio_url), seen.result_json)
+
+
 def details_json(job: Job, ahead: int | None, language: Language) -> bytes:
     """Return a job's JobDetails in the caller's language, as `state_json` does."""
     seen = progressed(job, job.revision, job.view)
@@ -193,7 +247,7 @@ def _state(job_id: str, seen: JobProgressedData, language: Language) -> dict[str
     return {"job_id": job_id, "error": error, **fields}
 
 
-def _with_result(state: JobState, result_json: str | None) -> bytes:
+def _with_result(state: JobState | SharedJob, result_json: str | None) -> bytes:
     text = state.model_dump_json(exclude_none=True).encode()
     if result_json is None:
         return text

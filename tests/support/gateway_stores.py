@@ -1,7 +1,7 @@
 """The gateway's stores in memory: jobs, claims of keys, and objects, as the real ones behave, for unit tests."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +17,7 @@ from gateway.jobs.listing import Cursor, JobFilter, MetadataAsked
 from gateway.jobs.removals import Ending
 from gateway.redrive.documents import Removal
 from gateway.redrive.timing import StandingJob, Wait
+from gateway.sharing.links import Link
 from gateway.uploads.idempotency import Claim
 
 _WITHOUT_HISTORY: dict[str, Any] = {"history": [], "upload_received": None, "audio": None}
@@ -371,6 +372,42 @@ class Claims:
         await asyncio.sleep(0)
         if method in self.broken:
             raise AwayError("MongoDB", method)
+
+
+class ShareLinks:
+    """The `share_links` collection."""
+
+    def __init__(self) -> None:
+        self.kept: list[Link] = []
+
+    async def insert(self, link: Link) -> None:
+        """Keep a new link."""
+        await asyncio.sleep(0)
+        times = {"created_at": _to_the_millisecond(link.created_at), "expires_at": _to_the_millisecond(link.expires_at)}
+        self.kept.append(link.model_copy(update=times))
+
+    async def find(self, secret_sha256: str, now: datetime) -> Link | None:
+        """Return the link with this secret."""
+        await asyncio.sleep(0)
+        found = (link for link in self.kept if link.secret_sha256 == secret_sha256 and link.expires_at > now)
+        return next(found, None)
+
+    async def of_job(self, job_id: str, now: datetime) -> list[Link]:
+        """Return a job's links."""
+        await asyncio.sleep(0)
+        return [link for link in self.kept if link.job_id == job_id and link.expires_at > now]
+
+    async def remove(self, job_id: str, link_id: str) -> bool:
+        """Remove one."""
+        await asyncio.sleep(0)
+        before = len(self.kept)
+        self.kept = [link for link in self.kept if (link.job_id, link.link_id) != (job_id, link_id)]
+        return len(self.kept) < before
+
+    async def forget(self, job_ids: Collection[str]) -> None:
+        """Remove all of these jobs."""
+        await asyncio.sleep(0)
+        self.kept = [link for link in self.kept if link.job_id not in job_ids]
 
 
 class Bucket:

@@ -50,6 +50,11 @@ from gateway.references.routes import ReferenceParts
 from gateway.references.store import ReferenceStore
 from gateway.references.sweeper import ReferenceSweeper
 from gateway.settings import Settings
+from gateway.sharing import routes as sharing
+from gateway.sharing import shared
+from gateway.sharing.links import Links
+from gateway.sharing.routes import ShareParts
+from gateway.sharing.store import LinkStore
 from gateway.storage import Bucket
 from gateway.uploads import retries
 from gateway.uploads import routes as uploads
@@ -83,6 +88,8 @@ ROUTERS = (
     scripts.router,
     actors.router,
     accounts.router,
+    sharing.router,
+    shared.router,
 )
 
 
@@ -115,7 +122,8 @@ def create_api(settings: Settings) -> FastAPI:
     submissions = Submissions(bucket, job_store, references, after)
     idempotency = Idempotency(ClaimStore(mongodb), job_store, submissions)
     redrives, kept_webhooks = RedriveStore(mongodb), KeptWebhookStore(mongodb)
-    redrive = Redrive(redrives, kept_webhooks, rabbitmq, after)
+    links = LinkStore(mongodb)
+    redrive = Redrive(redrives, kept_webhooks, rabbitmq, after, kept=[links])
     publishing = Publishing(redrives, rabbitmq, after)
     webhooks = Webhooks(kept_webhooks, rabbitmq, availability)
     max_age = timedelta(seconds=settings.inbox_max_age)
@@ -149,6 +157,7 @@ def create_api(settings: Settings) -> FastAPI:
         CatalogueParts(token_store, script_store, actor_store, availability),
         ReferenceParts(references, bucket, availability, Slots(MAX_REFERENCES), reader_slots, max_bytes),
         AccountParts(identity, sessions, visible),
+        ShareParts(Links(links), job_store, visible, bucket, availability, reader_slots),
     )
     checks = {
         "accepting": stopping.is_accepting,

@@ -38,6 +38,11 @@ ACCESS: dict[str, Right | Need] = {
     f"DELETE {_JOB}": _OWN,
     f"GET {_JOB}/audio": _OWN,
     f"POST {_JOB}/retry": _OWN,
+    f"POST {_JOB}/links": _OWN,
+    f"GET {_JOB}/links": _OWN,
+    f"DELETE {_JOB}/links/{{link_id}}": _OWN,
+    f"GET {api.SHARED_PATH}": Need.NOTHING,  # the address is a secret
+    f"GET {api.SHARED_PATH}/audio": Need.NOTHING,
     "POST /tokens/webhook/analysis-complete": Need.NOTHING,  # signed
     "POST /webhook/analysis-complete": Need.NOTHING,
     "POST /tokens": _WRITE,

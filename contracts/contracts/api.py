@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from contracts.events import AudioInfo, JobProgressedData, JsonObject
 from contracts.failures import FailureCode, Language, sentence
-from contracts.job import Job, Stage, Status, progressed
+from contracts.job import Job, Stage, Status
 from contracts.problems import BUSY, CONTENT_TYPE, JOB_NOT_FOUND, UNAVAILABLE, ProblemKind
 
 UPLOAD_MESSAGE = "업로드 완료, 백그라운드에서 처리됩니다."
@@ -62,7 +62,9 @@ class JobState(BaseModel):
     metadata: JsonObject | None = Field(default=None, description="The metadata that came with the recording")
     progress: int = Field(ge=0, le=100)
     message: str
-    s3_url: str | None = None
+    s3_url: str | None = Field(
+        default=None, description="Where the audio lies; with AUTH=required, for all but operators, only a name for it"
+    )
     result: JsonObject | None = None
     error: JobError | None = None
     created_at: AwareDatetime
@@ -199,6 +201,11 @@ class Health(BaseModel):
     warnings: list[str] = Field(default_factory=list, description="What somebody should look at; told by /health alone")
 
 
+def opaque(job_id: str, seen: JobProgressedData) -> JobProgressedData:
+    """Return the state as it is shown to those who need not know where audio lies in S3."""
+    return seen if seen.s3_url is None else seen.model_copy(update={"s3_url": f"urn:sori:audio:{job_id}"})
+
+
 def state_json(job_id: str, seen: JobProgressedData, language: Language) -> bytes:
     """Return a job's JobState in the caller's language, as JSON without the fields that it does not have.
 
@@ -214,9 +221,8 @@ def shared_json(seen: JobProgressedData, audio_url: str | None, language: Langua
     return _with_result(SharedJob(**shown, audio_url=audio_url), seen.result_json)
 
 
-def details_json(job: Job, ahead: int | None, language: Language) -> bytes:
+def details_json(job: Job, seen: JobProgressedData, ahead: int | None, language: Language) -> bytes:
     """Return a job's JobDetails in the caller's language, as `state_json` does."""
-    seen = progressed(job, job.revision, job.view)
     details = JobDetails(
         **_state(job.job_id, seen, language),
         filename=job.filename,
@@ -235,9 +241,9 @@ def details_json(job: Job, ahead: int | None, language: Language) -> bytes:
     return _with_result(details, seen.result_json)
 
 
-def listed(job: Job, language: Language) -> JobState:
+def listed(job_id: str, seen: JobProgressedData, language: Language) -> JobState:
     """Return how a job stands, without its result."""
-    return JobState(**_state(job.job_id, progressed(job, job.revision, job.view), language))
+    return JobState(**_state(job_id, seen, language))
 
 
 def _state(job_id: str, seen: JobProgressedData, language: Language) -> dict[str, Any]:

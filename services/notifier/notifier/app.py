@@ -12,6 +12,7 @@ from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp
 
 from chassis import cors
+from chassis.audit import Audit
 from chassis.health import health_routes
 from chassis.identity.identity import Identity
 from chassis.methods import answer_all_methods
@@ -81,7 +82,7 @@ def create_app(settings: Settings) -> ASGIApp:
     health.include_router(metrics_routes(rabbitmq.dead_letters))
     health.add_exception_handler(404, _not_found)
     answer_all_methods(health)
-    streams = ProgressStreams(hub, partitions, jobs, Admission(identity, TicketStore(mongodb)))
+    streams = ProgressStreams(hub, partitions, jobs, Admission(identity, TicketStore(mongodb), Audit(mongodb)))
     routes = [
         Route("/tokens/analysis-progress/{job_id}", endpoint=streams),
         Route("/tokens/analysis-progress/{job_id}/", endpoint=streams),

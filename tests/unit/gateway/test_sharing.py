@@ -12,13 +12,13 @@ from fastapi import FastAPI
 from structlog.contextvars import get_contextvars
 from structlog.testing import capture_logs
 
+from chassis.audit import Audit
 from chassis.errors import AwayError
 from chassis.identity.caller import ANYBODY, Caller, Kind
 from contracts.job import Job, Status
 from contracts.rights import Role, rights_of
 from gateway import storage
 from gateway.audio import StoredAudio
-from gateway.audit import Audit
 from gateway.availability import Availability
 from gateway.jobs.removals import Ending
 from gateway.jobs.visible import VisibleJobs

@@ -13,6 +13,7 @@ from contracts.problems import BUSY, CONTENT_TYPE, JOB_NOT_FOUND, UNAVAILABLE, P
 UPLOAD_MESSAGE = "업로드 완료, 백그라운드에서 처리됩니다."
 CANCEL_MESSAGE = "취소 요청을 받았습니다."
 PURGE_MESSAGE = "삭제 요청을 받았습니다."
+ERASURE_MESSAGE = "모든 데이터의 삭제 요청을 받았습니다."
 MOST_AHEAD = 1000
 """The most jobs that `ahead` counts: counting all of a large backlog would slow every reader."""
 JOBS_PATH = "/jobs"
@@ -164,6 +165,56 @@ class SessionOpened(BaseModel):
     owner: str = Field(description="The pseudonym whose jobs are this person's")
     roles: list[str]
     expires_at: AwareDatetime = Field(description="Unless it is used before, which renews it")
+
+
+class Me(BaseModel):
+    """Who a caller is to Sori, and what they may do."""
+
+    login_required: bool = Field(description="False where everybody may do everything")
+    kind: Literal["anybody", "anonymous", "person", "machine"]
+    owner: str | None = Field(default=None, description="The pseudonym whose jobs are the caller's")
+    roles: list[str]
+    rights: list[str]
+
+
+class Score(BaseModel):
+    """How well a token or a script was spoken in one recording, 0 to 100."""
+
+    score: float
+    job_id: str
+    created_at: AwareDatetime = Field(description="When the recording came")
+
+
+class ScriptScores(BaseModel):
+    """How well a person has spoken one script."""
+
+    script_id: int
+    best: Score = Field(description="Of equal ones, the newest")
+    last: Score
+
+
+class TokenScores(BaseModel):
+    """How well a person has spoken one token, and its scripts."""
+
+    token_id: str
+    recordings: int = Field(ge=1, description="How many with a score are looked at: the newest, up to a limit")
+    best: Score = Field(description="Of equal ones, the newest")
+    last: Score
+    scripts: list[ScriptScores]
+
+
+class ScoreList(BaseModel):
+    """One page of scores, by token id."""
+
+    tokens: list[TokenScores]
+    next: str | None = Field(default=None, description="Where the page after this one is read; absent on the last")
+
+
+class ErasureAccepted(BaseModel):
+    """The answer to a request to delete everything of a person: it will be done, whatever fails meanwhile."""
+
+    message: str = ERASURE_MESSAGE
+    asked_at: AwareDatetime = Field(description="What was begun before this moment is deleted")
 
 
 class LoggedIn(BaseModel):

@@ -1,6 +1,5 @@
 """What a result says of how well a token was spoken: small enough to be kept with a job, and found by."""
 
-import math
 from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -62,4 +61,4 @@ def _word(word: Mapping[str, object]) -> tuple[int, int, float] | None:
 def _score(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) and 0 <= value <= BEST else None
+    return float(value) if 0 <= value <= BEST else None  # neither NaN nor an integer too large for a double

@@ -16,7 +16,7 @@ def word(script_id: object, text: object = "abcd", score: object = 50.0) -> dict
 
 
 def test_a_scripts_score_is_the_mean_of_its_words_by_their_letters() -> None:
-    words = [word(1, "a", 100), word(1, "bcd", 20.0), word(2, "x", 7.25), {"script_id": 1, "word": "unjudged"}]
+    words: Any = [word(1, "a", 100), word(1, "bcd", 20.0), word(2, "x", 7.25), {"script_id": 1, "word": "unjudged"}]
     assert scores_of({"overall_score": 92.3, "word_analysis": words}) == Scores(
         overall=92.3, scripts=[ScriptScore(script_id=1, score=40.0), ScriptScore(script_id=2, score=7.2)]
     )

@@ -70,6 +70,10 @@ ACCESS: dict[str, Right | Need] = {
     "DELETE /auth/session": Need.KNOWN,
     "POST /auth/tickets": _OWN,
     "POST /auth/google-login": Need.NOTHING,  # the id token in its body
+    "GET /me": Need.ANYONE,
+    "DELETE /me": Need.KNOWN,
+    "GET /me/scores": Need.KNOWN,
+    "GET /me/export": Need.KNOWN,
     "GET /health": Need.ANYONE,
     "GET /health/ready": Need.ANYONE,
     "GET /health/live": Need.NOTHING,

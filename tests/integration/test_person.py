@@ -1,6 +1,7 @@
-"""DELETE /me: once it is answered, all of the person's jobs are purged, whoever is killed right after."""
+"""A person's own data, with a login: taken along, and deleted for certain, whoever is killed right after."""
 
 import asyncio
+import io
 import json
 import uuid
 from collections.abc import AsyncIterator
@@ -8,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import httpx
 import pytest
@@ -22,8 +24,10 @@ from contracts.rights import Right, Role
 from local_stack.stack import Stack
 from tests.contract.service_process import SERVICES, ServiceProcess
 from tests.support.broker import Broker
+from tests.support.bucket import Bucket
 from tests.support.databases import own_database
 from tests.support.events import Story
+from tests.support.sori import RECORDING
 from tests.support.waiting import until
 
 (GATEWAY,) = (service for service in SERVICES if service.name == "gateway")
@@ -111,6 +115,27 @@ async def test_it_is_done_though_the_gateway_is_killed_right_after_its_answer(wo
             listed = await client.get(f"{process.url}/jobs", headers=fresh)
             assert [one["job_id"] for one in listed.json()["jobs"]] == [later["_id"]]
         assert all(not heard.of(one["_id"]) for one in [*others, later])
+
+
+async def test_a_person_takes_along_what_is_kept_of_them(world: World, bucket: Bucket) -> None:
+    mine, other = owned(OWNER, events.now()), owned(OTHER, events.now())
+    mine |= {"result_json": '{"overall_score":87.5}', "scores": {"overall": 87.5, "scripts": []}}
+    mine["view"] |= {"status": "completed", "s3_url": f"s3://sori/audio/{mine['_id']}.wav"}
+    await world.database["jobs"].insert_many([mine, other])
+    await bucket.put(f"audio/{mine['_id']}.wav", RECORDING)
+    headers = {"Authorization": f"Bearer {await world.token()}"}
+    async with (
+        world.gateway() as process,
+        httpx.AsyncClient(trust_env=False, headers=headers, base_url=process.url) as client,
+    ):
+        archive = ZipFile(io.BytesIO((await client.get("/me/export")).content))
+        assert archive.testzip() is None
+        assert archive.namelist() == ["jobs.json", f"results/{mine['_id']}.json", f"audio/{mine['_id']}.wav"]
+        assert archive.read(f"audio/{mine['_id']}.wav") == RECORDING
+        (listed,) = json.loads(archive.read("jobs.json"))["jobs"]
+        assert (listed["job_id"], listed["s3_url"]) == (mine["_id"], f"urn:sori:audio:{mine['_id']}")
+        (token,) = (await client.get("/me/scores")).json()["tokens"]
+        assert (token["token_id"], token["best"]["score"]) == (mine["token_id"], 87.5)
 
 
 async def test_a_browser_is_logged_out_and_a_machines_key_stays(world: World) -> None:

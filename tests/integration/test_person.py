@@ -128,13 +128,24 @@ async def test_a_person_takes_along_what_is_kept_of_them(world: World, bucket: B
         world.gateway() as process,
         httpx.AsyncClient(trust_env=False, headers=headers, base_url=process.url) as client,
     ):
-        archive = ZipFile(io.BytesIO((await client.get("/me/export")).content))
+
+        async def export() -> bytes | None:
+            answer = await client.get("/me/export")
+            return answer.content if answer.status_code == 200 and answer.content else None
+
+        archive = ZipFile(io.BytesIO(await until(export, "an export")))
         assert archive.testzip() is None
         assert archive.namelist() == ["jobs.json", f"results/{mine['_id']}.json", f"audio/{mine['_id']}.wav"]
         assert archive.read(f"audio/{mine['_id']}.wav") == RECORDING
         (listed,) = json.loads(archive.read("jobs.json"))["jobs"]
         assert (listed["job_id"], listed["s3_url"]) == (mine["_id"], f"urn:sori:audio:{mine['_id']}")
-        (token,) = (await client.get("/me/scores")).json()["tokens"]
+
+        async def scores() -> Any:
+            answer = await client.get("/me/scores")
+            return answer.json() if answer.status_code == 200 else None
+
+        # A gateway makes the indexes when it has started, and answers 503 till then.
+        (token,) = (await until(scores, "scores"))["tokens"]
         assert (token["token_id"], token["best"]["score"]) == (mine["token_id"], 87.5)
 
 

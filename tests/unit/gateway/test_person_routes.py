@@ -12,6 +12,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Message
 
+from chassis.errors import AwayError
 from chassis.identity.caller import ANYBODY, Caller, Kind
 from chassis.identity.identity import Identity
 from contracts.rights import Right, Role, rights_of
@@ -58,10 +59,10 @@ class World:
     def __init__(self) -> None:
         self.jobs, self.store, self.erasures, self.login = Jobs(job(1), job(2)), Store(200_000), Erasures(), Login()
         self.caller = PERSON
-        owned = OwnedJobs(self.jobs)
+        self.owned = OwnedJobs(self.jobs)
         erasing = Erasing(
             self.erasures,
-            owned,
+            self.owned,
             self.jobs,
             Sessions(),
             Claims(),
@@ -72,7 +73,7 @@ class World:
         identity = cast("Identity", self.login)
         back_ends = Availability({"S3": up, "MongoDB": up})
         self.app = FastAPI()
-        give(self.app, PersonParts(identity, owned, erasing, bucket, back_ends, Slots(1)))
+        give(self.app, PersonParts(identity, self.owned, erasing, bucket, back_ends, Slots(1)))
         self.app.dependency_overrides[read_caller] = lambda: self.caller
         self.app.include_router(routes.router)
         handle_errors(self.app)
@@ -136,6 +137,18 @@ async def test_an_export_is_a_file_and_gives_its_slot_back(world: World, client:
         assert answer.headers["cache-control"] == "no-store"
         assert len(ZipFile(io.BytesIO(answer.content)).namelist()) == 5
     assert (await client.head("/me/export")).headers["content-type"] == "application/zip"
+
+
+async def test_an_export_that_cannot_begin_is_a_problem_and_frees_its_slot(
+    world: World, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise AwayError("MongoDB", "down")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(world.owned, "page", away)
+        assert_problem(await client.get("/me/export"), 503, "unavailable")
+    assert (await client.get("/me/export")).status_code == 200
 
 
 async def test_a_reader_who_goes_away_ends_the_export_and_frees_its_slot(

@@ -1,6 +1,6 @@
 """The routes of a person's own data."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from typing import Annotated
@@ -114,7 +114,8 @@ async def my_export(parts: Parts, caller: CallerIs, accept_language: AcceptLangu
     with ExitStack() as held:
         held.enter_context(parts.readers.taken())
         chunks = exported(parts.owned, parts.bucket, owner, preferred_language(accept_language))
-        return _Export(chunks, held.pop_all())
+        first = await anext(chunks)  # what fails at once gets an answer of its own
+        return _Export(first, chunks, held.pop_all())
 
 
 @router.head("/export", include_in_schema=False)
@@ -148,8 +149,8 @@ async def delete_me(parts: Parts, caller: CallerIs, response: Response) -> Erasu
 class _Export(StreamingResponse):
     """Sends the archive; what it holds is released however that ends, even if it never begins."""
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None], held: ExitStack) -> None:
-        super().__init__(chunks, 200, _EXPORT)
+    def __init__(self, first: bytes, chunks: AsyncGenerator[bytes, None], held: ExitStack) -> None:
+        super().__init__(_with_first(first, chunks), 200, _EXPORT)
         self._chunks = chunks
         self._held = held
 
@@ -157,6 +158,12 @@ class _Export(StreamingResponse):
         with self._held:
             async with aclosing(self._chunks):
                 await super().__call__(scope, receive, send)
+
+
+async def _with_first(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in others:
+        yield chunk
 
 
 def _owner(caller: Caller) -> str:

@@ -26,7 +26,7 @@ class OwnedJobStore:
 
     async def page(self, owner: str, after: Cursor | None, limit: int) -> list[Job]:
         """Return the newest `limit` jobs after the cursor, each with its history and its result."""
-        query: dict[str, Any] = {**_owned(owner), **_THERE}
+        query: dict[str, Any] = {**indexes.of_owner(owner), **_THERE}
         if after is not None:
             query["created_at"] = {"$lte": after.created_at}
             query["$or"] = [{"created_at": {"$lt": after.created_at}}, {"_id": {"$lt": after.job_id}}]
@@ -36,7 +36,12 @@ class OwnedJobStore:
 
     async def scored(self, owner: str, after_token: str, limit: int) -> list[Scored]:
         """Return the first `limit` scores of tokens after this one: by token id, the newest first."""
-        query = {**_owned(owner), "scores": indexes.SCORED["scores"], "token_id": {"$gt": after_token}, **_THERE}
+        query = {
+            **indexes.of_owner(owner),
+            "scores": indexes.SCORED["scores"],
+            "token_id": {"$gt": after_token},
+            **_THERE,
+        }
         order = [("token_id", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)]
         with translating():
             found = self._jobs.find(query, _SCORED, hint="scores").sort(order).limit(limit)
@@ -47,7 +52,9 @@ class OwnedJobStore:
         # A job that an earlier version made says only when it was there.
         begun = [{"began_at": {"$lte": moment}}, {"began_at": None, "created_at": {"$lte": moment}}]
         with translating():
-            found = self._jobs.find({**_owned(owner), "$or": begun, **_THERE}, {"_id": 1}, hint="owner").limit(limit)
+            found = self._jobs.find(
+                {**indexes.of_owner(owner), "$or": begun, **_THERE}, {"_id": 1}, hint="owner"
+            ).limit(limit)
             return [document["_id"] for document in await found.to_list(limit)]
 
 
@@ -82,11 +89,6 @@ class ErasureStore:
         """Forget it, unless it was asked for again meanwhile."""
         with translating():
             await self._erasures.delete_one(_as_seen(erasure))
-
-
-def _owned(owner: str) -> dict[str, Any]:
-    # In the words of the indexes, which hold only jobs that belong to somebody.
-    return {"owner": {"$eq": owner, "$type": "string"}}
 
 
 def _as_seen(erasure: Erasure) -> dict[str, Any]:

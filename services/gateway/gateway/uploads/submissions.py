@@ -5,8 +5,8 @@ import hashlib
 import re
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Self
 from uuid import uuid4
 from weakref import WeakValueDictionary
@@ -34,11 +34,12 @@ _WINDOWS_PATH = re.compile(r"[A-Za-z]:\\|\\\\")
 
 @dataclass(frozen=True)
 class Dubbed:
-    """What was dubbed, by whom, and the trace that the upload belongs to."""
+    """What was dubbed, by whom, since when it has been coming in, and the trace that the upload belongs to."""
 
     token_id: str
     owner: str | None
     traceparent: str
+    began_at: datetime = field(default_factory=events.now)
 
 
 class JobExistsError(Exception):
@@ -89,7 +90,7 @@ class Submissions:
             reference=reference,
         )
         event = UploadReceived.new(job_id, data, source=SERVICE, traceparent=dubbed.traceparent)
-        job = self._job(event, _shown(file.filename))
+        job = self._job(event, _shown(file.filename), dubbed.began_at)
         # When this fails, the job may have been inserted all the same, so the object stays. The sweeper decides later.
         if not await self._jobs.insert(job):
             await self._remove(job.job_id, key)
@@ -103,30 +104,33 @@ class Submissions:
         each has a copy of its bytes. They are counted by numbers that only one job can have, so that all replicas
         together make no more. In one process retries of a recording take turns, so that few copies are made in vain.
         """
+        began_at = events.now()
         first = job.recording_of or job.retry_of or job.job_id
         async with self._turns.setdefault(first, asyncio.Lock()):
-            return await self._again(job, first, audio, traceparent)
-
-    async def _again(self, job: Job, first: str, audio: StoredAudio, traceparent: str) -> UploadReceived:
-        number = await self._free_number(first)
-        job_id = str(uuid4())
-        data = events.UploadReceivedData(
-            **job.recording.passed_on(),
-            inbox_key=f"{PREFIX}{job_id}",
-            size_bytes=audio.size_bytes,
-            sha256=job.sha256,
-            reference=await self._references.of(job.token_id),
-        )
-        await self._store.take_back(audio, data.inbox_key)
-        event = UploadReceived.new(job_id, data, source=SERVICE, traceparent=traceparent)
-        made = self._job(event, job.filename, job.job_id).model_copy(update={"recording_of": first})
-        try:
-            while not await self._jobs.insert(made.model_copy(update={"retry_number": number})):
-                number = await self._free_number(first)  # another replica was faster
-        except RetriesSpentError:
-            await self._remove(job_id, data.inbox_key)
-            raise
+            number = await self._free_number(first)
+            job_id = str(uuid4())
+            data = events.UploadReceivedData(
+                **job.recording.passed_on(),
+                inbox_key=f"{PREFIX}{job_id}",
+                size_bytes=audio.size_bytes,
+                sha256=job.sha256,
+                reference=await self._references.of(job.token_id),
+            )
+            await self._store.take_back(audio, data.inbox_key)
+            event = UploadReceived.new(job_id, data, source=SERVICE, traceparent=traceparent)
+            made = self._job(event, job.filename, began_at, retry_of=job.job_id)
+            await self._insert_retry(made.model_copy(update={"recording_of": first, "retry_number": number}))
         return event
+
+    async def _insert_retry(self, job: Job) -> None:
+        """Insert a retry, with another number if another replica was faster; RetriesSpentError when none is left."""
+        while not await self._jobs.insert(job):
+            try:
+                number = await self._free_number(job.recording_of or "")
+            except RetriesSpentError:
+                await self._remove(job.job_id, f"{PREFIX}{job.job_id}")
+                raise
+            job = job.model_copy(update={"retry_number": number})
 
     async def _free_number(self, first: str) -> int:
         """Return a number that no retry of the recording has; RetriesSpentError."""
@@ -135,8 +139,9 @@ class Submissions:
             raise RetriesSpentError
         return min(free)
 
-    def _job(self, event: UploadReceived, filename: str | None, retry_of: str | None = None) -> Job:
-        return Job.received(event, filename, retry_of, timing.first_look(event.time, self._redrive_after))
+    def _job(self, event: UploadReceived, filename: str | None, began_at: datetime, retry_of: str | None = None) -> Job:
+        first_look = timing.first_look(event.time, self._redrive_after)
+        return Job.received(event, filename, retry_of, first_look).model_copy(update={"began_at": began_at})
 
     async def _remove(self, job_id: str, key: str) -> None:
         try:

@@ -1,27 +1,22 @@
 """Giving audio out: what the routes of a job's recording and of a token's reference audio share."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import structlog
 from fastapi import Header, Response
 from starlette.responses import StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from chassis.plain_http import TAKE_OVER, TakeOver
 from contracts import api, problems
 from contracts.problems import ProblemKind
 from gateway.audio import AudioGoneError, StoredAudio
 from gateway.storage import Bucket
-from gateway.web.pace import Pace, TooSlowError
+from gateway.web.pace import sent_at_a_pace
 from gateway.web.problems import ProblemError
 from gateway.web.ranges import ByteRange, UnsatisfiableRangeError, requested_range
 from gateway.web.slots import Slots
-
-log = structlog.get_logger()
 
 _BYTES = {"audio/*": {"schema": {"type": "string", "format": "binary"}}}
 
@@ -75,36 +70,15 @@ def audio_head(audio: StoredAudio) -> Response:
 
 
 class _AudioResponse(StreamingResponse):
-    """Sends bytes from S3, and releases what it holds however the answer ends, even if it never begins.
-
-    Who takes them too slowly is cut off: a player that was paused asks for the rest once it goes on.
-    """
+    """Sends bytes from S3, and releases what it holds however the answer ends, even if it never begins."""
 
     def __init__(self, chunks: AsyncIterator[bytes], held: AsyncExitStack, code: int, headers: dict[str, str]) -> None:
         super().__init__(chunks, code, headers)
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        pace = Pace()
-
-        async def send_paced(message: Message) -> None:
-            await pace.waiting(send(message))
-            pace.moved(len(message.get("body", b"")))
-
-        try:
-            async with self._held:
-                await super().__call__(scope, receive, send_paced)
-        except TooSlowError:
-            log.info("slow reader cut off", path=scope["path"])
-            _cut(scope)
-
-
-def _cut(scope: Scope) -> None:
-    """End the connection of a response that has begun, without what the client did not take of it."""
-    take_over: TakeOver | None = scope.get("extensions", {}).get(TAKE_OVER)
-    transport = None if take_over is None else take_over(asyncio.Protocol())
-    if transport is not None:
-        transport.abort()
+        async with self._held:
+            await sent_at_a_pace(super().__call__, scope, receive, send)
 
 
 def _part(audio: StoredAudio, asked: str | None, if_range: str | None) -> ByteRange | None:

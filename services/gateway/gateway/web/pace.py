@@ -5,8 +5,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable
 from typing import TypeVar
 
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chassis.plain_http import TAKE_OVER, TakeOver
 from contracts import problems
 from gateway.web.problems import ProblemError
+
+log = structlog.get_logger()
 
 IDLE_SECONDS = 30.0
 """How long a client may send or take nothing; and how far it may be behind the least speed."""
@@ -64,6 +70,29 @@ async def paced(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             yield chunk
     except TooSlowError:
         raise ProblemError(problems.UPLOAD_TOO_SLOW, close=True) from None
+
+
+async def sent_at_a_pace(response: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send a response. Who takes it too slowly is cut off; a player that was paused asks for the rest in time."""
+    pace = Pace()
+
+    async def send_paced(message: Message) -> None:
+        await pace.waiting(send(message))
+        pace.moved(len(message.get("body", b"")))
+
+    try:
+        await response(scope, receive, send_paced)
+    except TooSlowError:
+        log.info("slow reader cut off", path=scope["path"])
+        _cut(scope)
+
+
+def _cut(scope: Scope) -> None:
+    """End the connection of a response that has begun, without what the client did not take of it."""
+    take_over: TakeOver | None = scope.get("extensions", {}).get(TAKE_OVER)
+    transport = None if take_over is None else take_over(asyncio.Protocol())
+    if transport is not None:
+        transport.abort()
 
 
 def _allowed_seconds(count: int) -> float:

@@ -63,6 +63,11 @@ class RawConnection:
             body = await self._reader.readexactly(int(headers.get("content-length", "0")))
         return Answer(int(first.split()[1]), headers, body)
 
+    async def status(self) -> int:
+        """Read the first line of the answer, and no more; TimeoutError when there is none within the limit."""
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return int((await self._reader.readline()).split()[1])
+
     async def until_closed(self) -> None:
         """Wait until the server has closed its side; AssertionError when it sends more, or leaves it open."""
         try:

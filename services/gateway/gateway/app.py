@@ -11,6 +11,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import cors
+from chassis.clients import Clients
 from chassis.health import health_routes
 from chassis.identity.identity import Identity
 from chassis.methods import answer_all_methods
@@ -161,6 +162,7 @@ def create_api(settings: Settings) -> FastAPI:
     app.include_router(metrics_routes(rabbitmq.dead_letters, longest_due(redrives)))
     answer_all_methods(app)
     app.add_middleware(Guard, identity=identity, sessions=sessions)
+    app.add_middleware(Clients, trusted=settings.proxies)
     app.add_middleware(_LastAnswers, stopping=stopping)
     return app
 

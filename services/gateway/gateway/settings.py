@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from pydantic import Field, SecretStr
 
+from chassis.clients import ProxySettings
 from chassis.identity.settings import AuthSettings
 from chassis.settings import (
     MongoDBSettings,
@@ -14,7 +15,9 @@ from chassis.settings import (
 )
 
 
-class Settings(ServiceSettings, RabbitMQSettings, MongoDBSettings, S3Settings, OriginSettings, AuthSettings):
+class Settings(
+    ServiceSettings, RabbitMQSettings, MongoDBSettings, S3Settings, OriginSettings, AuthSettings, ProxySettings
+):
     """One field per environment variable, by the same name in upper case."""
 
     port: int = Field(default=8010, ge=1, le=65535)

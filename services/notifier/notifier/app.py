@@ -12,6 +12,7 @@ from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp
 
 from chassis import cors
+from chassis.clients import Clients
 from chassis.health import health_routes
 from chassis.identity.identity import Identity
 from chassis.methods import answer_all_methods
@@ -88,7 +89,7 @@ def create_app(settings: Settings) -> ASGIApp:
         Mount("/", health),
     ]
     return cors.allowing(
-        Router(routes, redirect_slashes=False, lifespan=lifespan),
+        Clients(Router(routes, redirect_slashes=False, lifespan=lifespan), settings.proxies),
         settings.origins,
         methods=["GET", "HEAD"],
         exposed=["Retry-After", "Content-Language"],

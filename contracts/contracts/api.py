@@ -7,7 +7,15 @@ from pydantic import AwareDatetime, BaseModel, Field
 from contracts.events import AudioInfo, JobProgressedData, JsonObject
 from contracts.failures import FailureCode, Language, sentence
 from contracts.job import Job, Stage, Status, progressed
-from contracts.problems import BUSY, CONTENT_TYPE, JOB_NOT_FOUND, UNAVAILABLE, ProblemKind
+from contracts.problems import (
+    BUSY,
+    CONTENT_TYPE,
+    JOB_NOT_FOUND,
+    TOO_MANY_REQUESTS,
+    TOO_MANY_STREAMS,
+    UNAVAILABLE,
+    ProblemKind,
+)
 
 UPLOAD_MESSAGE = "업로드 완료, 백그라운드에서 처리됩니다."
 CANCEL_MESSAGE = "취소 요청을 받았습니다."
@@ -276,6 +284,7 @@ PROGRESS_STREAM: dict[str, Any] = {
             },
             "204": {"description": "The listener has had the terminal state; do not reconnect"},
             "404": _problem_answer(JOB_NOT_FOUND),
+            "429": _problem_answer(TOO_MANY_REQUESTS, TOO_MANY_STREAMS),
             "503": _problem_answer(BUSY, UNAVAILABLE),
         },
     }

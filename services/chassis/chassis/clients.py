@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from chassis.identity.caller import Caller
 from chassis.settings import listed
 
 Network = IPv4Network | IPv6Network
@@ -15,8 +16,45 @@ Address = IPv4Address | IPv6Address
 
 IPV6_PREFIX = 64
 """One IPv6 client is a whole network of this length: hosts take new addresses in it at will (RFC 8981)."""
+LOOPBACK = "127.0.0.1"
 REMEMBERED = 4096
 """How many addresses are kept as they were read."""
+
+
+class Proxies:
+    """The proxies whose word on addresses counts.
+
+    Proxies append whom they were called by to X-Forwarded-For, or to Forwarded (RFC 7239), so both are read from the
+    right: a trusted proxy's word leads to the one before, and the first address that is no trusted proxy's is the
+    client's. What stands before that is the client's own word. X-Forwarded-For wins where there is one. A proxy that
+    does not know the address (`unknown`, `_hidden`) counts as the client itself.
+    """
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._networks = tuple(networks)
+        self._read = lru_cache(REMEMBERED)(self._parsed)
+
+    def trust(self, address: str) -> bool:
+        """Tell whether the address is that of a trusted proxy."""
+        return self._read(address)[1]
+
+    def client(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        """Return the address of the client whose request comes from `peer` with these headers."""
+        client, is_trusted = self._read(peer)
+        if is_trusted:
+            for told in _told(headers):
+                address, is_trusted = self._read(told)
+                client = address or client
+                if not is_trusted:
+                    break
+        return client or peer
+
+    def _parsed(self, text: str) -> tuple[str, bool]:
+        """Return the address as it is usually written, "" when it is none, and whether it is a trusted proxy's."""
+        address = _address(text)
+        if address is None:
+            return "", False
+        return str(address), any(address in network for network in self._networks)
 
 
 class ProxySettings(BaseSettings):
@@ -27,9 +65,9 @@ class ProxySettings(BaseSettings):
     )
 
     @property
-    def proxies(self) -> list[Network]:
-        """The networks as a list."""
-        return [ip_network(network) for network in listed(self.trusted_proxies)]
+    def proxies(self) -> Proxies:
+        """The proxies of these networks."""
+        return Proxies(ip_network(network) for network in listed(self.trusted_proxies))
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -43,51 +81,20 @@ class ProxySettings(BaseSettings):
 
 
 class Clients:
-    """ASGI middleware that puts the client's address in place of the proxy's into `scope["client"]`.
+    """ASGI middleware that puts the client's address in place of the proxy's into `scope["client"]`."""
 
-    Proxies append whom they were called by to X-Forwarded-For, or to Forwarded (RFC 7239), so both are read from the
-    right: a trusted proxy's word leads to the one before, and the first address that is no trusted proxy's is the
-    client's. What stands before that is the client's own word. X-Forwarded-For wins where there is one. A proxy that
-    does not know the address (`unknown`, `_hidden`) counts as the client itself.
-    """
-
-    def __init__(self, app: ASGIApp, trusted: Iterable[Network]) -> None:
+    def __init__(self, app: ASGIApp, proxies: Proxies) -> None:
         self._app = app
-        self._trusted = tuple(trusted)
-        self._read = lru_cache(REMEMBERED)(self._parsed)
+        self._proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3.0)."""
         if scope["type"] == "http":
             peer = scope.get("client")
-            # There is no peer's address where the peer is a proxy on this host, at a Unix socket.
-            found = self._client(peer[0] if peer else "127.0.0.1", scope["headers"])
+            # Without an address, the peer is a proxy on this host, at a Unix socket.
+            found = self._proxies.client(peer[0] if peer else LOOPBACK, scope["headers"])
             scope["client"] = (found, 0 if peer is None or found != peer[0] else peer[1])
         await self._app(scope, receive, send)
-
-    def is_trusted(self, address: str) -> bool:
-        """Tell whether the address is a trusted proxy's."""
-        return self._read(address)[1]
-
-    def _client(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
-        client, is_trusted = self._read(peer)
-        if not is_trusted:
-            return client or peer
-        for told in _told(headers):
-            address, is_trusted = self._read(told)
-            if not address:
-                break
-            client = address
-            if not is_trusted:
-                break
-        return client or peer
-
-    def _parsed(self, text: str) -> tuple[str, bool]:
-        """Return the address as it is usually written, "" when it is none, and whether it is a trusted proxy's."""
-        address = _address(text)
-        if address is None:
-            return "", False
-        return str(address), any(address in network for network in self._trusted)
 
 
 @lru_cache(REMEMBERED)
@@ -97,6 +104,18 @@ def network_of(address: str) -> str:
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((parsed, IPV6_PREFIX), strict=False))
     return str(parsed or address)
+
+
+def counted_as(scope: Scope, caller: Caller, proxies: Proxies) -> str | None:
+    """Return by what name a caller is counted: its owner's pseudonym, or else its address.
+
+    None for the inner network, which is not limited: whoever says nothing of itself and calls from a proxy's address.
+    """
+    if caller.owner is not None:
+        return caller.owner
+    client = scope.get("client")
+    address = client[0] if client else LOOPBACK
+    return None if proxies.trust(address) else network_of(address)
 
 
 def _told(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[str]:

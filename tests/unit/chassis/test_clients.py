@@ -5,7 +5,7 @@ from ipaddress import ip_network
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from chassis.clients import Clients, network_of
+from chassis.clients import Clients, Proxies, network_of
 
 TRUSTED = [ip_network(network) for network in ("127.0.0.0/8", "::1", "10.0.0.0/8", "fd00::/8")]
 
@@ -25,7 +25,7 @@ async def client(peer: str | None, *headers: tuple[str, str]) -> str:
 
     encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
     scope = {"type": "http", "client": None if peer is None else (peer, 4711), "headers": encoded}
-    await Clients(application, TRUSTED)(scope, receive, send)
+    await Clients(application, Proxies(TRUSTED))(scope, receive, send)
     return seen[0]
 
 

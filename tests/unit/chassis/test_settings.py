@@ -94,6 +94,11 @@ WRONG = {
     "OIDC_ISSUERS": ["hunter2", "http://hunter2.example", "https://a.example,ftp://hunter2"],
     "SESSION_KEYS": ["hunter2", "{}", '{"keys": []}', '{"keys": [{"kty": "oct", "k": "hunter2"}]}'],
     "CATALOGUE_PUBLIC": ["hunter2", "2"],
+    "LIMIT_REQUESTS": ["hunter2", "-1", "1.5"],
+    "LIMIT_STREAMS": ["hunter2", "-1", "1.5"],
+    "LIMIT_UPLOADS": ["hunter2", "-1", "1.5"],
+    "LIMIT_UPLOAD_BYTES": ["hunter2", "-1", "1.5"],
+    "LIMIT_JOBS_WAITING": ["hunter2", "-1", "1.5"],
     "TRUSTED_PROXIES": ["hunter2", "10.0.0.0/33", "10.1.2.3/8"],
 }
 EVERY_WRONG = [

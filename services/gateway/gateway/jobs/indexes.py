@@ -10,6 +10,8 @@ from contracts.job import Status
 NEWEST = [("created_at", DESCENDING), ("_id", DESCENDING)]
 WITH_METADATA = {"metadata_terms": {"$type": "string"}}
 """The jobs with metadata. A query has to ask for them in these words to get the index."""
+OWNED = {"owner": {"$gt": ""}}
+"""The jobs that belong to somebody. MongoDB knows that an owner is more than "", but not that it is of $type string."""
 DUE = "publish_at"
 CANCELS = "cancels"
 PURGES = "purges"
@@ -24,12 +26,19 @@ WHICH: dict[str, dict[str, Any]] = {
 
 
 async def create(jobs: Any) -> None:
-    """Create the indexes: four for lists (all, a token's, an owner's, by metadata); three for what is told again."""
+    """Create the indexes.
+
+    Four for lists (all, a token's, an owner's, by metadata), one to count an owner's unfinished jobs, three for what is
+    told again.
+    """
     with translating():
         await jobs.create_index([("view.status", ASCENDING), *NEWEST], name="status")
         await jobs.create_index([("token_id", ASCENDING), *NEWEST], name="token")
+        await jobs.create_index([("owner", ASCENDING), *NEWEST], name="owner", partialFilterExpression=OWNED)
         await jobs.create_index(
-            [("owner", ASCENDING), *NEWEST], name="owner", partialFilterExpression={"owner": {"$type": "string"}}
+            [("owner", ASCENDING), ("view.status", ASCENDING)],
+            name="waiting",
+            partialFilterExpression={**OWNED, "view.status": Status.PROCESSING.value},
         )
         await jobs.create_index(
             [("metadata_terms", ASCENDING), *NEWEST], name="metadata", partialFilterExpression=WITH_METADATA

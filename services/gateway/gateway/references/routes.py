@@ -20,6 +20,7 @@ from gateway.web.audio import IfRange, Range, audio_answers, audio_head, audio_r
 from gateway.web.bodies import arriving_file, file_body
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
+from gateway.web.quotas import UPLOAD_BYTES, UPLOADS, ClientQuotas
 from gateway.web.slots import Slots
 
 log = structlog.get_logger()
@@ -38,6 +39,7 @@ class ReferenceParts:
     availability: Availability
     uploads: Slots
     readers: Slots
+    quotas: ClientQuotas
     max_bytes: int
 
 
@@ -60,6 +62,9 @@ router = APIRouter(tags=["tokens"])
         problems.TOO_MANY_FILES,
         problems.FILE_EMPTY,
         *problems.REFERENCE_REJECTIONS.values(),
+        problems.TOO_MANY_REQUESTS,
+        problems.TOO_MANY_UPLOADS,
+        problems.TOO_MANY_BYTES,
         problems.BUSY,
         problems.UNAVAILABLE,
     ),
@@ -69,8 +74,9 @@ async def replace_reference_audio(
     parts: Parts, request: Request, response: Response, token_id: TokenId, expected: ExpectedRevisions
 ) -> Token:
     """Take the actor's speech in and decode it; recordings that come from then on are compared with it."""
-    with parts.uploads.taken(close=True):
-        file = arriving_file(request, parts.max_bytes, reads_metadata=False)
+    parts.quotas.check(request, UPLOAD_BYTES)
+    with parts.quotas.held(request, UPLOADS), parts.uploads.taken(close=True):
+        file = parts.quotas.counted(request, arriving_file(request, parts.max_bytes, reads_metadata=False))
         await parts.availability.require("S3", "MongoDB")
         token = await _replaced(parts.references, token_id, file, expected)
     parts.availability.seen("S3", "MongoDB")

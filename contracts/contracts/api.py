@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from contracts.events import AudioInfo, JobProgressedData, JsonObject
 from contracts.failures import FailureCode, Language, sentence
-from contracts.job import Job, Stage, Status, progressed
+from contracts.job import Job, Stage, Status
 from contracts.problems import (
     BUSY,
     CONTENT_TYPE,
@@ -68,7 +68,9 @@ class JobState(BaseModel):
     metadata: JsonObject | None = Field(default=None, description="The metadata that came with the recording")
     progress: int = Field(ge=0, le=100)
     message: str
-    s3_url: str | None = None
+    s3_url: str | None = Field(
+        default=None, description="Where the audio lies; with AUTH=required, for all but operators, only a name for it"
+    )
     result: JsonObject | None = None
     error: JobError | None = None
     created_at: AwareDatetime
@@ -160,6 +162,11 @@ class Health(BaseModel):
     warnings: list[str] = Field(default_factory=list, description="What somebody should look at; told by /health alone")
 
 
+def opaque(job_id: str, seen: JobProgressedData) -> JobProgressedData:
+    """Return the state as it is shown to those who need not know where audio lies in S3."""
+    return seen if seen.s3_url is None else seen.model_copy(update={"s3_url": f"urn:sori:audio:{job_id}"})
+
+
 def state_json(job_id: str, seen: JobProgressedData, language: Language) -> bytes:
     """Return a job's JobState in the caller's language, as JSON without the fields that it does not have.
 
@@ -168,9 +175,8 @@ def state_json(job_id: str, seen: JobProgressedData, language: Language) -> byte
     return _with_result(JobState(**_state(job_id, seen, language)), seen.result_json)
 
 
-def details_json(job: Job, ahead: int | None, language: Language) -> bytes:
+def details_json(job: Job, seen: JobProgressedData, ahead: int | None, language: Language) -> bytes:
     """Return a job's JobDetails in the caller's language, as `state_json` does."""
-    seen = progressed(job, job.revision, job.view)
     details = JobDetails(
         **_state(job.job_id, seen, language),
         filename=job.filename,
@@ -189,9 +195,9 @@ def details_json(job: Job, ahead: int | None, language: Language) -> bytes:
     return _with_result(details, seen.result_json)
 
 
-def listed(job: Job, language: Language) -> JobState:
+def listed(job_id: str, seen: JobProgressedData, language: Language) -> JobState:
     """Return how a job stands, without its result."""
-    return JobState(**_state(job.job_id, progressed(job, job.revision, job.view), language))
+    return JobState(**_state(job_id, seen, language))
 
 
 def _state(job_id: str, seen: JobProgressedData, language: Language) -> dict[str, Any]:

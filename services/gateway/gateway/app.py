@@ -11,6 +11,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import cors
+from chassis.audit import Audit
 from chassis.clients import Clients
 from chassis.health import health_routes
 from chassis.identity.identity import Identity
@@ -34,7 +35,6 @@ from gateway.accounts.guard import Guard, may_see_details
 from gateway.accounts.routes import AccountParts
 from gateway.accounts.sessions import Sessions
 from gateway.accounts.store import SessionStore
-from gateway.audit import Audit
 from gateway.availability import Availability
 from gateway.catalogue import actors, requests, scripts, tokens
 from gateway.catalogue.requests import CatalogueParts

@@ -6,6 +6,7 @@ from typing import Protocol
 import structlog
 from starlette.requests import Request
 
+from chassis.audit import Audit
 from chassis.errors import BackEndError
 from chassis.identity.caller import Caller, InvalidCredentialError
 from chassis.identity.identity import Identity, Ticket
@@ -47,9 +48,10 @@ class Entry:
 class Admission:
     """Tells who wants to listen, and whether they may."""
 
-    def __init__(self, identity: Identity, tickets: Tickets) -> None:
+    def __init__(self, identity: Identity, tickets: Tickets, audit: Audit) -> None:
         self._identity = identity
         self._tickets = tickets
+        self._audit = audit
 
     async def entry(self, request: Request) -> Entry:
         """Return how the listener comes in; RefusedError when it may open no stream."""
@@ -68,13 +70,17 @@ class Admission:
             return Entry(caller)
         raise RefusedError(problems.NOT_ALLOWED if caller.is_known else problems.LOGIN_REQUIRED)
 
-    async def spend(self, entry: Entry) -> None:
-        """Use up the listener's ticket, if it came with one; RefusedError when it was used before."""
-        if entry.ticket is None:
-            return
+    async def let_in(self, entry: Entry, job: Job) -> None:
+        """Use up the listener's ticket, if it came with one, and note an operator who listens to another's job.
+
+        RefusedError when the ticket was used before, or MongoDB is away.
+        """
+        caller = entry.caller
         try:
-            is_new = await self._tickets.spend(entry.ticket.ticket_id)
+            if entry.ticket is not None:
+                if not await self._tickets.spend(entry.ticket.ticket_id):
+                    raise RefusedError(problems.TOKEN_EXPIRED)
+            elif caller.is_known and caller.owner != job.owner:
+                await self._audit.note(caller, "stream", job)
         except BackEndError:
             raise RefusedError(problems.UNAVAILABLE) from None
-        if not is_new:
-            raise RefusedError(problems.TOKEN_EXPIRED)

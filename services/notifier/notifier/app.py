@@ -12,6 +12,7 @@ from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp
 
 from chassis import cors
+from chassis.audit import Audit
 from chassis.clients import Clients
 from chassis.health import health_routes
 from chassis.identity.identity import Identity
@@ -92,7 +93,12 @@ def create_app(settings: Settings) -> ASGIApp:
     health.add_exception_handler(404, _not_found)
     answer_all_methods(health)
     streams = ProgressStreams(
-        hub, partitions, jobs, Admission(identity, TicketStore(mongodb)), counts=counts, proxies=proxies
+        hub,
+        partitions,
+        jobs,
+        Admission(identity, TicketStore(mongodb), Audit(mongodb)),
+        counts=counts,
+        proxies=proxies,
     )
     routes = [
         Route("/tokens/analysis-progress/{job_id}", endpoint=streams),

@@ -134,7 +134,7 @@ class ProgressStreams:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             await send({"type": "http.response.body", "body": b""})
             return
-        await self._admission.spend(entry)
+        await self._admission.let_in(entry, job)
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         take_over: TakeOver = request.scope["extensions"][TAKE_OVER]
         transport = take_over(stream)
@@ -200,7 +200,8 @@ def problem_response(request: Request, kind: ProblemKind) -> Response:
     if kind is problems.METHOD_NOT_ALLOWED:
         headers["Allow"] = ALLOW
     if kind.status == problems.LOGIN_REQUIRED.status:
-        headers["WWW-Authenticate"] = 'Bearer realm="sori"'
+        error = "" if kind is problems.LOGIN_REQUIRED else ', error="invalid_token"'
+        headers["WWW-Authenticate"] = f'Bearer realm="sori"{error}'
     if kind.status == problems.UNAVAILABLE.status:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     body = kind.body(language).model_dump_json()

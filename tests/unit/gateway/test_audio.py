@@ -11,11 +11,11 @@ from fastapi import FastAPI
 from starlette.types import Message
 from structlog.testing import capture_logs
 
+from chassis.audit import Audit
 from chassis.errors import BackEndError
 from chassis.identity.caller import ANYBODY
 from gateway import storage
 from gateway.audio import AudioGoneError, StoredAudio
-from gateway.audit import Audit
 from gateway.availability import Availability
 from gateway.jobs import audio
 from gateway.jobs.routes import JobParts

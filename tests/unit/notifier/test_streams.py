@@ -121,7 +121,7 @@ class Anybody:
     async def entry(self, _: object) -> Entry:
         return Entry(ANYBODY)
 
-    async def spend(self, entry: Entry) -> None:
+    async def let_in(self, entry: Entry, job: Job) -> None:
         pass
 
 

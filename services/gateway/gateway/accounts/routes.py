@@ -119,6 +119,7 @@ async def give_ticket(parts: Parts, caller: CallerIs, asked: TicketAsked, respon
 
 @router.post(
     "/google-login",
+    response_model_exclude_none=True,
     summary="Log in with an id token",
     responses=api.problem_answers(problems.TOKEN_INVALID, problems.LOGIN_OFF, problems.UNAVAILABLE),
 )

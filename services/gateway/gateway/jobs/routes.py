@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from contracts import api, problems
 from contracts.api import JobDetails, JobList, JobState, RemovalAccepted
 from contracts.failures import preferred_language
-from contracts.job import Job, is_terminal, progressed
+from contracts.job import Job, is_terminal
 from gateway.availability import Availability
 from gateway.jobs.documents import Jobs
 from gateway.jobs.listing import Cursor, JobFilter, MetadataAsked
@@ -84,9 +84,8 @@ async def analysis_result(
     parts: Parts, caller: CallerIs, job_id: JobId, accept_language: AcceptLanguage = None
 ) -> Response:
     """Return the job as it stands; `result` is there once `status` is `completed`."""
-    job = shown_to(caller, await parts.visible.find(caller, canonical(job_id), "read"))
-    language = preferred_language(accept_language)
-    state = api.state_json(job.job_id, progressed(job, job.revision, job.view), language)
+    job = await parts.visible.find(caller, canonical(job_id), "read")
+    state = api.state_json(job.job_id, shown_to(caller, job), preferred_language(accept_language))
     return Response(state, media_type="application/json", headers=NOT_STORED)
 
 
@@ -113,7 +112,7 @@ async def list_jobs(
     language = preferred_language(accept_language)
     response.headers.update(NOT_STORED)
     return JobList(
-        jobs=[api.listed(shown_to(caller, job), language) for job in found[:limit]],
+        jobs=[api.listed(job.job_id, shown_to(caller, job), language) for job in found[:limit]],
         next=_next_page(job_filter, metadata, found[limit - 1], limit) if len(found) > limit else None,
     )
 
@@ -130,7 +129,7 @@ async def job_details(
     """Return the job with its history and, while it is under way, how many jobs are `ahead` of it."""
     job = await parts.visible.find_whole(caller, canonical(job_id), "read")
     ahead = None if is_terminal(job.view.status) else await parts.jobs.ahead(job)
-    details = api.details_json(shown_to(caller, job), ahead, preferred_language(accept_language))
+    details = api.details_json(job, shown_to(caller, job), ahead, preferred_language(accept_language))
     return Response(details, media_type="application/json", headers=NOT_STORED)
 
 

@@ -2,11 +2,12 @@
 
 from typing import Literal
 
+from chassis.audit import Audit
 from chassis.identity.caller import Caller
-from contracts import problems
-from contracts.job import Job
+from contracts import api, problems
+from contracts.events import JobProgressedData
+from contracts.job import Job, progressed
 from contracts.rights import Right
-from gateway.audit import Audit
 from gateway.jobs.documents import Jobs
 from gateway.jobs.listing import Cursor, JobFilter, MetadataAsked
 from gateway.web.problems import ProblemError
@@ -48,8 +49,7 @@ class VisibleJobs:
         return job
 
 
-def shown_to(caller: Caller, job: Job) -> Job:
-    """Return the job as the caller is shown it: where its audio lies in S3 is for operators."""
-    if caller.may(Right.JOBS_ALL) or job.view.s3_url is None:
-        return job
-    return job.model_copy(update={"view": job.view.model_copy(update={"s3_url": f"urn:sori:audio:{job.job_id}"})})
+def shown_to(caller: Caller, job: Job) -> JobProgressedData:
+    """Return the job's state as the caller is shown it: where its audio lies in S3 is for operators."""
+    seen = progressed(job, job.revision, job.view)
+    return seen if caller.may(Right.JOBS_ALL) else api.opaque(job.job_id, seen)

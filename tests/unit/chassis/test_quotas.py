@@ -232,6 +232,18 @@ async def test_without_mongodb_each_goes_on_with_what_it_knows() -> None:
     assert sori.used(0) == sori.used(1) == pytest.approx(LIMIT, abs=2), "what could not be told was told now"
 
 
+async def test_what_could_not_be_told_is_told_later() -> None:
+    sori = Replicas("gateway", "gateway")
+    sori.counts[0].add(ANN, BYTES, 5)
+    sori.usage.is_away = True
+    with pytest.raises(AwayError):
+        await sori.look(0)
+    sori.usage.is_away = False
+    assert sori.used(1, BYTES) == 0
+    await sori.look()
+    assert sori.used(1, BYTES) == 5
+
+
 async def test_what_is_measured_elsewhere_counts_with_what_has_come_since() -> None:
     sori = Replicas("gateway", "gateway")
     sori.counts[0].check(ANN, WAITING)

@@ -152,13 +152,10 @@ class Counts:
         """Have the other replicas told of these clients again."""
         self._changed.update(dict.fromkeys(clients))
 
-    def learn(
-        self, clients: Collection[str], reports: Iterable[Report], living: Collection[str], *, heard: bool
-    ) -> None:
+    def learn(self, clients: Collection[str], reports: Iterable[Report], living: Collection[str]) -> None:
         """Take what the other replicas have counted of these clients.
 
-        What a replica held that is not among the `living` is given back. With `heard`, all others of this service have
-        told of theirs since this was last called.
+        What a replica held that is not among the `living` is given back.
         """
         others = {client: dict.fromkeys(self.limits, 0) for client in clients}
         now = self._clock()
@@ -172,21 +169,29 @@ class Counts:
             for quota, amount in amounts.items():
                 known = client in self._clients and quota in self._clients[client].counts
                 if not quota.is_measured and (known or amount):
-                    self._hear(self._counted(client, quota), amount, heard=heard)
+                    self._counted(client, quota).others = amount
+
+    def heard(self, clients: Collection[str], *, from_all: bool) -> None:
+        """Note that the others were heard; `from_all`: each of this service has told anew since this was last called.
+
+        What they told then, they had counted after this was last called.
+        """
+        for client in clients:
+            known = self._clients.get(client)
+            for count in known.counts.values() if known is not None else ():
+                if from_all:
+                    count.base = count.before
+                count.before = count.own
+
+    def asked(self, quota: Quota, clients: Collection[str]) -> list[str]:
+        """Return those of the clients that have used this quota here, or wanted to."""
+        return [client for client in clients if client in self._clients and quota in self._clients[client].counts]
 
     def measured(self, quota: Quota, amounts: Mapping[str, int]) -> None:
         """Take what was counted elsewhere; what has come meanwhile is in it."""
         for client, amount in amounts.items():
             count = self._counted(client, quota)
-            count.others, count.own, count.base = amount, 0, 0
-
-    @staticmethod
-    def _hear(count: _Count, amount: int, *, heard: bool) -> None:
-        count.others = amount
-        # What others told of now, they had counted after this was last called.
-        if heard:
-            count.base = count.before
-        count.before = count.own
+            count.others, count.own, count.base, count.before = amount, 0, 0, 0
 
     def _check(self, client: str | None, quota: Quota, amount: int) -> _Count | None:
         count = self._count(client, quota)

@@ -82,15 +82,18 @@ class Sharing:
             raise
         clients = self._counts.lately()
         beats, reports = await self._shared.hear(self._replica, clients)
-        heard = self._note(beats)
-        self._counts.learn(clients, reports, self._living, heard=heard)
-        await self._measure(clients)
+        from_all = self._note(beats)
+        self._counts.learn(clients, reports, self._living)
+        self._counts.heard(clients, from_all=from_all)
+        for quota, measure in self._measures.items():
+            await self._measure(quota, measure, self._counts.asked(quota, clients))
 
     async def usage(self, client: str) -> list[Used]:
         """Return how much the client has used of each quota, as all replicas have told by now."""
         _, reports = await self._shared.hear(self._replica, [client])
-        self._counts.learn([client], reports, self._living, heard=False)
-        await self._measure([client])
+        self._counts.learn([client], reports, self._living)
+        for quota, measure in self._measures.items():
+            await self._measure(quota, measure, [client])
         return self._counts.usage(client)
 
     def _note(self, beats: Collection[Beat]) -> bool:
@@ -105,7 +108,7 @@ class Sharing:
         self._counts.peers = len(peers)
         return not any(missed[replica] for replica in peers)
 
-    async def _measure(self, clients: Collection[str]) -> None:
-        for quota, measure in self._measures.items():
+    async def _measure(self, quota: Quota, measure: Measure, clients: Collection[str]) -> None:
+        if clients:
             found = await measure(clients)
             self._counts.measured(quota, {client: found.get(client, 0) for client in clients})

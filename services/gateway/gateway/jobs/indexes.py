@@ -10,8 +10,6 @@ from contracts.job import Status
 NEWEST = [("created_at", DESCENDING), ("_id", DESCENDING)]
 WITH_METADATA = {"metadata_terms": {"$type": "string"}}
 """The jobs with metadata. A query has to ask for them in these words to get the index."""
-OWNED = {"owner": {"$gt": ""}}
-"""The jobs that belong to somebody. MongoDB knows that an owner is more than "", but not that it is of $type string."""
 DUE = "publish_at"
 CANCELS = "cancels"
 PURGES = "purges"
@@ -25,11 +23,22 @@ WHICH: dict[str, dict[str, Any]] = {
 """The indexes of `publish_at`, and which documents each has. An ended job is in none but the purges'."""
 
 
+OWNED: dict[str, Any] = {"owner": {"$type": "string"}}
+"""The jobs that belong to somebody."""
+SCORED: dict[str, Any] = {**OWNED, "scores": {"$type": "object"}}
+"""Those of them that have scores. A query has to ask for them in these words to get the index."""
+
+
+def of_owner(owner: str) -> dict[str, Any]:
+    """Return what to ask for of one owner's jobs, in words that get their index."""
+    return {"owner": {"$eq": owner, **OWNED["owner"]}}
+
+
 async def create(jobs: Any) -> None:
     """Create the indexes.
 
-    Four for lists (all, a token's, an owner's, by metadata), one to count an owner's unfinished jobs, three for what is
-    told again.
+    Four for lists (all, a token's, an owner's, by metadata), one to count owners' unfinished jobs, one for scores, and
+    three for what is told again.
     """
     with translating():
         await jobs.create_index([("view.status", ASCENDING), *NEWEST], name="status")
@@ -42,6 +51,9 @@ async def create(jobs: Any) -> None:
         )
         await jobs.create_index(
             [("metadata_terms", ASCENDING), *NEWEST], name="metadata", partialFilterExpression=WITH_METADATA
+        )
+        await jobs.create_index(
+            [("owner", ASCENDING), ("token_id", ASCENDING), *NEWEST], name="scores", partialFilterExpression=SCORED
         )
         for name, which in WHICH.items():
             await jobs.create_index([("publish_at", ASCENDING)], name=name, partialFilterExpression=which)

@@ -88,7 +88,7 @@ class JobStore:
 
     async def waiting(self, owners: Collection[str]) -> dict[str, int]:
         """Return how many jobs of each owner have not ended; an owner who is not in the answer has none."""
-        match = {"owner": {"$in": list(owners)}, "view.status": Status.PROCESSING.value}
+        match = {"owner": {"$in": list(owners), **indexes.OWNED["owner"]}, "view.status": Status.PROCESSING.value}
         with translating():
             counted = self._jobs.aggregate([{"$match": match}, {"$group": {"_id": "$owner", "count": {"$sum": 1}}}])
             return {document["_id"]: document["count"] for document in await counted.to_list(None)}
@@ -144,14 +144,12 @@ def _job(document: dict[str, Any]) -> Job:
 
 
 def _query(job_filter: JobFilter, metadata: MetadataAsked, after: Cursor | None, owner: str | None) -> dict[str, Any]:
-    # Listing every status merges one index scan per status, so it needs no index of its own.
-    query: dict[str, Any] = {
-        "view.status": {"$in": [status.value for status in Status]},
-        **job_filter.conditions(),
-        **_THERE,
-    }
+    query: dict[str, Any] = {**job_filter.conditions(), **_THERE}
     if owner is not None:
-        query["owner"] = owner
+        query |= indexes.of_owner(owner)
+    else:
+        # Listing every status merges one index scan per status, so it needs no index of its own.
+        query.setdefault("view.status", {"$in": [status.value for status in Status]})
     if metadata:
         query |= indexes.WITH_METADATA
         query["$and"] = [{"metadata_terms": {"$in": terms_asked(key, text)}} for key, text in metadata]

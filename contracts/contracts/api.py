@@ -175,6 +175,15 @@ class SessionOpened(BaseModel):
     expires_at: AwareDatetime = Field(description="Unless it is used before, which renews it")
 
 
+class Limit(BaseModel):
+    """How much the caller may use of something, over all replicas."""
+
+    name: str = Field(description="As in the header field `RateLimit`")
+    used: int
+    of: int
+    resets_at: AwareDatetime | None = Field(default=None, description="Absent where what is used ends by itself")
+
+
 class Me(BaseModel):
     """Who a caller is to Sori, and what they may do."""
 
@@ -183,6 +192,7 @@ class Me(BaseModel):
     owner: str | None = Field(default=None, description="The pseudonym whose jobs are the caller's")
     roles: list[str]
     rights: list[str]
+    limits: list[Limit] = Field(description="Empty for who is not limited")
 
 
 class Score(BaseModel):

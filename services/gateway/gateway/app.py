@@ -188,7 +188,7 @@ def create_api(settings: Settings) -> FastAPI:
         CatalogueParts(token_store, script_store, actor_store, availability),
         ReferenceParts(references, bucket, availability, Slots(MAX_REFERENCES), reader_slots, quotas, max_bytes),
         AccountParts(identity, sessions, visible),
-        PersonParts(identity, owned, erasing, bucket, availability, reader_slots),
+        PersonParts(identity, owned, erasing, bucket, availability, reader_slots, sharing),
         ShareParts(Links(links), job_store, visible, bucket, availability, reader_slots),
     )
     checks = {

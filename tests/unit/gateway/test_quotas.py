@@ -20,6 +20,8 @@ from gateway.web.quotas import JOBS_WAITING, UPLOAD_BYTES, UPLOADS, ClientQuotas
 
 ANN = {"Authorization": "Bearer ann"}
 BOB = {"Authorization": "Bearer bob"}
+NOW = 1_800_000_000.0
+"""Time stands still, so that no window ends."""
 HOME, AWAY = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
 
 
@@ -52,7 +54,7 @@ class File:
 def gateway(limits: Mapping[Quota, int], *, is_required: bool = True) -> httpx.AsyncClient:
     """A gateway of a few routes behind one trusted proxy; each request comes from there."""
     proxies = Proxies([ip_network("127.0.0.1")])
-    quotas = ClientQuotas(Counts(limits), proxies)
+    quotas = ClientQuotas(Counts(limits, lambda: NOW), proxies)
     app = FastAPI()
     problems.handle_errors(app)
 

@@ -138,7 +138,7 @@ class Service:
             Partitions(self.bindings, self.hub.listened),
             self.jobs,
             cast(Admission, Anybody()),
-            counts=Counts(limits or {}),
+            counts=Counts(limits or {}, lambda: 0.0),  # no window ends
             proxies=Proxies([]),
         )
         self._app = Router([Route("/tokens/analysis-progress/{job_id}", endpoint=streams)])

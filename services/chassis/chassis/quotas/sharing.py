@@ -89,11 +89,12 @@ class Sharing:
             await self._measure(quota, measure, self._counts.asked(quota, clients))
 
     async def usage(self, client: str) -> list[Used]:
-        """Return how much the client has used of each quota, as all replicas have told by now."""
-        _, reports = await self._shared.hear(self._replica, [client])
-        self._counts.learn([client], reports, self._living)
-        for quota, measure in self._measures.items():
-            await self._measure(quota, measure, [client])
+        """Return how much the client has used of each quota, as all replicas have told by now, or as is known here."""
+        with suppress(BackEndError):
+            _, reports = await self._shared.hear(self._replica, [client])
+            self._counts.learn([client], reports, self._living)
+            for quota, measure in self._measures.items():
+                await self._measure(quota, measure, [client])
         return self._counts.usage(client)
 
     def _note(self, beats: Collection[Beat]) -> bool:

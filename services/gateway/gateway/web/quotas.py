@@ -71,12 +71,12 @@ class ClientQuotas:
         """Raise ProblemError when the client may use no more of one of them."""
         for quota in quotas:
             with self._refusing(request):
-                self._note(request, self._counts.check(_client(request), quota))
+                self._note(request, self._counts.check(counted_client(request), quota))
 
     @contextmanager
     def held(self, request: Request, quota: Quota) -> Iterator[None]:
         """Hold one until the block ends; ProblemError when the client may hold no more."""
-        client = _client(request)
+        client = counted_client(request)
         with self._refusing(request):
             self._note(request, self._counts.take(client, quota))
         try:
@@ -86,11 +86,11 @@ class ClientQuotas:
 
     def add(self, request: Request, quota: Quota, amount: int) -> None:
         """Count what cannot be refused any more."""
-        self._counts.add(_client(request), quota, amount)
+        self._counts.add(counted_client(request), quota, amount)
 
     def counted(self, request: Request, file: ArrivingFile) -> ArrivingFile:
         """Return the file, whose bytes are counted as they arrive."""
-        return _CountedFile(file, self._counts, _client(request))
+        return _CountedFile(file, self._counts, counted_client(request))
 
     @contextmanager
     def _refusing(self, request: Request) -> Iterator[None]:
@@ -130,5 +130,6 @@ class _CountedFile:
             yield chunk
 
 
-def _client(request: Request) -> str | None:
+def counted_client(request: Request) -> str | None:
+    """Return by what name the client of a request is counted; None when it is not limited."""
     return request.scope.get(_CLIENT)

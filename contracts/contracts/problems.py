@@ -339,6 +339,24 @@ REQUEST_INVALID = ProblemKind(
     ("잘못된 요청입니다", "요청의 값을 확인해 주세요. /docs에 형식이 있습니다."),
     ("Invalid request", "Check the request's values. See /docs for their form."),
 )
+BAD_REQUEST = ProblemKind(
+    "bad_request",
+    400,
+    ("잘못된 요청입니다", "요청을 읽을 수 없습니다. 주소와 헤더를 확인해 주세요."),
+    ("Bad request", "The request cannot be read. Check its address and headers."),
+)
+ORIGIN_NOT_ALLOWED = ProblemKind(
+    "origin_not_allowed",
+    403,
+    (
+        "허용되지 않은 출처입니다",
+        "이 페이지의 출처에서는 변경할 수 없습니다. 관리자에게 CORS_ORIGINS 설정을 문의해 주세요.",
+    ),
+    (
+        "Origin not allowed",
+        "A page of this origin may not change anything here. The operator can list it in CORS_ORIGINS.",
+    ),
+)
 INTERNAL_ERROR = ProblemKind(
     "internal_error",
     500,

@@ -49,6 +49,8 @@ from gateway.uploads.publishing import Publishing
 from gateway.uploads.routes import UploadParts
 from gateway.uploads.submissions import Submissions
 from gateway.web import problems
+from gateway.web.docs import add_docs
+from gateway.web.origins import OwnOrigins
 from gateway.web.parts import give
 from gateway.web.slots import MAX_READERS, MAX_REFERENCES, MAX_UPLOADS, Slots
 from gateway.webhook import routes as webhook
@@ -77,7 +79,7 @@ ROUTERS = (
 def create_app(settings: Settings) -> ASGIApp:
     """Return the service as an ASGI application that works while its lifespan runs."""
     return cors.allowing(
-        _WithoutTrailingSlash(create_api(settings)),
+        _WithoutTrailingSlash(OwnOrigins(create_api(settings), settings.origins, exempt=webhook.PATHS)),
         settings.origins,
         methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
         exposed=["Location", "Retry-After", "Content-Language", "Accept-Ranges", "Content-Range", "ETag"],
@@ -151,11 +153,13 @@ def _api(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> Fa
     app = FastAPIOffline(
         title="Sori",
         version="1",
+        docs_url=None,  # web.docs has a stricter one
         description="Keep a catalogue of tokens; upload a recording of one, watch its progress, read the result.",
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
     )
+    add_docs(app)
     for router in ROUTERS:
         app.include_router(router)
     problems.handle_errors(app)

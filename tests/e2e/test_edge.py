@@ -330,18 +330,16 @@ BUFFERED_BYTES = int(webhook_limits("1000")["EDGE_WEBHOOK_BYTES"])
 
 @asynccontextmanager
 async def gateway(calls: list[tuple[str, int]]) -> AsyncIterator[int]:
-    """A gateway for which "good" is the one signature; notes each call, and how many bytes of a body it was sent."""
+    """A gateway for which "good" is the one signature; notes each call, and the bytes of its body."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-                found = re.search(r"content-length: (\d+)", head)
-                assert found, "the edge tells the length of what it sends"
-                signed = "signature=good" in head
-                asks = head.startswith("get /webhook/signature?")
-                body = b"" if not signed else await reader.readexactly(int(found[1]))
-                calls.append(("asked" if asks else "called", len(body) if signed else int(found[1])))
+                length = re.search(r"content-length: (\d+)", head)
+                body = await reader.readexactly(int(length[1]) if length else 0)
+                asks, signed = head.startswith("get /webhook/signature?"), "signature=good" in head
+                calls.append(("asked" if asks else "called", len(body)))
                 status = "401 Unauthorized" if not signed else "204 No Content" if asks else "200 OK"
                 writer.write(f"HTTP/1.1 {status}\r\n{'' if asks and signed else 'Content-Length: 0'}\r\n\r\n".encode())
         writer.close()
@@ -369,16 +367,47 @@ async def test_a_signed_webhook_is_taken_in_whole(edge: Edge, sent: bytes, *, ch
     assert calls == [("asked", 0), ("called", len(sent))]
 
 
+@pytest.mark.parametrize("size", [2, BUFFERED_BYTES - 1, 3 * BUFFERED_BYTES])
 @pytest.mark.parametrize("chunked", [False, True], ids=["with a length", "in chunks"])
-async def test_the_body_of_a_webhook_without_a_signature_is_not_taken_in(edge: Edge, *, chunked: bool) -> None:
+@pytest.mark.parametrize("signature", ["bad", ""])
+async def test_the_body_of_a_webhook_without_a_signature_is_not_taken_in(
+    edge: Edge, size: int, signature: str, *, chunked: bool
+) -> None:
     calls: list[tuple[str, int]] = []
     async with gateway(calls) as port, edge(port) as client:
         calls.clear()
-        for signature in ("bad", ""):
-            sent = b"x" * (BUFFERED_BYTES - 1)
-            answer = await client.post(HOOK + signature, content=in_chunks(len(sent)) if chunked else sent)
-            assert answer.status_code == 401
-    assert calls == [("asked", 0), ("called", 0)] * 2
+        for language, accepted in LANGUAGES.items():
+            sent = in_chunks(size) if chunked else b"x" * size
+            headers = {"Origin": ORIGIN, "Accept-Language": accepted}
+            answer = await client.post(HOOK + signature, content=sent, headers=headers)
+            assert_problem(answer, 401, "signature_invalid", language)
+            assert answer.headers["access-control-allow-origin"] == ORIGIN
+    assert calls == [("asked", 0)] * 2
+
+
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        ("POST", f"{HOOK}bad"),
+        ("POST", "/webhook/analysis-complete"),
+        ("TRACE", "/jobs"),
+        ("FOO", f"{HOOK}bad"),
+        ("DELETE", f"{HOOK}bad"),
+    ],
+)
+@pytest.mark.parametrize("size", [BUFFERED_BYTES - 1, 1 << 30, None], ids=["much", "too much", "in chunks"])
+async def test_what_is_not_signed_is_answered_before_its_body_has_come(
+    edge: Edge, line: str, path: str, size: int | None
+) -> None:
+    """So nothing of it is kept, neither in memory nor on disk."""
+    refusing = service(answering("401 Unauthorized"))
+    async with refusing as (port, _), edge(port) as client, raw_connection(str(client.base_url)) as connection:
+        length = {"Transfer-Encoding": "chunked"} if size is None else {"Content-Length": str(size)}
+        await connection.begin(path, length, method=line)
+        with suppress(ConnectionError):
+            for _ in range(3):
+                await (connection.send_chunk if size is None else connection.send)(b"x" * (BUFFERED_BYTES // 4))
+        assert (await connection.answer()).status == 401
 
 
 async def test_a_signed_webhook_that_is_too_large_to_buffer_goes_to_a_gateway_as_it_comes(edge: Edge) -> None:
@@ -386,7 +415,7 @@ async def test_a_signed_webhook_that_is_too_large_to_buffer_goes_to_a_gateway_as
     async with gateway(calls) as port, edge(port) as client:
         calls.clear()
         assert (await client.post(f"{HOOK}good", content=b"x" * (BUFFERED_BYTES + 1))).status_code == 200
-    assert calls == [("called", BUFFERED_BYTES + 1)]
+    assert calls == [("asked", 0), ("called", BUFFERED_BYTES + 1)]
 
 
 @pytest.mark.parametrize(("language", "accepted"), LANGUAGES.items())

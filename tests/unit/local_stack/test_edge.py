@@ -104,7 +104,10 @@ def test_one_edge_process_holds_more_streams_than_a_notifier_and_one_address_can
     assert connections < number_of("worker_rlimit_nofile")
 
 
-@pytest.mark.parametrize("kind", [problems.NOT_FOUND, problems.BODY_TOO_LARGE, problems.BAD_REQUEST], ids=str)
+SAID = [problems.BAD_REQUEST, problems.SIGNATURE_INVALID, problems.NOT_FOUND, problems.BODY_TOO_LARGE]
+
+
+@pytest.mark.parametrize("kind", [*SAID, problems.INTERNAL_ERROR], ids=lambda kind: kind.code)
 def test_the_edge_says_what_the_services_say(kind: ProblemKind) -> None:
     text = TEMPLATE.read_text(encoding="utf-8")
     for words in (*kind.korean, *kind.english, kind.code):

@@ -329,8 +329,11 @@ BUFFERED_BYTES = int(webhook_limits("1000")["EDGE_WEBHOOK_BYTES"])
 
 
 @asynccontextmanager
-async def gateway(calls: list[tuple[str, int]]) -> AsyncIterator[int]:
-    """A gateway for which "good" is the one signature; notes each call, and the bytes of its body."""
+async def gateway(calls: list[tuple[str, int]], ends: bytes | None = None) -> AsyncIterator[int]:
+    """A gateway for which "good" is the one signature; notes each call, and the bytes of its body.
+
+    With `ends`, that is all it says to a signed call, and it closes the connection.
+    """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -340,6 +343,9 @@ async def gateway(calls: list[tuple[str, int]]) -> AsyncIterator[int]:
                 body = await reader.readexactly(int(length[1]) if length else 0)
                 asks, signed = head.startswith("get /webhook/signature?"), "signature=good" in head
                 calls.append(("asked" if asks else "called", len(body)))
+                if ends is not None and not asks:
+                    writer.write(ends)
+                    break
                 status = "401 Unauthorized" if not signed else "204 No Content" if asks else "200 OK"
                 writer.write(f"HTTP/1.1 {status}\r\n{'' if asks and signed else 'Content-Length: 0'}\r\n\r\n".encode())
         writer.close()
@@ -439,6 +445,20 @@ async def test_a_webhook_goes_to_the_next_gateway_when_one_is_away(edge: Edge) -
         for _ in range(6):
             assert (await client.post(f"{HOOK}good", content=b"{}")).status_code == 200
     assert calls == [("asked", 0), ("called", 2)] * 6
+
+
+@pytest.mark.parametrize("ends", [b"", FULL], ids=["dies", "stops"])
+async def test_a_webhook_goes_to_the_next_gateway_when_one_ends_that_has_found_it_signed(
+    edge: Edge, ends: bytes
+) -> None:
+    ending: list[tuple[str, int]] = []
+    other: list[tuple[str, int]] = []
+    async with gateway(ending, ends) as one, gateway(other) as two, edge(one, two) as client:
+        sent = b"x" * (BUFFERED_BYTES - 1)
+        for _ in range(10):
+            assert (await client.post(f"{HOOK}good", content=sent)).status_code == 200
+    assert ("called", len(sent)) in ending
+    assert other.count(("called", len(sent))) == 10
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])

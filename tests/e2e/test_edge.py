@@ -416,6 +416,26 @@ async def test_what_is_not_signed_is_answered_before_its_body_has_come(
         assert (await connection.answer()).status in {401, 413}
 
 
+async def test_a_crowd_that_sends_gigabytes_unsigned_leaves_nothing_in_memory_or_on_disk(
+    edge: Edge, tmp_path: Path
+) -> None:
+    async with service(answering("401 Unauthorized")) as (port, _), edge(port) as client, AsyncExitStack() as stack:
+        process = Path("/proc") / (tmp_path / "nginx.pid").read_text().strip()
+        crowd = [await stack.enter_async_context(raw_connection(str(client.base_url))) for _ in range(60)]
+        for number, connection in enumerate(crowd):
+            length = {"Content-Length": str(1 << 30)} if number % 2 else {"Transfer-Encoding": "chunked"}
+            await connection.begin(f"{HOOK}bad", length)
+        for number, connection in enumerate(crowd):
+            send = connection.send if number % 2 else connection.send_chunk
+            for _ in range(16):
+                await send(b"x" * 65_536)
+        kept = [str(file.readlink()) for file in (process / "fd").iterdir()]
+        resident = re.search(r"VmRSS:\s+(\d+) kB", (process / "status").read_text())
+        assert resident
+        assert (int(resident[1]) < 40_000, [name for name in kept if "temp-" in name]) == (True, []), resident[0]
+        assert {(await connection.answer()).status for connection in crowd} == {401}
+
+
 async def test_a_signed_webhook_that_is_too_large_to_buffer_goes_to_a_gateway_as_it_comes(edge: Edge) -> None:
     calls: list[tuple[str, int]] = []
     async with gateway(calls) as port, edge(port) as client:

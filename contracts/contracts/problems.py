@@ -426,6 +426,12 @@ REQUEST_INVALID = ProblemKind(
     ("잘못된 요청입니다", "요청의 값을 확인해 주세요. /docs에 형식이 있습니다."),
     ("Invalid request", "Check the request's values. See /docs for their form."),
 )
+BAD_REQUEST = ProblemKind(
+    "bad_request",
+    400,
+    ("잘못된 요청입니다", "요청을 읽을 수 없습니다. 주소와 헤더를 확인해 주세요."),
+    ("Bad request", "The request cannot be read. Check its address and headers."),
+)
 INTERNAL_ERROR = ProblemKind(
     "internal_error",
     500,

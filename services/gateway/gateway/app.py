@@ -73,6 +73,8 @@ from gateway.uploads.publishing import Publishing
 from gateway.uploads.routes import UploadParts
 from gateway.uploads.submissions import Submissions
 from gateway.web import problems
+from gateway.web.docs import add_docs
+from gateway.web.origins import OwnOrigins
 from gateway.web.parts import give
 from gateway.web.quotas import JOBS_WAITING, ClientQuotas, limits
 from gateway.web.slots import MAX_READERS, MAX_REFERENCES, MAX_UPLOADS, Slots
@@ -106,7 +108,7 @@ ROUTERS = (
 def create_app(settings: Settings) -> ASGIApp:
     """Return the service as an ASGI application that works while its lifespan runs."""
     return cors.allowing(
-        _WithoutTrailingSlash(create_api(settings)),
+        _WithoutTrailingSlash(OwnOrigins(create_api(settings), settings.origins, exempt=webhook.PATHS)),
         settings.origins,
         methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
         exposed=["Location", "Retry-After", "Content-Language", "Accept-Ranges", "Content-Range", "ETag", *cors.LIMITS],
@@ -212,11 +214,13 @@ def _api(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> Fa
     app = FastAPIOffline(
         title="Sori",
         version="1",
+        docs_url=None,  # web.docs has a stricter one
         description="Keep a catalogue of tokens; upload a recording of one, watch its progress, read the result.",
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
     )
+    add_docs(app)
     if missing := unlisted(ROUTERS):
         raise RuntimeError(f"gateway.accounts.access says nothing of {missing}")
     for router in ROUTERS:

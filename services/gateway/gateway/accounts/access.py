@@ -45,6 +45,7 @@ ACCESS: dict[str, Right | Need] = {
     f"GET {api.SHARED_PATH}/audio": Need.NOTHING,
     "POST /tokens/webhook/analysis-complete": Need.NOTHING,  # signed
     "POST /webhook/analysis-complete": Need.NOTHING,
+    "GET /webhook/signature": Need.NOTHING,
     "POST /tokens": _WRITE,
     "GET /tokens": _READ,
     "GET /tokens/{token_id}": _READ,
@@ -79,7 +80,6 @@ ACCESS: dict[str, Right | Need] = {
     "GET /health/live": Need.NOTHING,
     "GET /metrics": Need.OPERATOR_FROM_OUTSIDE,
     "GET /docs": Need.NOTHING,
-    "GET /docs/oauth2-redirect": Need.NOTHING,
     "GET /openapi.json": Need.NOTHING,
     "GET /static-offline-docs/{path:path}": Need.NOTHING,
 }

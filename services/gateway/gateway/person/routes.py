@@ -40,7 +40,6 @@ _EXPORT = {
     **_NOT_STORED,
     "Content-Type": "application/zip",
     "Content-Disposition": 'attachment; filename="sori-export.zip"',
-    "X-Content-Type-Options": "nosniff",
 }
 TOKENS_PER_PAGE = 100
 TOKEN_ID_CHARACTERS = 200

@@ -1,6 +1,6 @@
 """The routes of a token's reference audio."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import structlog
@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from chassis.children import LateError
 from contracts import api, problems
+from contracts.audio import UNKNOWN_TYPE
 from contracts.catalogue import Token
 from decoding.errors import RejectedError
 from gateway.audio import ArrivingFile, StoredAudio
@@ -99,13 +100,15 @@ async def reference_audio(
     """Return the audio as it was sent, or a range of it; HEAD says how large it is."""
     audio = await _found(parts, token_id)
     gone = problems.REFERENCE_NOT_FOUND
-    return await audio_response(parts.bucket, parts.readers, audio, asked=range, if_range=if_range, gone=gone)
+    return await audio_response(
+        parts.bucket, parts.readers, audio, asked=range, if_range=if_range, gone=gone, name=_name(token_id)
+    )
 
 
 @router.head(_PATH, include_in_schema=False)
 async def reference_audio_head(parts: Parts, token_id: TokenNumber) -> Response:
     """Return the headers of the whole."""
-    return audio_head(await _found(parts, token_id))
+    return audio_head(await _found(parts, token_id), name=_name(token_id))
 
 
 async def _replaced(references: References, token_id: str, file: ArrivingFile, expected: Expected) -> RevisedRow[Token]:
@@ -134,4 +137,10 @@ async def _found(parts: ReferenceParts, token_id: int) -> StoredAudio:
     audio = None if key is None else await parts.bucket.find(key)
     if audio is None:
         raise ProblemError(problems.REFERENCE_NOT_FOUND)
+    if audio.content_type == UNKNOWN_TYPE:  # the store has forgotten it, and the key has no extension
+        return replace(audio, content_type=await parts.references.media_type(audio.key) or UNKNOWN_TYPE)
     return audio
+
+
+def _name(token_id: int) -> str:
+    return f"reference-{token_id}"

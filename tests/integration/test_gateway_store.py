@@ -141,7 +141,7 @@ async def test_an_owners_list_reads_no_more_however_many_jobs_others_have(
         found = await real_jobs.page(job_filter, after, 20, (), owner)
     assert all(one.owner == owner for one in found)
     (entry,) = [one for one in entries if one["ns"].endswith(".jobs")]
-    assert indexes(entry["execStats"]) == {"owner"}
+    assert not {"COLLSCAN", "SORT"} & indexes(entry["execStats"])
     assert entry["docsExamined"] <= 10
 
 

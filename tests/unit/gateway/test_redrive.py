@@ -1,5 +1,6 @@
 """The loop that tells again what stands still: what it tells, to whom, how often at most, and what an outage does."""
 
+import time
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -139,9 +140,11 @@ async def test_of_many_that_nobody_has_seen_a_queue_gets_no_more_than_it_holds()
 
 async def test_fifty_jobs_a_second_are_told_again_and_any_number_for_the_first_time() -> None:
     gateway = Gateway(*(job(number, received=number >= 90) for number in range(200)))
+    began = time.monotonic()
     await gateway.look(2)
     assert len(gateway.broker.published) == 90
-    assert 50 <= len(gateway.broker.redriven) < 60
+    # The second look may tell those again that have fallen due by then: many on a busy machine.
+    assert 50 <= len(gateway.broker.redriven) <= 51 + 50 * (time.monotonic() - began)
 
 
 async def test_of_two_gateways_one_tells_a_job() -> None:

@@ -72,9 +72,9 @@ ACCESS: dict[str, Right | Need] = {
     "POST /auth/tickets": _OWN,
     "POST /auth/google-login": Need.NOTHING,  # the id token in its body
     "GET /me": Need.ANYONE,
-    "DELETE /me": Need.KNOWN,
-    "GET /me/scores": Need.KNOWN,
-    "GET /me/export": Need.KNOWN,
+    "DELETE /me": _OWN,
+    "GET /me/scores": _OWN,
+    "GET /me/export": _OWN,
     "GET /health": Need.ANYONE,
     "GET /health/ready": Need.ANYONE,
     "GET /health/live": Need.NOTHING,

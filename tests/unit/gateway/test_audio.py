@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 from typing import Any, cast
 
 import httpx
@@ -12,6 +13,7 @@ from starlette.types import Message
 from structlog.testing import capture_logs
 
 from chassis.audit import Audit
+from chassis.clients import Clients, Proxies
 from chassis.errors import BackEndError
 from chassis.identity.caller import ANYBODY
 from chassis.plain_http import TAKE_OVER
@@ -77,6 +79,7 @@ def scope_of(spec: str) -> dict[str, Any]:
         "root_path": "",
         "query_string": b"",
         "headers": [],
+        "client": ("127.0.0.1", 50_000),
     }
 
 
@@ -93,6 +96,7 @@ def app(bucket: Bucket) -> FastAPI:
     visible = VisibleJobs(jobs, cast(Audit, None))
     parts = JobParts(jobs, visible, cast("storage.Bucket", bucket), lambda: None, back_ends, Slots(MAX_READERS))
     give(made, parts)
+    made.add_middleware(Clients, proxies=Proxies([ip_network("127.0.0.1")]))
     made.dependency_overrides[read_caller] = lambda: ANYBODY
     made.include_router(audio.router)
     handle_errors(made)

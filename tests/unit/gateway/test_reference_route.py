@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 from typing import cast
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+from chassis.clients import Clients, Proxies
 from chassis.errors import BackEndError
 from chassis.identity.caller import ANYBODY
+from chassis.quotas.counts import Counts
 from contracts.catalogue import Token
 from gateway.availability import Availability
 from gateway.catalogue.rows import ChangedError, Expected, RevisedRow, TokenNotFoundError
@@ -22,6 +25,7 @@ from gateway.web.callers import read_caller
 from gateway.web.forms import FileForm
 from gateway.web.parts import give
 from gateway.web.problems import handle_errors
+from gateway.web.quotas import ClientQuotas
 from gateway.web.slots import Slots
 from tests.support.waiting import until_true
 
@@ -59,8 +63,12 @@ async def calling(core: Core, *, up: bool = True) -> AsyncIterator[httpx.AsyncCl
     app = FastAPI()
     back_ends = Availability({"S3": is_up, "MongoDB": is_up})
     references = cast("References", core)
-    give(app, ReferenceParts(references, cast("Bucket", None), back_ends, Slots(SLOTS), Slots(SLOTS), MAX_BYTES))
+    quotas = ClientQuotas(Counts({}), Proxies([]))
+    give(
+        app, ReferenceParts(references, cast("Bucket", None), back_ends, Slots(SLOTS), Slots(SLOTS), quotas, MAX_BYTES)
+    )
     app.include_router(routes.router)
+    app.add_middleware(Clients, proxies=Proxies([ip_network("127.0.0.1")]))
     app.dependency_overrides[read_caller] = lambda: ANYBODY
     handle_errors(app)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:

@@ -32,6 +32,7 @@ from gateway.web.client import client_of
 from gateway.web.parameters import Traceparent
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
+from gateway.web.quotas import JOBS_WAITING, UPLOAD_BYTES, UPLOADS, ClientQuotas
 from gateway.web.slots import Slots
 
 log = structlog.get_logger()
@@ -74,6 +75,7 @@ class UploadParts:
     bucket: Bucket
     availability: Availability
     uploads: Slots
+    quotas: ClientQuotas
     max_bytes: int
 
 
@@ -99,6 +101,10 @@ router = APIRouter(tags=["jobs"])
         problems.TOKEN_ID_INVALID,
         problems.IDEMPOTENCY_KEY_JOB_GONE,
         problems.IDEMPOTENCY_KEY_REUSED,
+        problems.TOO_MANY_REQUESTS,
+        problems.TOO_MANY_UPLOADS,
+        problems.TOO_MANY_BYTES,
+        problems.TOO_MANY_JOBS,
         problems.TOO_MANY_AT_ONCE,
         problems.BUSY,
         problems.UNAVAILABLE,
@@ -119,14 +125,16 @@ async def upload_audio(
     """Take the recording in while it arrives; answered once it is safe, before it is analysed."""
     _check_token_id(token_id)
     key = _key(request)
-    with parts.uploads.taken(client_of(request, caller), close=True):
-        file = arriving_file(request, parts.max_bytes, reads_metadata=True)
+    parts.quotas.check(request, JOBS_WAITING, UPLOAD_BYTES)
+    with parts.quotas.held(request, UPLOADS), parts.uploads.taken(client_of(request, caller), close=True):
+        file = parts.quotas.counted(request, arriving_file(request, parts.max_bytes, reads_metadata=True))
         await parts.availability.require("S3", "MongoDB")
         dubbed = Dubbed(token_id, caller.owner, events.continued_trace(traceparent))
         accepted = await _accepted(parts, key, dubbed, file)
     if accepted.event is None:
         log.info("upload repeated", job_id=accepted.job_id)
     else:
+        parts.quotas.add(request, JOBS_WAITING, 1)
         parts.availability.seen("S3", "MongoDB")
         parts.publishing.publish_soon(accepted.event)
         size, trace_id = accepted.event.data.size_bytes, accepted.event.trace_id

@@ -129,7 +129,7 @@ def create_api(settings: Settings) -> FastAPI:
         app,
         UploadParts(submissions, idempotency, publishing, job_store, bucket, availability, upload_slots, max_bytes),
         JobParts(job_store, bucket, redrive.look_soon, availability, reader_slots),
-        WebhookParts(job_store, webhooks, availability, settings.webhook_secret.get_secret_value(), max_result),
+        WebhookParts(job_store, webhooks, availability, settings.webhook_secrets, max_result),
         CatalogueParts(token_store, script_store, actor_store, availability),
         ReferenceParts(references, bucket, availability, Slots(MAX_REFERENCES), reader_slots, max_bytes),
     )

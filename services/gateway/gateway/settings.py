@@ -12,6 +12,9 @@ class Settings(ServiceSettings, RabbitMQSettings, MongoDBSettings, S3Settings, O
 
     port: int = Field(default=8010, ge=1, le=65535)
     webhook_secret: SecretStr = Field(min_length=16)
+    webhook_secret_previous: SecretStr | None = Field(
+        default=None, min_length=16, description="Signed the webhook addresses that are still in use after a change"
+    )
     max_upload_bytes: int = Field(default=500 * 1024 * 1024, gt=0)
     max_audio_seconds: int = Field(default=3600, gt=0, description="The longest reference audio")
     max_result_bytes: int = Field(default=1024 * 1024, gt=0)
@@ -29,6 +32,12 @@ class Settings(ServiceSettings, RabbitMQSettings, MongoDBSettings, S3Settings, O
         le=36500,
         description="Days after which an ended job is purged; absent: kept for ever",
     )
+
+    @property
+    def webhook_secrets(self) -> list[str]:
+        """What a webhook's address may be signed with."""
+        secrets = (self.webhook_secret, self.webhook_secret_previous)
+        return [secret.get_secret_value() for secret in secrets if secret is not None]
 
     @property
     def retention(self) -> timedelta | None:

@@ -1,5 +1,6 @@
 """The routes that the analysis server calls."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -55,7 +56,7 @@ class WebhookParts:
     jobs: Jobs
     webhooks: Webhooks
     availability: Availability
-    secret: str
+    secrets: Sequence[str]
     max_result_bytes: int
 
 
@@ -74,7 +75,7 @@ async def analysis_complete(
     numbers that JSON or a double cannot hold (NaN, 1e999), which are null, and lone surrogates, which are U+FFFD. A
     body that cannot be read ends nothing.
     """
-    if not webhook.signature_is_valid(parts.secret, job_id, attempt, signature):
+    if not webhook.signature_is_valid(parts.secrets, job_id, attempt, signature):
         raise ProblemError(problems.SIGNATURE_INVALID, close=True)
     job_id = canonical(job_id)
     await parts.availability.require("MongoDB")

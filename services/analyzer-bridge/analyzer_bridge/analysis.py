@@ -66,14 +66,18 @@ class Analysis:
     deadline: datetime | None = None
     """When it is asked for, if it waits; else when it is asked for again, or given up.
 
-    None where an earlier version had a message wait in the broker that will ask for it.
+    It is also the place of one that waits among its owner's: the earliest is asked for first. None where an earlier
+    version had a message wait in the broker that will ask for it.
     """
     failures: int = 0
     """How often in a row the analysis server has failed with this recording."""
     metadata: JsonObject | None = None
     """The metadata that came with the recording: every event about it passes this on."""
     owner: str | None = None
-    """Who the recording belongs to: every event about it passes this on too."""
+    """Who the recording belongs to: every event about it passes this on too, and owners are asked for in turn.
+
+    Those without one are one owner's together.
+    """
     outcome: Outcome | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -83,3 +87,21 @@ class Analysis:
         if self.outcome is not None:
             return self.outcome.status
         return AnalysisStatus.WAITING if self.waiting else AnalysisStatus.PENDING
+
+
+@dataclass(frozen=True)
+class CachedResult:
+    """The result of an earlier analysis, as JSON text, with the job and the owner that it was made for."""
+
+    job_id: str
+    owner: str | None
+    result_json: str
+
+    def may_answer(self, owner: str | None) -> bool:
+        """Tell whether this owner's recording may be answered with it.
+
+        Anybody's may, unless the result names the job that it was made for: that is the owner's alone. All that an
+        analysis server is told of one job (the recording's address, the webhook's) has its id in it.
+        """
+        named = (self.job_id, self.job_id.replace("-", ""))
+        return owner == self.owner or not any(name in self.result_json.lower() for name in named)

@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from contracts.events import AudioInfo, JobProgressedData, JsonObject
 from contracts.failures import FailureCode, Language, sentence
-from contracts.job import Job, Stage, Status, progressed
+from contracts.job import Job, Stage, Status
 from contracts.problems import BUSY, CONTENT_TYPE, JOB_NOT_FOUND, UNAVAILABLE, ProblemKind
 
 UPLOAD_MESSAGE = "업로드 완료, 백그라운드에서 처리됩니다."
@@ -60,7 +60,9 @@ class JobState(BaseModel):
     metadata: JsonObject | None = Field(default=None, description="The metadata that came with the recording")
     progress: int = Field(ge=0, le=100)
     message: str
-    s3_url: str | None = None
+    s3_url: str | None = Field(
+        default=None, description="Where the audio lies; with AUTH=required, for all but operators, only a name for it"
+    )
     result: JsonObject | None = None
     error: JobError | None = None
     created_at: AwareDatetime
@@ -101,6 +103,40 @@ class JobList(BaseModel):
     next: str | None = Field(default=None, description="Where the page after this one is read; absent on the last")
 
 
+class TicketOpened(BaseModel):
+    """A way into one stream of one job, for pages of other sites, whose EventSource sends neither header nor cookie."""
+
+    ticket: str
+    expires_in: int = Field(description="Seconds in which the stream must be opened; once")
+    progress_url: str = Field(description="The stream's address with the ticket in it; show it to nobody")
+
+
+class SessionOpened(BaseModel):
+    """A session has begun; its cookie is with the answer."""
+
+    owner: str = Field(description="The pseudonym whose jobs are this person's")
+    roles: list[str]
+    expires_at: AwareDatetime = Field(description="Unless it is used before, which renews it")
+
+
+class LoggedIn(BaseModel):
+    """The answer to a Google login, as OAuth 2.0 has it (RFC 6749, section 5.1), with who logged in."""
+
+    access_token: str
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - a kind of token
+    expires_in: int = Field(description="Seconds")
+    user: "LoggedInUser"
+
+
+class LoggedInUser(BaseModel):
+    """What the issuer says of a person; only the id is kept."""
+
+    id: str = Field(description="The pseudonym whose jobs are this person's")
+    email: str | None = None
+    name: str | None = None
+    picture: str | None = None
+
+
 class WebhookReceipt(BaseModel):
     """The answer to the analysis server's call."""
 
@@ -114,8 +150,13 @@ class Health(BaseModel):
     status: Literal["ok", "unavailable"]
     service: str
     version: str
-    checks: dict[str, Literal["up", "down"]]
+    checks: dict[str, Literal["up", "down"]] = Field(description="Told to operators and the inner network alone")
     warnings: list[str] = Field(default_factory=list, description="What somebody should look at; told by /health alone")
+
+
+def opaque(job_id: str, seen: JobProgressedData) -> JobProgressedData:
+    """Return the state as it is shown to those who need not know where audio lies in S3."""
+    return seen if seen.s3_url is None else seen.model_copy(update={"s3_url": f"urn:sori:audio:{job_id}"})
 
 
 def state_json(job_id: str, seen: JobProgressedData, language: Language) -> bytes:
@@ -126,9 +167,8 @@ def state_json(job_id: str, seen: JobProgressedData, language: Language) -> byte
     return _with_result(JobState(**_state(job_id, seen, language)), seen.result_json)
 
 
-def details_json(job: Job, ahead: int | None, language: Language) -> bytes:
+def details_json(job: Job, seen: JobProgressedData, ahead: int | None, language: Language) -> bytes:
     """Return a job's JobDetails in the caller's language, as `state_json` does."""
-    seen = progressed(job, job.revision, job.view)
     details = JobDetails(
         **_state(job.job_id, seen, language),
         filename=job.filename,
@@ -147,9 +187,9 @@ def details_json(job: Job, ahead: int | None, language: Language) -> bytes:
     return _with_result(details, seen.result_json)
 
 
-def listed(job: Job, language: Language) -> JobState:
+def listed(job_id: str, seen: JobProgressedData, language: Language) -> JobState:
     """Return how a job stands, without its result."""
-    return JobState(**_state(job.job_id, progressed(job, job.revision, job.view), language))
+    return JobState(**_state(job_id, seen, language))
 
 
 def _state(job_id: str, seen: JobProgressedData, language: Language) -> dict[str, Any]:
@@ -218,6 +258,13 @@ PROGRESS_STREAM: dict[str, Any] = {
                 "schema": {"type": "integer", "minimum": 0},
                 "description": "The same, as polyfills of EventSource send it (`evs_last_event_id` too); "
                 "`Last-Event-ID` wins",
+            },
+            {
+                "name": "ticket",
+                "in": "query",
+                "required": False,
+                "schema": {"type": "string"},
+                "description": "From `POST /auth/tickets`, in place of a token or a cookie; for one stream",
             },
         ],
         "responses": {

@@ -221,6 +221,48 @@ IDEMPOTENCY_KEY_REUSED = ProblemKind(
         "This Idempotency-Key was used for another recording, token or metadata. Send this one with a new key.",
     ),
 )
+LOGIN_REQUIRED = ProblemKind(
+    "login_required",
+    401,
+    ("로그인이 필요합니다", "Authorization: Bearer 헤더에 토큰을 담거나, POST /auth/session으로 로그인해 주세요."),
+    ("Login required", "Send a token as Authorization: Bearer, or log in with POST /auth/session."),
+)
+TOKEN_INVALID = ProblemKind(
+    "token_invalid",
+    401,
+    ("인정되지 않는 토큰입니다", "토큰이 올바르지 않거나 이 서비스의 것이 아닙니다. 새로 로그인해 주세요."),
+    ("Token not accepted", "The token is invalid, or not for this service. Log in again."),
+)
+TOKEN_EXPIRED = ProblemKind(
+    "token_expired",
+    401,
+    ("만료된 토큰입니다", "토큰이 만료되었거나 취소되었습니다. 새로 로그인해 주세요."),
+    ("Token expired", "The token has expired or was revoked. Log in again."),
+)
+NOT_ALLOWED = ProblemKind(
+    "not_allowed",
+    403,
+    ("허용되지 않은 작업입니다", "이 작업에 필요한 권한이 없습니다. 권한은 GET /me에 있습니다."),
+    ("Not allowed", "You lack the right that this needs. GET /me tells which ones you have."),
+)
+ORIGIN_NOT_ALLOWED = ProblemKind(
+    "origin_not_allowed",
+    403,
+    ("허용되지 않은 출처입니다", "이 출처의 페이지는 변경할 수 없습니다. 운영자가 CORS_ORIGINS에 추가할 수 있습니다."),
+    ("Origin not allowed", "Pages of this origin may change nothing here. An operator can add it to CORS_ORIGINS."),
+)
+LOGIN_OFF = ProblemKind(
+    "login_off",
+    409,
+    ("로그인을 쓰지 않습니다", "이 서비스는 로그인 없이 씁니다 (AUTH=off)."),
+    ("No login here", "This service is used without a login (AUTH=off)."),
+)
+SESSION_NOT_FOUND = ProblemKind(
+    "session_not_found",
+    404,
+    ("세션이 없습니다", "이 토큰은 세션에서 나온 것이 아닙니다."),
+    ("No session", "This token does not come from a session."),
+)
 SIGNATURE_INVALID = ProblemKind(
     "signature_invalid",
     401,

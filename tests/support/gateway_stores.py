@@ -117,11 +117,18 @@ class Jobs:
         return None if job is None else job.traceparent
 
     async def page(
-        self, job_filter: JobFilter, after: Cursor | None, limit: int, metadata: MetadataAsked = ()
+        self,
+        job_filter: JobFilter,
+        after: Cursor | None,
+        limit: int,
+        metadata: MetadataAsked = (),
+        owner: str | None = None,
     ) -> list[Job]:
         """Return a page, the newest first."""
         await self._turn()
         found = [job for job in self.kept.values() if _matches(job, job_filter) and job.purge_asked_at is None]
+        if owner is not None:
+            found = [job for job in found if job.owner == owner]
         asked = [set(terms_asked(key, text)) for key, text in metadata]
         found = [job for job in found if all(terms & set(job.metadata_terms) for terms in asked)]
         if after is not None:

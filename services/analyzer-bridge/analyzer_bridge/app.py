@@ -71,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
         "consumers": rabbitmq.consumes,
         "mongodb": mongodb.is_up,
     }
-    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters, warnings))
+    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters, [warnings]))
     app.include_router(metrics_routes(rabbitmq.dead_letters))
     answer_all_methods(app)
     return app

@@ -52,4 +52,9 @@ class OriginSettings(BaseSettings):
     @property
     def origins(self) -> list[str]:
         """The origins as a list."""
-        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+        return listed(self.cors_origins)
+
+
+def listed(text: str) -> list[str]:
+    """Return the parts of a setting that are separated by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -11,7 +11,9 @@ from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import cors
+from chassis.audit import Audit
 from chassis.health import health_routes
+from chassis.identity.identity import Identity
 from chassis.methods import answer_all_methods
 from chassis.metrics import metrics_routes
 from chassis.mongodb import REQUEST_LIMITS, MongoDB
@@ -19,8 +21,16 @@ from chassis.rabbitmq.connection import RabbitMQ
 from chassis.stopping import Stopping
 from contracts import api
 from contracts.problems import Problem
+from contracts.rights import Right
 from decoding.decoder import Decoder
 from gateway import SERVICE
+from gateway.accounts import routes as accounts
+from gateway.accounts.access import unlisted
+from gateway.accounts.document import add_security
+from gateway.accounts.guard import Guard, may_see_details
+from gateway.accounts.routes import AccountParts
+from gateway.accounts.sessions import Sessions
+from gateway.accounts.store import SessionStore
 from gateway.availability import Availability
 from gateway.catalogue import actors, requests, scripts, tokens
 from gateway.catalogue.requests import CatalogueParts
@@ -30,6 +40,7 @@ from gateway.jobs import routes as jobs
 from gateway.jobs.retention import Retention
 from gateway.jobs.routes import JobParts
 from gateway.jobs.store import JobStore
+from gateway.jobs.visible import VisibleJobs
 from gateway.redrive.loop import Redrive
 from gateway.redrive.metrics import longest_due
 from gateway.redrive.store import RedriveStore
@@ -71,6 +82,7 @@ ROUTERS = (
     reference_audio.router,
     scripts.router,
     actors.router,
+    accounts.router,
 )
 
 
@@ -91,6 +103,9 @@ def create_api(settings: Settings) -> FastAPI:
     rabbitmq = RabbitMQ(str(settings.rabbitmq_url))
     availability = Availability({"S3": bucket.is_up, "MongoDB": mongodb.is_up, "RabbitMQ": rabbitmq.is_up})
     job_store, records = JobStore(mongodb), ReferenceStore(mongodb)
+    identity = Identity(settings, mongodb, anonymous=[Right.CATALOGUE_READ] if settings.catalogue_public else [])
+    sessions = Sessions(SessionStore(mongodb), identity.own_tokens)
+    visible = VisibleJobs(job_store, Audit(mongodb))
     catalogue = CatalogueStore(mongodb)
     # References come rarely: its process is started when the first one does.
     decoder = Decoder(1, settings.max_audio_seconds, MOST_CPU_SECONDS)
@@ -119,6 +134,7 @@ def create_api(settings: Settings) -> FastAPI:
             bucket,
             mongodb,
             rabbitmq,
+            identity=identity,
             decoder=decoder,
             publishing=publishing,
             background=background,
@@ -127,11 +143,12 @@ def create_api(settings: Settings) -> FastAPI:
     )
     give(
         app,
-        UploadParts(submissions, idempotency, publishing, job_store, bucket, availability, upload_slots, max_bytes),
-        JobParts(job_store, bucket, redrive.look_soon, availability, reader_slots),
+        UploadParts(submissions, idempotency, publishing, visible, bucket, availability, upload_slots, max_bytes),
+        JobParts(job_store, visible, bucket, redrive.look_soon, availability, reader_slots),
         WebhookParts(job_store, webhooks, availability, settings.webhook_secrets, max_result),
         CatalogueParts(token_store, script_store, actor_store, availability),
         ReferenceParts(references, bucket, availability, Slots(MAX_REFERENCES), reader_slots, max_bytes),
+        AccountParts(identity, sessions, visible),
     )
     checks = {
         "accepting": stopping.is_accepting,
@@ -139,9 +156,11 @@ def create_api(settings: Settings) -> FastAPI:
         "mongodb": mongodb.is_up,
         "s3": bucket.is_up,
     }
-    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters, redrive.warnings))
+    told = [redrive.warnings, identity.warnings]
+    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters, told, may_see_details))
     app.include_router(metrics_routes(rabbitmq.dead_letters, longest_due(redrives)))
     answer_all_methods(app)
+    app.add_middleware(Guard, identity=identity, sessions=sessions)
     app.add_middleware(_LastAnswers, stopping=stopping)
     return app
 
@@ -156,6 +175,8 @@ def _api(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> Fa
         redirect_slashes=False,
         lifespan=lifespan,
     )
+    if missing := unlisted(ROUTERS):
+        raise RuntimeError(f"gateway.accounts.access says nothing of {missing}")
     for router in ROUTERS:
         app.include_router(router)
     problems.handle_errors(app)
@@ -178,6 +199,7 @@ def _lifespan(
     mongodb: MongoDB,
     rabbitmq: RabbitMQ,
     *,
+    identity: Identity,
     decoder: Decoder,
     publishing: Publishing,
     background: Sequence[Background],
@@ -186,6 +208,7 @@ def _lifespan(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with bucket:
+            identity.start()
             rabbitmq.start()
             # What comes before the broker was reached can only be told later.
             await rabbitmq.first_connected(FIRST_CONNECTION_SECONDS)
@@ -196,6 +219,7 @@ def _lifespan(
             await stopping.finish()
             await publishing.stop()
             await rabbitmq.stop()
+            await identity.stop()
             mongodb.close()
             decoder.stop()
 
@@ -212,6 +236,7 @@ def _complete_document(app: FastAPI) -> None:
         problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem.pop("$defs"), Problem=problem)
         document["paths"][api.PROGRESS_PATH] = api.PROGRESS_STREAM
+        add_security(document)
         # FastAPI adds its own validation error to every operation with parameters; ours are problem bodies.
         for operation in (operation for path in document["paths"].values() for operation in path.values()):
             if "HTTPValidationError" in str(operation["responses"].get("422")):

@@ -4,13 +4,21 @@ from datetime import timedelta
 
 from pydantic import Field, SecretStr
 
-from chassis.settings import MongoDBSettings, OriginSettings, RabbitMQSettings, S3Settings, ServiceSettings
+from chassis.identity.settings import AuthSettings
+from chassis.settings import (
+    MongoDBSettings,
+    OriginSettings,
+    RabbitMQSettings,
+    S3Settings,
+    ServiceSettings,
+)
 
 
-class Settings(ServiceSettings, RabbitMQSettings, MongoDBSettings, S3Settings, OriginSettings):
+class Settings(ServiceSettings, RabbitMQSettings, MongoDBSettings, S3Settings, OriginSettings, AuthSettings):
     """One field per environment variable, by the same name in upper case."""
 
     port: int = Field(default=8010, ge=1, le=65535)
+    catalogue_public: bool = Field(default=True, description="Whether the catalogue is read without a login")
     webhook_secret: SecretStr = Field(min_length=16)
     webhook_secret_previous: SecretStr | None = Field(
         default=None, min_length=16, description="Signed the webhook addresses that are still in use after a change"

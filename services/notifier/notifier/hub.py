@@ -6,10 +6,12 @@ from collections.abc import Collection, Sequence
 
 import structlog
 
+from chassis.identity.caller import Caller
 from contracts import api
 from contracts.events import JobProgressedData
 from contracts.failures import Language
 from contracts.job import Job, is_terminal, progressed, views_since
+from contracts.rights import Right
 from notifier.jobs import Jobs
 from notifier.sse import HEARTBEAT, Stream, chunk, reconnection
 
@@ -28,6 +30,9 @@ CATCH_UP_READS = 16
 ENDING_SECONDS = 5.0
 """The longest time over which a stopping process spreads the end of its streams, in ENDING_TICKS steps."""
 ENDING_TICKS = 50
+
+Frames = dict[tuple[Language, bool], bytes]
+"""A state as it is sent, by its language and whether it says where audio lies in S3."""
 
 
 class Hub:
@@ -107,21 +112,21 @@ class Hub:
     def send_since(self, stream: Stream, job: Job, revision: int) -> None:
         """Send every state after `revision`, and end the stream with the terminal one."""
         for number, view in views_since(job, revision):
-            _write_state(stream, job.job_id, progressed(job, number, view), {})
+            _write_state(stream, progressed(job, number, view), {})
         stream.revision = max(stream.revision or 0, revision)
         if stream.catching_up is None:
             self._settle(stream)
 
     def deliver(self, job_id: str, state: JobProgressedData) -> None:
         """Send one change to the job's streams; skip those that have it, and read the job for those that lack more."""
-        frames: dict[Language, bytes] = {}
+        frames: Frames = {}
         for stream in tuple(self._streams.get(job_id, ())):
             if stream.revision is None or state.revision > stream.revision + 1:
                 if is_terminal(state.status):
                     stream.end = state
                 self._lag(stream)
             elif state.revision > stream.revision:
-                _write_state(stream, job_id, state, frames)
+                _write_state(stream, state, frames)
 
     def refresh(self) -> None:
         """Look at every open job: changes may have been missed while the broker was away."""
@@ -193,16 +198,26 @@ class Hub:
                 if not has_left and revisions.get(stream.job_id) != stream.revision:
                     self._lag(stream)
 
+    def callers(self) -> set[Caller]:
+        """Return who has opened the streams, but for those who did not have to say who they are."""
+        return {stream.caller for stream in self._all() if stream.caller.is_known}
+
+    def send_away(self, callers: Collection[Caller]) -> None:
+        """End the streams of these callers. They reconnect, and learn why they are not let in."""
+        _end([stream for stream in self._all() if stream.caller in callers])
+
     def _all(self) -> Sequence[Stream]:
         return [stream for streams in self._streams.values() for stream in streams]
 
 
-def _write_state(stream: Stream, job_id: str, state: JobProgressedData, frames: dict[Language, bytes]) -> None:
-    """Send one state. `frames` caches it in each language, because many streams may be sent the same."""
-    frame = frames.get(stream.language)
+def _write_state(stream: Stream, state: JobProgressedData, frames: Frames) -> None:
+    """Send one state. `frames` caches it in each form, because many streams may be sent the same."""
+    form = (stream.language, stream.caller.may(Right.JOBS_ALL))
+    frame = frames.get(form)
     if frame is None:
-        data = api.state_json(job_id, state, stream.language)
-        frame = frames[stream.language] = chunk(b"id: %d\ndata: %b\n\n" % (state.revision, data))
+        shown = state if form[1] else api.opaque(stream.job_id, state)
+        data = api.state_json(stream.job_id, shown, stream.language)
+        frame = frames[form] = chunk(b"id: %d\ndata: %b\n\n" % (state.revision, data))
     stream.revision = state.revision
     stream.heartbeats = 0
     stream.write(frame)
@@ -219,6 +234,6 @@ def _end(streams: Sequence[Stream]) -> None:
 def _end_purged(stream: Stream) -> None:
     """End a stream whose job is no longer kept: with the job's terminal state if that has arrived, else abruptly."""
     if stream.end is not None:
-        _write_state(stream, stream.job_id, stream.end, {})
+        _write_state(stream, stream.end, {})
     else:
         stream.drop()

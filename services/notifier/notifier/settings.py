@@ -2,10 +2,11 @@
 
 from pydantic import Field
 
+from chassis.identity.settings import AuthSettings
 from chassis.settings import MongoDBSettings, OriginSettings, RabbitMQSettings, ServiceSettings
 
 
-class Settings(ServiceSettings, RabbitMQSettings, MongoDBSettings, OriginSettings):
+class Settings(ServiceSettings, RabbitMQSettings, MongoDBSettings, OriginSettings, AuthSettings):
     """One field per environment variable, by the same name in upper case."""
 
     port: int = Field(default=8040, ge=1, le=65535)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
+from chassis.identity.caller import ANYBODY, Caller
 from contracts.events import JobProgressedData
 from contracts.failures import Language
 
@@ -33,7 +34,9 @@ def reconnection() -> bytes:
 
 
 class Stream(asyncio.Protocol):
-    """One listener's connection, from `begin` on. `revision` is the last that was sent; None until the first is sent.
+    """One listener's connection, from `begin` on.
+
+    `caller` is who opened it. `revision` is the last that was sent; None until the first is sent.
 
     `end` is the terminal state when it arrived before earlier states, which the listener still lacks. `heartbeats`
     counts those since the last state, or since the job was last looked at. `on_lost` is called when the connection is
@@ -45,6 +48,7 @@ class Stream(asyncio.Protocol):
         "_transport",
         "_waiting",
         "behind",
+        "caller",
         "catching_up",
         "end",
         "ended",
@@ -54,7 +58,10 @@ class Stream(asyncio.Protocol):
         "revision",
     )
 
-    def __init__(self, job_id: str, language: Language, on_lost: Callable[["Stream"], None]) -> None:
+    def __init__(
+        self, job_id: str, language: Language, on_lost: Callable[["Stream"], None], caller: Caller = ANYBODY
+    ) -> None:
+        self.caller = caller
         self.job_id = job_id
         self.language = language
         self.revision: int | None = None

@@ -10,8 +10,9 @@ from starlette.types import Receive, Scope, Send
 from chassis.plain_http import TAKE_OVER, TakeOver
 from contracts import problems
 from contracts.failures import preferred_language
-from contracts.job import is_terminal
+from contracts.job import Job, is_terminal
 from contracts.problems import ProblemKind
+from notifier.admission import Admission, Entry, RefusedError
 from notifier.hub import Hub
 from notifier.jobs import Jobs
 from notifier.partitions import Partitions
@@ -38,7 +39,8 @@ class ProgressStreams:
     browser when to come back if all say so.
     """
 
-    def __init__(self, hub: Hub, partitions: Partitions, jobs: Jobs) -> None:
+    def __init__(self, hub: Hub, partitions: Partitions, jobs: Jobs, admission: Admission) -> None:
+        self._admission = admission
         self._hub = hub
         self._partitions = partitions
         self._jobs = jobs
@@ -56,39 +58,41 @@ class ProgressStreams:
         elif self._hub.is_full:
             await problem_response(request, problems.BUSY)(scope, receive, send)
         else:
+            await self._admit(request, job_id, receive, send)
+
+    async def _admit(self, request: Request, job_id: str, receive: Receive, send: Send) -> None:
+        try:
+            entry = await self._admission.entry(request)
             language = preferred_language(request.headers.get("accept-language"))
-            stream = Stream(job_id, language, self._hub.detach)
+            stream = Stream(job_id, language, self._hub.detach, entry.caller)
             # Attach, and hear the job's changes, before the job is read: so no change can be missed in between.
             self._hub.attach(stream)
             try:
-                await self._serve(request, stream, receive, send)
+                await self._serve(request, entry, stream, receive, send)
             finally:
                 if not stream.has_begun:
                     self._hub.detach(stream)
+        except RefusedError as refused:
+            await problem_response(request, refused.kind)(request.scope, receive, send)
 
-    async def _serve(self, request: Request, stream: Stream, receive: Receive, send: Send) -> None:
-        try:
-            await self._partitions.enter(stream.job_id)
-            job = await self._jobs.find(stream.job_id)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the listener is told to come back
-            log.warning("stream refused", job_id=stream.job_id, reason=type(error).__name__)
-            await problem_response(request, problems.UNAVAILABLE)(request.scope, receive, send)
-            return
-        if job is None or job.purge_asked_at is not None:
-            await problem_response(request, problems.JOB_NOT_FOUND)(request.scope, receive, send)
-            return
+    async def _serve(self, request: Request, entry: Entry, stream: Stream, receive: Receive, send: Send) -> None:
+        """Send the stream's beginning and have it go on by itself. RefusedError when there is nothing to send."""
+        job = await self._found(stream.job_id)
+        if job is None or job.purge_asked_at is not None or not entry.sees(job):
+            raise RefusedError(problems.JOB_NOT_FOUND)
         seen = _last_event_id(request)
         if seen is not None and seen >= job.revision and is_terminal(job.view.status):
             # A browser that is answered with 204 does not reconnect.
             await Response(status_code=204)(request.scope, receive, send)
             return
         if self._hub.is_ending:
-            await problem_response(request, problems.UNAVAILABLE)(request.scope, receive, send)
-            return
-        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+            raise RefusedError(problems.UNAVAILABLE)
         if request.method == "HEAD":
+            await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             await send({"type": "http.response.body", "body": b""})
             return
+        await self._admission.let_in(entry, job)
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         take_over: TakeOver = request.scope["extensions"][TAKE_OVER]
         transport = take_over(stream)
         if transport is None:
@@ -98,6 +102,15 @@ class ProgressStreams:
         # Without an id the listener is sent the current state. An id beyond the job's revision counts as that revision.
         before_last = job.revision - 1
         self._hub.send_since(stream, job, before_last if seen is None else min(seen, job.revision))
+
+    async def _found(self, job_id: str) -> Job | None:
+        """Return the job as it is once this replica hears its changes; RefusedError when that cannot be known."""
+        try:
+            await self._partitions.enter(job_id)
+            return await self._jobs.find(job_id)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the listener is told to come back
+            log.warning("stream refused", job_id=job_id, reason=type(error).__name__)
+            raise RefusedError(problems.UNAVAILABLE) from None
 
 
 def _canonical(job_id: str) -> str | None:
@@ -129,6 +142,9 @@ def problem_response(request: Request, kind: ProblemKind) -> Response:
     headers = {"Content-Language": language, "Cache-Control": "no-store"}
     if kind is problems.METHOD_NOT_ALLOWED:
         headers["Allow"] = ALLOW
+    if kind.status == problems.LOGIN_REQUIRED.status:
+        error = "" if kind is problems.LOGIN_REQUIRED else ', error="invalid_token"'
+        headers["WWW-Authenticate"] = f'Bearer realm="sori"{error}'
     if kind.status == problems.UNAVAILABLE.status:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     body = kind.body(language).model_dump_json()

@@ -91,6 +91,10 @@ WRONG = {
     "ANALYSIS_IN_FLIGHT": ["hunter2", "0", "-1", "1.5"],
     "SHUTDOWN_GRACE": ["hunter2", "9", "-1"],
     "JOB_MAX_AGE": ["hunter2", "0", "-1", "nan", "inf"],
+    "AUTH": ["hunter2", "on", "OFF"],
+    "OIDC_ISSUERS": ["hunter2", "http://hunter2.example", "https://a.example,ftp://hunter2"],
+    "SESSION_KEYS": ["hunter2", "{}", '{"keys": []}', '{"keys": [{"kty": "oct", "k": "hunter2"}]}'],
+    "CATALOGUE_PUBLIC": ["hunter2", "2"],
 }
 EVERY_WRONG = [
     (service, name, value)
@@ -121,8 +125,21 @@ def test_every_setting_that_can_be_wrong_is_tried_above() -> None:
         "AWS_REGION",
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
+        "OIDC_AUDIENCES",
+        "OIDC_ROLES_CLAIM",
     }
     assert {name for service in SERVICES for name in names(service)} == free | set(WRONG)
+
+
+AUTH_SERVICES = [service for service in SERVICES if "AUTH" in names(service)]
+
+
+@pytest.mark.parametrize("service", AUTH_SERVICES, ids=lambda service: service.name)
+def test_what_a_login_needs_is_named_when_it_is_missing(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    give(monkeypatch, service, AUTH="required", OIDC_ISSUERS="https://issuer.example")
+    assert set(refused(service, capsys)) == {"OIDC_AUDIENCES", "SESSION_KEYS"}
 
 
 class Started(Exception):  # noqa: N818 - no error: the service got as far as serving

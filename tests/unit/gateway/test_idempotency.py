@@ -23,7 +23,7 @@ from gateway.uploads.idempotency import (
     KeyReusedError,
     parsed_key,
 )
-from gateway.uploads.submissions import Submissions
+from gateway.uploads.submissions import Dubbed, Submissions
 from tests.support.gateway_stores import Bucket, Claims, Jobs
 from tests.support.references import Decoder, Records, Tokens
 from tests.support.waiting import until_true
@@ -66,8 +66,19 @@ class Desk:
         references = References(tokens, Records(tokens), self.bucket, Decoder(), "sori")
         self.core = Idempotency(self.claims, self.jobs, Submissions(self.bucket, self.jobs, references, REDRIVE_AFTER))
 
-    async def accept(self, file: File | None = None, token_id: str = stories.TOKEN_ID, key: str = KEY) -> Accepted:
-        return await self.core.accept(key, token_id, file or File(), stories.TRACEPARENT)
+    async def accept(
+        self, file: File | None = None, token_id: str = stories.TOKEN_ID, key: str = KEY, owner: str | None = None
+    ) -> Accepted:
+        return await self.core.accept(key, Dubbed(token_id, owner, stories.TRACEPARENT), file or File())
+
+
+async def test_the_same_key_of_another_owner_is_another_key() -> None:
+    desk = Desk()
+    owners = [None, "user:" + "1" * 32, "user:" + "2" * 32]
+    first = [(await desk.accept(owner=owner)).job_id for owner in owners]
+    assert len(set(first)) == len(owners)
+    assert [await desk.accept(owner=owner) for owner in owners] == [Accepted(job_id, None) for job_id in first]
+    assert [job.owner for job in desk.jobs.kept.values()] == owners
 
 
 async def test_the_same_request_again_is_the_same_job_and_publishes_nothing() -> None:

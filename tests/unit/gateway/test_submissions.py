@@ -18,7 +18,7 @@ from contracts.job import Job
 from contracts.metadata import terms
 from gateway.audio import AudioGoneError, Recording, StoredAudio
 from gateway.references.references import References
-from gateway.uploads.submissions import JobExistsError, Submissions
+from gateway.uploads.submissions import Dubbed, JobExistsError, Submissions
 from gateway.web.problems import ProblemError
 from tests.support.gateway_stores import Bucket, Jobs
 from tests.support.references import Decoder, Records, Tokens
@@ -82,11 +82,15 @@ class Taken:
         return list(self.jobs.kept.values())
 
     async def accept(self, file: Arriving, token_id: str = stories.TOKEN_ID) -> events.UploadReceived:
-        return await self.submissions.accept(token_id, file, stories.TRACEPARENT)
+        return await self.submissions.accept(dubbed(token_id), file)
 
     def know_token(self) -> None:
         """Have the catalogue know token 7, with all of stories.REFERENCE."""
         self.tokens.kept |= Tokens(TOKEN).kept
+
+
+def dubbed(token_id: str = stories.TOKEN_ID) -> Dubbed:
+    return Dubbed(token_id, None, stories.TRACEPARENT)
 
 
 async def test_a_recording_is_stored_before_its_job_is_kept() -> None:
@@ -166,9 +170,9 @@ KEPT = StoredAudio(f"audio/{stories.JOB_ID}.wav", 9, "audio/wav", '"e"')
 
 async def test_requests_that_make_the_same_job_write_to_objects_of_their_own_and_one_wins() -> None:
     taken = Taken()
-    first = await taken.submissions.accept(stories.TOKEN_ID, Arriving(CONTENT), stories.TRACEPARENT, OTHER_ID)
+    first = await taken.submissions.accept(dubbed(), Arriving(CONTENT), OTHER_ID)
     with pytest.raises(JobExistsError) as refused:
-        await taken.submissions.accept("another", Arriving([b"other"]), stories.TRACEPARENT, OTHER_ID)
+        await taken.submissions.accept(dubbed("another"), Arriving([b"other"]), OTHER_ID)
     assert refused.value.recording == Recording("another", hashlib.sha256(b"other").hexdigest())
     assert first.subject == OTHER_ID
     assert first.data.inbox_key.startswith(f"inbox/{OTHER_ID}.")
@@ -178,10 +182,10 @@ async def test_requests_that_make_the_same_job_write_to_objects_of_their_own_and
 
 async def test_a_loser_whose_object_cannot_be_removed_has_lost_all_the_same() -> None:
     taken = Taken()
-    await taken.submissions.accept(stories.TOKEN_ID, Arriving(CONTENT), stories.TRACEPARENT, OTHER_ID)
+    await taken.submissions.accept(dubbed(), Arriving(CONTENT), OTHER_ID)
     taken.bucket.broken = {"remove_all"}
     with pytest.raises(JobExistsError):
-        await taken.submissions.accept(stories.TOKEN_ID, Arriving(CONTENT), stories.TRACEPARENT, OTHER_ID)
+        await taken.submissions.accept(dubbed(), Arriving(CONTENT), OTHER_ID)
     assert len(taken.bucket.objects) == 2
 
 

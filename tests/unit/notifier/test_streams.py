@@ -5,13 +5,15 @@ import json
 import re
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.routing import Route, Router
 
+from chassis.identity.caller import ANYBODY
 from chassis.plain_http import TAKE_OVER
 from contracts.job import Job
+from notifier.admission import Admission, Entry
 from notifier.hub import Hub
 from notifier.partitions import Partitions
 from notifier.sse import MAX_WAITING, Stream
@@ -110,6 +112,16 @@ class Bindings:
         self.bound.remove(key)
 
 
+class Anybody:
+    """Lets everybody in."""
+
+    async def entry(self, _: object) -> Entry:
+        return Entry(ANYBODY)
+
+    async def let_in(self, entry: Entry, job: Job) -> None:
+        pass
+
+
 class Service:
     """The endpoint with its hub and a collection in memory."""
 
@@ -118,7 +130,9 @@ class Service:
         self.hub = Hub(self.jobs)
         self.bindings = Bindings()
         # Of the collection the endpoint only uses `find`.
-        streams = ProgressStreams(self.hub, Partitions(self.bindings, self.hub.listened), self.jobs)
+        streams = ProgressStreams(
+            self.hub, Partitions(self.bindings, self.hub.listened), self.jobs, cast(Admission, Anybody())
+        )
         self._app = Router([Route("/tokens/analysis-progress/{job_id}", endpoint=streams)])
 
     @asynccontextmanager

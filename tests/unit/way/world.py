@@ -44,7 +44,7 @@ from gateway.references.references import References
 from gateway.uploads.idempotency import Idempotency, JobGoneError, KeyInUseError, KeyReusedError
 from gateway.uploads.inbox_sweeper import InboxSweeper
 from gateway.uploads.publishing import Publishing
-from gateway.uploads.submissions import Submissions
+from gateway.uploads.submissions import Dubbed, Submissions
 from gateway.webhook.calls import call_of, webhook_event
 from gateway.webhook.kept import Webhooks
 from notifier.expiry import Expiry
@@ -737,11 +737,12 @@ class Gateway:
     async def upload(self, content: bytes, key: str | None) -> str:
         """Take a recording in."""
         await self._availability.require("S3", "MongoDB")
+        dubbed = Dubbed(stories.TOKEN_ID, None, stories.TRACEPARENT)
         if key is None:
-            event = await self._submissions.accept(stories.TOKEN_ID, File(content), stories.TRACEPARENT)
+            event = await self._submissions.accept(dubbed, File(content))
             self._publishing.publish_soon(event)
             return event.subject
-        accepted = await self._idempotency.accept(key, stories.TOKEN_ID, File(content), stories.TRACEPARENT)
+        accepted = await self._idempotency.accept(key, dubbed, File(content))
         if accepted.event is not None:
             self._publishing.publish_soon(accepted.event)
         return accepted.job_id

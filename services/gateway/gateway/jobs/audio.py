@@ -2,10 +2,12 @@
 
 from fastapi import APIRouter, Response
 
+from chassis.identity.caller import Caller
 from contracts import api, problems
 from gateway.audio import StoredAudio
-from gateway.jobs.routes import JobParts, Parts, known_job
+from gateway.jobs.routes import JobParts, Parts
 from gateway.web.audio import IfRange, Range, audio_answers, audio_head, audio_response
+from gateway.web.callers import CallerIs
 from gateway.web.parameters import JobId, canonical
 from gateway.web.problems import ProblemError
 
@@ -22,26 +24,27 @@ router = APIRouter(tags=["jobs"])
 )
 async def job_audio(
     parts: Parts,
+    caller: CallerIs,
     job_id: JobId,
     range: Range = None,  # noqa: A002 - the header's name
     if_range: IfRange = None,
 ) -> Response:
     """Return the audio as it was sent, or a range of it; HEAD says how large it is."""
-    audio = await _found(parts, job_id)
+    audio = await _found(parts, caller, job_id)
     gone = problems.AUDIO_NOT_FOUND
     return await audio_response(parts.bucket, parts.readers, audio, asked=range, if_range=if_range, gone=gone)
 
 
 @router.head(_PATH, include_in_schema=False)
-async def job_audio_head(parts: Parts, job_id: JobId) -> Response:
+async def job_audio_head(parts: Parts, caller: CallerIs, job_id: JobId) -> Response:
     """Return the headers of the whole."""
-    return audio_head(await _found(parts, job_id))
+    return audio_head(await _found(parts, caller, job_id))
 
 
-async def _found(parts: JobParts, job_id: str) -> StoredAudio:
+async def _found(parts: JobParts, caller: Caller, job_id: str) -> StoredAudio:
     job_id = canonical(job_id)
     await parts.availability.require("S3", "MongoDB")
-    await known_job(parts.jobs, job_id)
+    await parts.visible.find(caller, job_id, "hear")
     audio = await parts.bucket.find_audio(job_id)
     if audio is None:
         raise ProblemError(problems.AUDIO_NOT_FOUND)

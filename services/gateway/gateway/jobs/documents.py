@@ -28,9 +28,17 @@ class Jobs(Protocol):
         """Return the trace that the job belongs to, None when there is no such job."""
 
     async def page(
-        self, job_filter: JobFilter, after: Cursor | None, limit: int, metadata: MetadataAsked = ()
+        self,
+        job_filter: JobFilter,
+        after: Cursor | None,
+        limit: int,
+        metadata: MetadataAsked = (),
+        owner: str | None = None,
     ) -> list[Job]:
-        """Return the newest `limit` jobs that match, have this metadata and come after the cursor, without results."""
+        """Return the newest `limit` jobs that match, have this metadata and come after the cursor, without results.
+
+        With an owner, only this one's.
+        """
 
     async def ahead(self, job: Job) -> int:
         """Return how many jobs were created before this one and have not ended."""

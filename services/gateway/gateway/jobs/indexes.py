@@ -24,10 +24,13 @@ WHICH: dict[str, dict[str, Any]] = {
 
 
 async def create(jobs: Any) -> None:
-    """Create the indexes: three for lists, of every kind, of a token, and by metadata; three for what is told again."""
+    """Create the indexes: four for lists (all, a token's, an owner's, by metadata); three for what is told again."""
     with translating():
         await jobs.create_index([("view.status", ASCENDING), *NEWEST], name="status")
         await jobs.create_index([("token_id", ASCENDING), *NEWEST], name="token")
+        await jobs.create_index(
+            [("owner", ASCENDING), *NEWEST], name="owner", partialFilterExpression={"owner": {"$type": "string"}}
+        )
         await jobs.create_index(
             [("metadata_terms", ASCENDING), *NEWEST], name="metadata", partialFilterExpression=WITH_METADATA
         )

@@ -13,12 +13,14 @@ from fastapi.exceptions import RequestValidationError
 from contracts import api, problems
 from contracts.api import JobDetails, JobList, JobState, RemovalAccepted
 from contracts.failures import preferred_language
-from contracts.job import Job, is_terminal, progressed
+from contracts.job import Job, is_terminal
 from gateway.availability import Availability
 from gateway.jobs.documents import Jobs
 from gateway.jobs.listing import Cursor, JobFilter, MetadataAsked
 from gateway.jobs.removals import Ending
+from gateway.jobs.visible import VisibleJobs, shown_to
 from gateway.storage import Bucket
+from gateway.web.callers import CallerIs
 from gateway.web.parameters import AcceptLanguage, JobId, canonical
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
@@ -60,6 +62,7 @@ class JobParts:
     """What the routes of jobs and of their recordings work with."""
 
     jobs: Jobs
+    visible: VisibleJobs
     bucket: Bucket
     look_soon: Callable[[], None]
     """Has what was just asked for told at once."""
@@ -77,11 +80,12 @@ router = APIRouter(tags=["jobs"])
     summary="Read a job's state and result",
     responses=api.problem_answers(problems.JOB_NOT_FOUND, problems.UNAVAILABLE),
 )
-async def analysis_result(parts: Parts, job_id: JobId, accept_language: AcceptLanguage = None) -> Response:
+async def analysis_result(
+    parts: Parts, caller: CallerIs, job_id: JobId, accept_language: AcceptLanguage = None
+) -> Response:
     """Return the job as it stands; `result` is there once `status` is `completed`."""
-    job = await known_job(parts.jobs, canonical(job_id))
-    language = preferred_language(accept_language)
-    state = api.state_json(job.job_id, progressed(job, job.revision, job.view), language)
+    job = await parts.visible.find(caller, canonical(job_id), "read")
+    state = api.state_json(job.job_id, shown_to(caller, job), preferred_language(accept_language))
     return Response(state, media_type="application/json", headers=NOT_STORED)
 
 
@@ -95,19 +99,20 @@ async def analysis_result(parts: Parts, job_id: JobId, accept_language: AcceptLa
 async def list_jobs(
     *,
     parts: Parts,
+    caller: CallerIs,
     request: Request,
     response: Response,
     job_filter: Annotated[JobFilter, Depends()],
     page: Annotated[JobPage, Depends()],
     accept_language: AcceptLanguage = None,
 ) -> JobList:
-    """Return one page; jobs that come while pages are read move none of those that were there."""
+    """Return one page of one's own jobs, an operator everybody's; jobs that come meanwhile move none of the others."""
     limit, metadata = page.limit, _metadata_asked(request)
-    found = await parts.jobs.page(job_filter, _parsed(page.cursor), limit + 1, metadata)
+    found = await parts.visible.page(caller, job_filter, _parsed(page.cursor), limit + 1, metadata)
     language = preferred_language(accept_language)
     response.headers.update(NOT_STORED)
     return JobList(
-        jobs=[api.listed(job, language) for job in found[:limit]],
+        jobs=[api.listed(job.job_id, shown_to(caller, job), language) for job in found[:limit]],
         next=_next_page(job_filter, metadata, found[limit - 1], limit) if len(found) > limit else None,
     )
 
@@ -118,13 +123,13 @@ async def list_jobs(
     summary="Read everything that is kept of a job",
     responses=api.problem_answers(problems.JOB_NOT_FOUND, problems.UNAVAILABLE),
 )
-async def job_details(parts: Parts, job_id: JobId, accept_language: AcceptLanguage = None) -> Response:
+async def job_details(
+    parts: Parts, caller: CallerIs, job_id: JobId, accept_language: AcceptLanguage = None
+) -> Response:
     """Return the job with its history and, while it is under way, how many jobs are `ahead` of it."""
-    job = await parts.jobs.find_whole(canonical(job_id))
-    if job is None:
-        raise ProblemError(problems.JOB_NOT_FOUND)
+    job = await parts.visible.find_whole(caller, canonical(job_id), "read")
     ahead = None if is_terminal(job.view.status) else await parts.jobs.ahead(job)
-    details = api.details_json(job, ahead, preferred_language(accept_language))
+    details = api.details_json(job, shown_to(caller, job), ahead, preferred_language(accept_language))
     return Response(details, media_type="application/json", headers=NOT_STORED)
 
 
@@ -136,6 +141,7 @@ async def job_details(parts: Parts, job_id: JobId, accept_language: AcceptLangua
 )
 async def remove_job(
     parts: Parts,
+    caller: CallerIs,
     job_id: JobId,
     purge: Annotated[bool, Query(description="Remove all that is kept of the job, its recording too")] = False,
 ) -> RemovalAccepted:
@@ -147,21 +153,13 @@ async def remove_job(
     job_id = canonical(job_id)
     # RabbitMQ is not required: what was asked for stands in the job's document until it is done.
     await parts.availability.require("MongoDB")
-    job = await known_job(parts.jobs, job_id)
     ending = Ending.PURGE if purge else Ending.CANCEL
+    job = await parts.visible.find(caller, job_id, ending.value)
     await parts.jobs.ask_end(ending, [job_id], datetime.now(UTC))
     parts.look_soon()
     log.info("removal accepted", job_id=job_id, trace_id=job.traceparent[3:35], ending=ending)
     message = api.PURGE_MESSAGE if purge else api.CANCEL_MESSAGE
     return RemovalAccepted(job_id=job_id, status=job.view.status, message=message)
-
-
-async def known_job(jobs: Jobs, job_id: str) -> Job:
-    """Return the job; ProblemError when there is none."""
-    job = await jobs.find(job_id)
-    if job is None:
-        raise ProblemError(problems.JOB_NOT_FOUND)
-    return job
 
 
 def _parsed(cursor: str | None) -> Cursor | None:

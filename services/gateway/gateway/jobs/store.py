@@ -62,11 +62,21 @@ class JobStore:
         return await self._traceparents.answer(job_id)
 
     async def page(
-        self, job_filter: JobFilter, after: Cursor | None, limit: int, metadata: MetadataAsked = ()
+        self,
+        job_filter: JobFilter,
+        after: Cursor | None,
+        limit: int,
+        metadata: MetadataAsked = (),
+        owner: str | None = None,
     ) -> list[Job]:
-        """Return the newest `limit` jobs that match, have this metadata and come after the cursor, without results."""
+        """Return the newest `limit` jobs that match, have this metadata and come after the cursor, without results.
+
+        With an owner, only this one's.
+        """
         with translating():
-            found = self._jobs.find(_query(job_filter, metadata, after), _SUMMARY).sort(indexes.NEWEST).limit(limit)
+            found = (
+                self._jobs.find(_query(job_filter, metadata, after, owner), _SUMMARY).sort(indexes.NEWEST).limit(limit)
+            )
             return [_job(document) for document in await found.to_list(limit)]
 
     async def ahead(self, job: Job) -> int:
@@ -125,13 +135,15 @@ def _job(document: dict[str, Any]) -> Job:
     return Job.model_validate({"history": [], **document})
 
 
-def _query(job_filter: JobFilter, metadata: MetadataAsked, after: Cursor | None) -> dict[str, Any]:
+def _query(job_filter: JobFilter, metadata: MetadataAsked, after: Cursor | None, owner: str | None) -> dict[str, Any]:
     # Listing every status merges one index scan per status, so it needs no index of its own.
     query: dict[str, Any] = {
         "view.status": {"$in": [status.value for status in Status]},
         **job_filter.conditions(),
         **_THERE,
     }
+    if owner is not None:
+        query["owner"] = owner
     if metadata:
         query |= indexes.WITH_METADATA
         query["$and"] = [{"metadata_terms": {"$in": terms_asked(key, text)}} for key, text in metadata]

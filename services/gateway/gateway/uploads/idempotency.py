@@ -16,7 +16,7 @@ from chassis.periodic import Periodic
 from contracts.events import UploadReceived
 from gateway.audio import ArrivingFile, Recording
 from gateway.jobs.documents import Jobs
-from gateway.uploads.submissions import JobExistsError, Submissions, sha256_of
+from gateway.uploads.submissions import Dubbed, JobExistsError, Submissions, sha256_of
 
 log = structlog.get_logger()
 
@@ -88,31 +88,29 @@ class Idempotency:
         self._jobs = jobs
         self._submissions = submissions
 
-    async def accept(self, key: str, token_id: str, file: ArrivingFile, traceparent: str) -> Accepted:
+    async def accept(self, key: str, dubbed: Dubbed, file: ArrivingFile) -> Accepted:
         """Store the file and its job, or find the job that an earlier request made of it.
 
         Raises KeyInUseError and JobGoneError before the file is read, and KeyReusedError as soon as it is known.
         """
-        hashed = hashlib.sha256(key.encode()).hexdigest()
+        hashed = _hashed(key, dubbed.owner)
         owner = uuid4().hex
         claim = await self._claims.claim(hashed, owner, str(uuid4()))
         if claim.recording is not None:
             if await self._jobs.recording(claim.job_id) is None:
                 raise JobGoneError
-            await _check_same(claim.recording, token_id, file)
+            await _check_same(claim.recording, dubbed.token_id, file)
             return Accepted(claim.job_id, None)
         if claim.owner != owner:
             raise KeyInUseError
         async with self._leased(hashed, owner):
-            event, recording = await self._submit(claim.job_id, token_id, file, traceparent)
+            event, recording = await self._submit(claim.job_id, dubbed, file)
         await self._settle(hashed, recording)
         return Accepted(claim.job_id, event)
 
-    async def _submit(
-        self, job_id: str, token_id: str, file: ArrivingFile, traceparent: str
-    ) -> tuple[UploadReceived | None, Recording]:
+    async def _submit(self, job_id: str, dubbed: Dubbed, file: ArrivingFile) -> tuple[UploadReceived | None, Recording]:
         try:
-            event = await self._submissions.accept(token_id, file, traceparent, job_id)
+            event = await self._submissions.accept(dubbed, file, job_id)
         except JobExistsError as error:
             first = await self._jobs.recording(job_id)
             if first is None:
@@ -120,7 +118,7 @@ class Idempotency:
             if first != error.recording:
                 raise KeyReusedError from None
             return None, first
-        return event, Recording.of(token_id, event.data.sha256, event.data.metadata)
+        return event, Recording.of(dubbed.token_id, event.data.sha256, event.data.metadata)
 
     async def _settle(self, key: str, recording: Recording) -> None:
         try:
@@ -164,6 +162,11 @@ def parsed_key(headers: Sequence[str]) -> str | None:
     if len(headers) > 1 or len(key) > _KEY_CHARACTERS or not (quoted or _BARE.fullmatch(value)):
         raise InvalidKeyError
     return key
+
+
+def _hashed(key: str, owner: str | None) -> str:
+    """Return what a key is kept as. The same key of two owners is two keys."""
+    return hashlib.sha256((key if owner is None else f"{owner}\n{key}").encode()).hexdigest()
 
 
 async def _check_same(first: Recording, token_id: str, file: ArrivingFile) -> None:

@@ -8,8 +8,8 @@ from contracts.api import RetryAccepted
 from contracts.job import is_terminal
 from gateway.audio import AudioGoneError
 from gateway.jobs.links import job_links
-from gateway.jobs.routes import known_job
 from gateway.uploads.routes import Parts
+from gateway.web.callers import CallerIs
 from gateway.web.parameters import JobId, Traceparent, canonical
 from gateway.web.problems import ProblemError
 
@@ -26,12 +26,14 @@ router = APIRouter(tags=["jobs"])
         problems.JOB_NOT_FOUND, problems.JOB_NOT_ENDED, problems.RECORDING_GONE, problems.UNAVAILABLE
     ),
 )
-async def retry_job(parts: Parts, response: Response, job_id: JobId, traceparent: Traceparent = None) -> RetryAccepted:
+async def retry_job(
+    parts: Parts, caller: CallerIs, response: Response, job_id: JobId, traceparent: Traceparent = None
+) -> RetryAccepted:
     """Begin a new job with the recording that is kept of one that has ended."""
     job_id = canonical(job_id)
     # RabbitMQ is not required: as with an upload, the event waits in the job's document.
     await parts.availability.require("S3", "MongoDB")
-    job = await known_job(parts.jobs, job_id)
+    job = await parts.visible.find(caller, job_id, "retry")
     if not is_terminal(job.view.status):
         raise ProblemError(problems.JOB_NOT_ENDED)
     audio = await parts.bucket.find_audio(job_id)

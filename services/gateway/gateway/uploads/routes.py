@@ -12,8 +12,8 @@ from contracts.api import UploadAccepted
 from contracts.metadata import MAX_BYTES
 from gateway.audio import ArrivingFile
 from gateway.availability import Availability
-from gateway.jobs.documents import Jobs
 from gateway.jobs.links import job_links
+from gateway.jobs.visible import VisibleJobs
 from gateway.storage import Bucket
 from gateway.uploads.idempotency import (
     Accepted,
@@ -25,8 +25,9 @@ from gateway.uploads.idempotency import (
     parsed_key,
 )
 from gateway.uploads.publishing import Publishing
-from gateway.uploads.submissions import Submissions
+from gateway.uploads.submissions import Dubbed, Submissions
 from gateway.web.bodies import arriving_file, file_body
+from gateway.web.callers import CallerIs
 from gateway.web.parameters import Traceparent
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
@@ -68,7 +69,7 @@ class UploadParts:
     submissions: Submissions
     idempotency: Idempotency
     publishing: Publishing
-    jobs: Jobs
+    visible: VisibleJobs
     bucket: Bucket
     availability: Availability
     uploads: Slots
@@ -105,6 +106,7 @@ router = APIRouter(tags=["jobs"])
 async def upload_audio(
     *,
     parts: Parts,
+    caller: CallerIs,
     request: Request,
     response: Response,
     token_id: TokenId,
@@ -118,7 +120,8 @@ async def upload_audio(
     with parts.uploads.taken(close=True):
         file = arriving_file(request, parts.max_bytes, reads_metadata=True)
         await parts.availability.require("S3", "MongoDB")
-        accepted = await _accepted(parts, key, token_id, file, events.continued_trace(traceparent))
+        dubbed = Dubbed(token_id, caller.owner, events.continued_trace(traceparent))
+        accepted = await _accepted(parts, key, dubbed, file)
     if accepted.event is None:
         log.info("upload repeated", job_id=accepted.job_id)
     else:
@@ -131,14 +134,12 @@ async def upload_audio(
     return UploadAccepted(job_id=accepted.job_id, **links)
 
 
-async def _accepted(
-    parts: UploadParts, key: str | None, token_id: str, file: ArrivingFile, traceparent: str
-) -> Accepted:
+async def _accepted(parts: UploadParts, key: str | None, dubbed: Dubbed, file: ArrivingFile) -> Accepted:
     if key is None:
-        event = await parts.submissions.accept(token_id, file, traceparent)
+        event = await parts.submissions.accept(dubbed, file)
         return Accepted(event.subject, event)
     try:
-        return await parts.idempotency.accept(key, token_id, file, traceparent)
+        return await parts.idempotency.accept(key, dubbed, file)
     except KeyInUseError:
         headers = {"Retry-After": str(IN_USE_RETRY_SECONDS)}
         raise ProblemError(problems.IDEMPOTENCY_KEY_IN_USE, close=True, headers=headers) from None

@@ -5,6 +5,7 @@ import re
 import secrets
 import unicodedata
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Self
 from uuid import uuid4
@@ -29,6 +30,15 @@ FILENAME_CHARACTERS = 255
 _WINDOWS_PATH = re.compile(r"[A-Za-z]:\\|\\\\")
 
 
+@dataclass(frozen=True)
+class Dubbed:
+    """What was dubbed, by whom, and the trace that the upload belongs to."""
+
+    token_id: str
+    owner: str | None
+    traceparent: str
+
+
 class JobExistsError(Exception):
     """There is a job with this id already; `recording` is the one that another was to be made from."""
 
@@ -46,9 +56,7 @@ class Submissions:
         self._references = references
         self._redrive_after = redrive_after
 
-    async def accept(
-        self, token_id: str, file: ArrivingFile, traceparent: str, job_id: str | None = None
-    ) -> UploadReceived:
+    async def accept(self, dubbed: Dubbed, file: ArrivingFile, job_id: str | None = None) -> UploadReceived:
         """Store the file and its job; return the event that is to be published now. The job has it too.
 
         Give a job id when several requests may make the same job. Each of them writes an object of its own, so that
@@ -60,18 +68,19 @@ class Submissions:
         else:
             key = f"{PREFIX}{job_id}.{secrets.token_hex(8)}"
         # Before the bytes are read: while MongoDB is away they would be stored in vain.
-        reference = await self._references.of(token_id)
+        reference = await self._references.of(dubbed.token_id)
         measured = _Measured(file.chunks())
         await self._store.write(key, measured)
         data = events.UploadReceivedData(
-            token_id=token_id,
+            token_id=dubbed.token_id,
             metadata=file.metadata,
+            owner=dubbed.owner,
             inbox_key=key,
             size_bytes=measured.size_bytes,
             sha256=measured.sha256,
             reference=reference,
         )
-        event = UploadReceived.new(job_id, data, source=SERVICE, traceparent=traceparent)
+        event = UploadReceived.new(job_id, data, source=SERVICE, traceparent=dubbed.traceparent)
         await self._insert(self._job(event, _shown(file.filename)), event)
         return event
 
@@ -82,8 +91,7 @@ class Submissions:
         """
         job_id = str(uuid4())
         data = events.UploadReceivedData(
-            token_id=job.token_id,
-            metadata=job.metadata,
+            **job.recording.passed_on(),
             inbox_key=f"{PREFIX}{job_id}",
             size_bytes=audio.size_bytes,
             sha256=job.sha256,

@@ -75,6 +75,11 @@ async def _on_problem(request: Request, error: ProblemError) -> Response:
 
 
 async def _on_back_end(request: Request, error: BackEndError) -> Response:
+    return unavailable_response(request, error)
+
+
+def unavailable_response(request: Request, error: BackEndError) -> Response:
+    """Return the answer for a back end that did not do what a request needs."""
     # What the driver raised, where it did: `error.reason` may be S3's own code instead.
     cause = error.reason if error.__cause__ is None else type(error.__cause__).__name__
     log.warning("request refused", reason=f"{error.back_end} is unavailable", cause=cause, path=request.url.path)

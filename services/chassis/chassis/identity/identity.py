@@ -1,0 +1,173 @@
+"""Tells who a request comes from, and whether that still holds."""
+
+import hashlib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from cachetools import TTLCache
+
+from chassis.identity.caller import ANYBODY, Caller, InvalidCredentialError, Kind
+from chassis.identity.credentials import credential_of
+from chassis.identity.issuers import Issuers, peeked
+from chassis.identity.own_tokens import ISSUER, SESSION, SKEW_SECONDS, TICKET, OwnTokens
+from chassis.identity.settings import AuthSettings
+from chassis.identity.store import Credentials
+from chassis.mongodb import MongoDB
+from contracts.accounts import KEY_PREFIX, key_sha256
+from contracts.rights import Right, rights_of, roles_named
+
+log = structlog.get_logger()
+
+CACHE_SECONDS = 30
+"""How long a credential that was found good is not looked at again. Open streams are looked at as often, so both
+together take less than a minute to notice that it was revoked."""
+MOST_CACHED = 10_000
+_SKEW = timedelta(seconds=SKEW_SECONDS)
+OFF_WARNING = "AUTH=off: whoever reaches this service may read and change everything; AUTH=required asks for a login"
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A way into one stream of one job; `caller` is who asked for it."""
+
+    ticket_id: str
+    job_id: str
+    caller: Caller
+
+
+class Identity:
+    """Who callers are. `anonymous` is what somebody who does not say so may do."""
+
+    def __init__(self, settings: AuthSettings, mongodb: MongoDB, anonymous: Collection[Right] = ()) -> None:
+        self.is_required = settings.auth == "required"
+        self.issuers = Issuers(settings.issuers, settings.audiences, settings.oidc_roles_claim)
+        keys = settings.session_keys
+        self.own_tokens = None if keys is None or not self.is_required else OwnTokens(keys.get_secret_value())
+        self._credentials = Credentials(mongodb)
+        self.anonymous = Caller(Kind.ANONYMOUS, frozenset(anonymous))
+        self._cache: TTLCache[bytes, Caller] = TTLCache(MOST_CACHED, CACHE_SECONDS)
+
+    def start(self) -> None:
+        """Say in the log when nobody has to log in."""
+        if not self.is_required:
+            log.warning(OFF_WARNING)
+
+    async def stop(self) -> None:
+        """Close the connections to the issuers."""
+        await self.issuers.close()
+
+    async def warnings(self) -> list[str]:
+        """Return what somebody should look at."""
+        return [] if self.is_required else [OFF_WARNING]
+
+    async def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
+        """Return who a request with these headers comes from.
+
+        Raises InvalidCredentialError for a credential that does not count, and AwayError when MongoDB or the issuer has
+        to be asked about it and is away.
+        """
+        if not self.is_required:
+            return ANYBODY
+        credential = credential_of(headers)
+        if credential is None:
+            return self.anonymous
+        caller = await self._known(credential.token)
+        return replace(caller, by_cookie=True) if credential.by_cookie else caller
+
+    async def ticket(self, token: str) -> Ticket:
+        """Return what a ticket is for; InvalidCredentialError when it does not count, or not any more."""
+        claims = self._own().claims(token, TICKET)
+        try:
+            until = claims.get("until")
+            caller = Caller(
+                Kind.PERSON,
+                frozenset(),
+                credential=claims.get("credential"),
+                expires_at=None if until is None else datetime.fromtimestamp(until, UTC),
+            )
+            return Ticket(str(claims["jti"]), str(claims["job_id"]), caller)
+        except (KeyError, TypeError, ValueError):
+            raise InvalidCredentialError("no ticket") from None
+
+    async def over(self, callers: Collection[Caller]) -> set[Caller]:
+        """Return those of the callers whose credential has expired or was revoked."""
+        now = datetime.now(UTC)
+        sessions, keys = _named(callers, "session"), _named(callers, "key")
+        standing: set[str] = set()
+        if sessions:
+            standing |= {f"session:{one}" for one in await self._credentials.standing_sessions(sessions)}
+        if keys:
+            standing |= {f"key:{one}" for one in await self._credentials.standing_keys(keys)}
+        return {
+            caller
+            for caller in callers
+            if _expired(caller, now) or (caller.credential is not None and caller.credential not in standing)
+        }
+
+    def forget(self) -> None:
+        """Look at every credential again: one was just revoked here."""
+        self._cache.clear()
+
+    async def _known(self, token: str) -> Caller:
+        digest = hashlib.sha256(token.encode()).digest()
+        caller = self._cache.get(digest)
+        if caller is None:
+            caller = await self._looked_at(token)
+            self._cache[digest] = caller
+        if _expired(caller, datetime.now(UTC)):
+            raise InvalidCredentialError("expired", expired=True)
+        return caller
+
+    async def _looked_at(self, token: str) -> Caller:
+        if token.startswith(KEY_PREFIX):
+            return await self._machine(token)
+        _, unproven = peeked(token)
+        if unproven.get("iss") == ISSUER:
+            return await self._in_session(self._own().claims(token, SESSION))
+        found = await self.issuers.person(token)
+        return Caller(Kind.PERSON, rights_of(found.roles), found.owner, found.roles, expires_at=found.expires_at)
+
+    async def _machine(self, token: str) -> Caller:
+        key = await self._credentials.key(key_sha256(token))
+        if key is None or key.revoked_at is not None:
+            raise InvalidCredentialError("no such key")
+        await self._credentials.note_use(key)
+        return Caller(
+            Kind.MACHINE,
+            frozenset(key.scopes),
+            key.owner,
+            credential=f"key:{key.key_sha256}",
+            expires_at=key.expires_at,
+        )
+
+    async def _in_session(self, claims: dict[str, Any]) -> Caller:
+        session = await self._credentials.session(str(claims.get("sid")))
+        if session is None:
+            raise InvalidCredentialError("the session was ended", expired=True)
+        roles = roles_named(session.roles)
+        return Caller(
+            Kind.PERSON,
+            rights_of(roles),
+            session.owner,
+            roles,
+            credential=f"session:{session.session_id}",
+            expires_at=session.expires_at,
+        )
+
+    def _own(self) -> OwnTokens:
+        if self.own_tokens is None:
+            raise InvalidCredentialError("no login is needed here")
+        return self.own_tokens
+
+
+def _expired(caller: Caller, now: datetime) -> bool:
+    # Issuers' clocks may differ from ours; what MongoDB says of keys and sessions is given the same grace.
+    return caller.expires_at is not None and caller.expires_at + _SKEW <= now
+
+
+def _named(callers: Collection[Caller], kind: str) -> set[str]:
+    credentials = {caller.credential for caller in callers if caller.credential is not None}
+    return {one.removeprefix(f"{kind}:") for one in credentials if one.startswith(f"{kind}:")}

@@ -1,0 +1,1 @@
+"""Who may call what: logging in, sessions, tickets, and what every route needs."""

@@ -1,0 +1,41 @@
+"""MongoDB: the `sessions` collection as the gateway changes it."""
+
+from datetime import datetime, timedelta
+
+from pymongo import ReturnDocument
+
+from chassis.mongodb import MongoDB, translating
+from contracts.accounts import SESSIONS, Session
+
+
+class SessionStore:
+    """The collection; MongoDB removes what is over."""
+
+    def __init__(self, mongodb: MongoDB) -> None:
+        self._sessions = mongodb.collection(SESSIONS)
+        self._prepared = False
+
+    async def insert(self, session: Session) -> None:
+        """Keep a new session."""
+        with translating():
+            if not self._prepared:
+                await self._sessions.create_index("expires_at", name="over", expireAfterSeconds=60)
+                await self._sessions.create_index("owner", name="owner")
+                self._prepared = True
+            await self._sessions.insert_one(session.model_dump(by_alias=True))
+
+    async def extend(self, session_id: str, until: datetime, longest: timedelta) -> Session | None:
+        """Let it last until then, or `longest` from its beginning; None when it was ended."""
+        last = {"$add": ["$created_at", longest // timedelta(milliseconds=1)]}
+        with translating():
+            found = await self._sessions.find_one_and_update(
+                {"_id": session_id},
+                [{"$set": {"expires_at": {"$min": [until, last]}}}],
+                return_document=ReturnDocument.AFTER,
+            )
+        return None if found is None else Session.model_validate(found)
+
+    async def remove(self, session_id: str) -> bool:
+        """End it; False when it had ended."""
+        with translating():
+            return bool((await self._sessions.delete_one({"_id": session_id})).deleted_count)

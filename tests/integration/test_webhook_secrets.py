@@ -11,13 +11,14 @@ from tests.support.analysis_server import AnalysisServer
 from tests.support.answers import assert_problem
 from tests.support.recordings import wav
 from tests.support.sori import Sori, new_token
+from tests.support.waiting import until
 
 (GATEWAY,) = (service for service in SERVICES if service.name == "gateway")
 NEW = "another secret that is long enough"
 
 
 @pytest.fixture
-async def gateway(stack: Stack, tmp_path: Path) -> AsyncIterator[ServiceProcess]:
+async def gateway(stack: Stack, sori: Sori, tmp_path: Path) -> AsyncIterator[ServiceProcess]:
     """A gateway that was given a new secret; the stack's own is the one before."""
     settings = {
         **stack.settings,
@@ -27,6 +28,12 @@ async def gateway(stack: Stack, tmp_path: Path) -> AsyncIterator[ServiceProcess]
     async with ServiceProcess.running(GATEWAY, settings, tmp_path / "log") as process:
         for door in process.doors.values():
             await door.open()
+
+        async def up() -> bool:
+            answer = await process.health(sori.client)
+            return answer is not None and answer.status_code == 200
+
+        await until(up, "a gateway that is ready", limit_seconds=60)
         yield process
 
 

@@ -78,8 +78,7 @@ class Analyses:
         """Write `later`'s waiting, attempt, deadline and failures if it is still as `analysis`; tell whether it was."""
         await self.turn(writes=True)
         kept = self.kept.get(analysis.job_id)
-        expected = (analysis.status, analysis.attempt, analysis.deadline)
-        if kept is None or (kept.status, kept.analysis.attempt, kept.analysis.deadline) != expected:
+        if kept is None or (kept.status, kept.analysis.deadline) != (analysis.status, analysis.deadline):
             return False
         kept.analysis = replace(
             kept.analysis,
@@ -165,5 +164,5 @@ class Analyses:
         self.writes += writes
 
 
-def _place(analysis: Analysis) -> tuple[str, datetime | None]:
-    return analysis.owner or "", analysis.deadline
+def _place(analysis: Analysis) -> tuple[str, datetime]:
+    return analysis.owner or "", analysis.place

@@ -66,8 +66,7 @@ class Analysis:
     deadline: datetime | None = None
     """When it is asked for, if it waits; else when it is asked for again, or given up.
 
-    It is also the place of one that waits among its owner's: the earliest is asked for first. None where an earlier
-    version had a message wait in the broker that will ask for it.
+    None where an earlier version had a message wait in the broker that will ask for it.
     """
     failures: int = 0
     """How often in a row the analysis server has failed with this recording."""
@@ -80,6 +79,14 @@ class Analysis:
     """
     outcome: Outcome | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def place(self) -> datetime:
+        """Where it waits among its owner's: by age, or by the end of its pause if the analysis server failed with it.
+
+        So what rests in great numbers is behind what is due, and is not looked through.
+        """
+        return self.deadline if self.failures and self.deadline is not None else self.created_at
 
     @property
     def status(self) -> AnalysisStatus:

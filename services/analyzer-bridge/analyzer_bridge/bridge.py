@@ -74,7 +74,7 @@ class Analyses(Protocol):
     async def reschedule(self, analysis: Analysis, later: Analysis) -> bool:
         """Write whether it waits, the attempt, the deadline and the failures of `later`, if it is still as `analysis`.
 
-        False when the analysis has ended, or its status, attempt or deadline is another.
+        False when the analysis has ended, or its status or deadline is another.
         """
 
     async def conclude(self, job_id: str, outcome: Outcome, *, announced: bool) -> Analysis | None:
@@ -89,7 +89,7 @@ class Analyses(Protocol):
     async def due(self, now: datetime, limit: int, after: str | None) -> list[Analysis]:
         """Return analyses that wait and are to be asked for: one of each owner in turn, then the next one of each.
 
-        The owner who follows `after` comes first; an owner's own come by their deadlines.
+        The owner who follows `after` comes first; an owner's own come by their places.
         """
 
     async def count_asked(self, limit: int) -> int:
@@ -215,7 +215,7 @@ class Bridge:
             outcome = Outcome.failed(FailureCode.ANALYSIS_TIMED_OUT, by="deadline")
             won = await self._conclude(late.job_id, outcome, announced=False)
             return None if won is None else telling.told(won)
-        again = replace(_in_its_place(late), attempt=late.attempt + 1, failures=0)
+        again = replace(late, waiting=True, attempt=late.attempt + 1, deadline=datetime.now(UTC), failures=0)
         if await self._analyses.reschedule(late, again):
             self._room.give_back()
             self._room.recorded()
@@ -386,22 +386,18 @@ def _outcome(event: AnalysisWebhookReceived) -> Outcome | webhook.Interim:
 
 def _after(analysis: Analysis, error: AnalysisNotTakenError) -> tuple[Analysis, float]:
     """Return an analysis as it waits after it was not taken on, and for how many seconds it, or the server, rests."""
-    failures, at_least = analysis.failures + 1, error.retry_after or 0.0
+    failures, at_least = analysis.failures, error.retry_after or 0.0
     if isinstance(error, AnalysisServerFailedError):
+        failures += 1
         seconds = max(_failure_delay(failures), at_least)
     elif isinstance(error, AnalysisServerUnavailableError) and error.asked:
         # A few recordings that it cannot bear must not make the server look away all the time.
+        failures += 1
         seconds = max(PAUSE_SECONDS, min(_failure_delay(failures), LONGEST_PAUSE_SECONDS), at_least)
     else:
-        # This recording has done nothing: it loses no place.
-        return _in_its_place(analysis), max(PAUSE_SECONDS, at_least)
+        seconds = max(PAUSE_SECONDS, at_least)
     deadline = datetime.now(UTC) + timedelta(seconds=seconds)
     return replace(analysis, waiting=True, deadline=deadline, failures=failures), seconds
-
-
-def _in_its_place(analysis: Analysis) -> Analysis:
-    """Return an analysis as it waits in the place among its owner's that its age gives it."""
-    return replace(analysis, waiting=True, deadline=analysis.created_at)
 
 
 def _failure_delay(failures: int) -> float:

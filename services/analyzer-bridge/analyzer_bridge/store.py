@@ -27,7 +27,7 @@ _COMPLETED = AnalysisStatus.COMPLETED.value
 _INDEXES: tuple[tuple[str, tuple[str, ...], dict[str, Any], dict[str, Any]], ...] = (
     ("results", ("cache_key", "owner"), {"status": _COMPLETED}, {}),
     ("deadlines", ("deadline",), {"status": _PENDING}, {}),
-    ("turns", ("owner", "deadline"), {"status": _WAITING}, {}),
+    ("turns", ("owner", "place", "deadline"), {"status": _WAITING}, {}),
     ("not_announced", ("announced",), {"announced": False}, {}),
     ("purged", ("purged_at",), {"status": _PURGED}, {"expireAfterSeconds": MARK_SECONDS}),
 )
@@ -90,9 +90,9 @@ class AnalysisStore:
     async def reschedule(self, analysis: Analysis, later: Analysis) -> bool:
         """Write whether it waits, the attempt, the deadline and the failures of `later`, if it is still as `analysis`.
 
-        False when the analysis has ended, or its status, attempt or deadline is another.
+        False when the analysis has ended, or its status or deadline is another.
         """
-        expected = {"status": analysis.status.value, "attempt": analysis.attempt, "deadline": analysis.deadline}
+        expected = {"status": analysis.status.value, "deadline": analysis.deadline}
         with translating():
             changed = await self._analyses.update_one({"_id": analysis.job_id, **expected}, {"$set": _schedule(later)})
         return bool(changed.matched_count)
@@ -123,8 +123,8 @@ class AnalysisStore:
     async def due(self, now: datetime, limit: int, after: str | None) -> list[Analysis]:
         """Return analyses that wait and are to be asked for: one of each owner in turn, then the next one of each.
 
-        The owner who follows `after` comes first; an owner's own come by their deadlines. However many wait, it takes
-        at most `limit` + 3 queries, each for few documents that lie side by side in the index.
+        The owner who follows `after` comes first; an owner's own come by their places. However many wait, it takes at
+        most `limit` + 3 queries, each for few documents that lie side by side in the index.
         """
         queues: list[list[dict[str, Any]]] = []
         for owners in _in_turn(after):
@@ -160,10 +160,10 @@ class AnalysisStore:
             await self._analyses.replace_one({"_id": job_id}, mark, upsert=True)
 
     async def _due_of(self, owners: Any, now: datetime, limit: int) -> list[dict[str, Any]]:
-        """Return what is due of one owner after the other, by deadline."""
-        waiting = {"status": _WAITING, "owner": owners, "deadline": {"$lte": now}}
+        """Return what is due of one owner after the other, by place; earlier versions gave none, so it is not later."""
+        waiting = {"status": _WAITING, "owner": owners, "place": {"$not": {"$gt": now}}, "deadline": {"$lte": now}}
         with translating():
-            found = self._analyses.find(waiting).sort([("owner", ASCENDING), ("deadline", ASCENDING)])
+            found = self._analyses.find(waiting).sort([("owner", ASCENDING), ("place", ASCENDING)])
             documents: list[dict[str, Any]] = await found.limit(limit).to_list(limit)
         return documents
 
@@ -240,6 +240,7 @@ def _schedule(analysis: Analysis) -> dict[str, Any]:
         "status": analysis.status.value,
         "attempt": analysis.attempt,
         "deadline": analysis.deadline,
+        "place": analysis.place,
         "failures": analysis.failures,
     }
 

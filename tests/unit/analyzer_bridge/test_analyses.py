@@ -12,6 +12,7 @@ from analyzer_bridge.analysis import Analysis, AnalysisStatus, Outcome
 from analyzer_bridge.bridge import CLOCKS, LEASE, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS
 from analyzer_bridge.errors import (
     AnalysisChangedError,
+    AnalysisNotTakenError,
     AnalysisRefusedError,
     AnalysisServerBusyError,
     AnalysisServerFailedError,
@@ -658,32 +659,14 @@ async def test_a_recording_that_breaks_the_connection_each_time_waits_up_to_a_mi
 @pytest.mark.parametrize(
     "error", [AnalysisServerUnavailableError("left alone", 3.0, asked=False), AnalysisServerBusyError("503", 300.0)]
 )
-async def test_a_server_that_is_busy_or_left_alone_says_nothing_about_the_recording(error: Exception) -> None:
-    """It keeps its place among its owner's, the first time and any other."""
-    world = World(error, error, None, error)
-    assert of(await world.bridge.begin(stored(), FIRST)) == WAITS
-    for _ in range(2):
-        kept = world.analyses.of(JOB_ID)
-        assert (kept.failures, kept.deadline) == (0, kept.created_at)
-        (due,) = await world.due()
-        event = await world.bridge.ask_waiting(due)
-    assert of(event) == ASKED
-    assert await world.time_out() is None
-    kept = world.analyses.of(JOB_ID)
-    assert (kept.attempt, kept.deadline) == (2, kept.created_at), "nor one that is asked for again"
-
-
-async def test_one_who_read_it_long_ago_does_not_take_an_attempt_back() -> None:
-    """Its place is the same each time it waits, so the place alone does not tell these times apart."""
-    world = World(AnalysisServerBusyError("answered 503"), attempts=9)
+async def test_a_server_that_is_busy_or_left_alone_says_nothing_about_the_recording(
+    error: AnalysisNotTakenError,
+) -> None:
+    world = World(error)
     await world.bridge.begin(stored(), FIRST)
-    (long_ago,) = await world.due()
-    await world.bridge.ask_waiting(long_ago)
-    (late,) = [world.analyses.pass_deadline(JOB_ID)]
-    await world.bridge.pursue(late)
-    assert world.analyses.of(JOB_ID).deadline == long_ago.deadline
-    assert await world.bridge.ask_waiting(long_ago) is None
-    assert world.analyses.of(JOB_ID).attempt == 2
+    kept = world.analyses.of(JOB_ID)
+    assert kept.failures == 0
+    assert 0 < waits_for(kept) <= (error.retry_after or 0) + PAUSE_SECONDS, "nobody else asks for it sooner"
 
 
 async def test_what_the_server_asks_for_with_one_recording_is_granted() -> None:

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import structlog
 from fastapi import APIRouter, Request
 
-from contracts import api, problems, webhook
+from chassis.errors import AwayError, reason_of
+from contracts import api, events, problems, webhook
 from contracts.api import WebhookReceipt
 from contracts.json_text import UnreadableError
 from gateway.availability import Availability
@@ -78,13 +79,11 @@ async def analysis_complete(
     if not webhook.signature_is_valid(parts.secrets, job_id, attempt, signature):
         raise ProblemError(problems.SIGNATURE_INVALID, close=True)
     job_id = canonical(job_id)
-    await parts.availability.require("MongoDB")
-    traceparent = await parts.jobs.traceparent(job_id)
+    traceparent = await _traceparent(parts, job_id)
     if traceparent is None:
         raise ProblemError(problems.JOB_NOT_FOUND, close=True)
     call = await _call(request, parts.max_result_bytes)
     await parts.webhooks.take(webhook_event(job_id, int(attempt), call.body, traceparent), interim=call.interim)
-    parts.availability.seen("MongoDB")
     if call.body is None:
         raise ProblemError(problems.RESULT_TOO_LARGE, close=True)
     return WebhookReceipt(job_id=job_id)
@@ -108,6 +107,22 @@ for _path in PATHS:
         openapi_extra=_BODY,
         operation_id=_path.strip("/").replace("/", "_").replace("-", "_"),
     )
+
+
+async def _traceparent(parts: WebhookParts, job_id: str) -> str | None:
+    """Return the trace of the job, None when there is no such job.
+
+    While MongoDB is away, or too slow to say, it is a new one: the signature tells that there is, or was, such a job,
+    and a call that comes once is not to be lost when RabbitMQ can take it.
+    """
+    try:
+        await parts.availability.require("MongoDB")
+        traceparent = await parts.jobs.traceparent(job_id)
+    except AwayError as error:
+        log.warning("webhook without its trace", job_id=job_id, reason=reason_of(error))
+        return events.continued_trace(None)
+    parts.availability.seen("MongoDB")
+    return traceparent
 
 
 async def _call(request: Request, max_result_bytes: int) -> Call:

@@ -1,5 +1,6 @@
 """A service as a process: reads its settings, logs to stdout, serves until told to stop, then exits with code 0."""
 
+import gc
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ SettingsType = TypeVar("SettingsType", bound=ServiceSettings)
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than the edge keeps idle connections. The edge must close them first, or a request could meet a reset."""
+OBJECTS_BETWEEN_COLLECTIONS = 10_000
+"""How many objects must have been added before Python looks for cycles: 700, its default, are a few requests."""
 
 
 def run(service: str, settings_type: type[SettingsType], create_app: Callable[[SettingsType], ASGIApp]) -> None:
@@ -35,8 +38,10 @@ def run(service: str, settings_type: type[SettingsType], create_app: Callable[[S
     # After it has stopped, uvicorn raises the signal again for the previous handler. The default one would kill the
     # process by the signal, but a clean stop must exit with 0.
     signal.signal(signal.SIGTERM, lambda *_: None)
+    app = create_app(settings)
+    _spare_what_stays()
     uvicorn.run(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         http=PlainHttp,
@@ -50,3 +55,13 @@ def run(service: str, settings_type: type[SettingsType], create_app: Callable[[S
     # Everything that must be stored is stored. A thread that still waits for something must not delay the exit.
     sys.stdout.flush()
     os._exit(0)
+
+
+def _spare_what_stays() -> None:
+    """Keep the garbage collector from what has been made so far, which stays: looking through it stops all work.
+
+    That is over 100,000 objects of modules and routes, and 60 to 90 ms each time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)

@@ -1,4 +1,4 @@
-"""README's longer examples, run as they stand there."""
+"""The longer examples of README and docs, run as they stand there."""
 
 import asyncio
 import os
@@ -15,12 +15,13 @@ from local_stack.stack import Stack
 from tests.support.sori import Sori, new_token
 
 QUEUE = "scoreboard.analysis-completed"
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGES = "\n".join(page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))))
 
 
 def code_block(language: str, containing: str) -> str:
-    """The one block of README in `language` that contains this text."""
-    blocks = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    """The one block of all pages in `language` that contains this text."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", PAGES, re.MULTILINE | re.DOTALL)
     (block,) = [block for block in blocks if containing in block]
     return str(block)
 
@@ -38,7 +39,7 @@ async def queue_of_the_example(url: str) -> AsyncIterator[None]:
             await queue.delete(if_unused=False, if_empty=False)
 
 
-async def test_the_subscriber_in_the_readme_prints_every_result(stack: Stack, sori: Sori, tmp_path: Path) -> None:
+async def test_the_subscriber_of_the_example_prints_every_result(stack: Stack, sori: Sori, tmp_path: Path) -> None:
     program = tmp_path / "scoreboard.py"
     program.write_text(code_block("python", QUEUE))
     url = stack.settings["RABBITMQ_URL"]
@@ -61,7 +62,7 @@ async def test_the_subscriber_in_the_readme_prints_every_result(stack: Stack, so
             await running.wait()
 
 
-async def test_the_readme_shows_how_to_call_the_webhook_by_hand(stack: Stack, sori: Sori) -> None:
+async def test_the_page_shows_how_to_call_the_webhook_by_hand(stack: Stack, sori: Sori) -> None:
     job_id = await sori.job(token_id=new_token("never-calls-back"))
     by_hand = code_block("bash", "SIGNATURE=").replace("http://localhost:8000", stack.url)
     without_eval = "\n".join(line for line in by_hand.splitlines() if not line.startswith("eval"))

@@ -56,7 +56,7 @@ class Analysing:
         (job_id,) = parse_qs(address.query)["job_id"]
         if self.places is not None and len(self._under_way) >= self.places:
             self.refused += 1
-            return web.Response(status=503, headers={"Retry-After": "30"})
+            return web.Response(status=503)
         self.taken.append(job_id)
         share = min(len(self.taken) / self.staggered, 1.0) if self.staggered else 1.0
         self._under_way[job_id] = asyncio.create_task(self._call_back(job_id, self.seconds * share))
@@ -177,7 +177,7 @@ async def test_one_result_behind_five_hundred_of_another_owner_is_among_the_next
 
 
 async def test_a_busy_server_delays_nobody_behind_one_owners_flood_and_is_used_as_far_as_it_goes(stack: Stack) -> None:
-    """Nobody told how much it bears, and it asks for 30 s each time."""
+    """Nobody told how much it bears."""
     flood, others = [recording(A) for _ in range(150)], [recording(f"user:{number:032x}") for number in range(12)]
     async with analysing(stack, replicas=2, places=IN_FLIGHT) as (server, bridges):
         await send(bridges, flood)

@@ -385,7 +385,7 @@ def _outcome(event: AnalysisWebhookReceived) -> Outcome | webhook.Interim:
 
 
 def _after(analysis: Analysis, error: AnalysisNotTakenError) -> tuple[Analysis, float]:
-    """Return an analysis as it waits after it was not taken on, and for how many seconds it, or the server, rests."""
+    """Return an analysis as it waits after it was not taken on, and how many seconds it, or a busy server, rests."""
     failures, at_least = analysis.failures, error.retry_after or 0.0
     if isinstance(error, AnalysisServerFailedError):
         failures += 1
@@ -396,7 +396,9 @@ def _after(analysis: Analysis, error: AnalysisNotTakenError) -> tuple[Analysis, 
         seconds = max(PAUSE_SECONDS, min(_failure_delay(failures), LONGEST_PAUSE_SECONDS), at_least)
     else:
         seconds = max(PAUSE_SECONDS, at_least)
-    deadline = datetime.now(UTC) + timedelta(seconds=seconds)
+    # A busy server may have room for it as soon as something ends, unless it has said when to come back.
+    pause = at_least if isinstance(error, AnalysisServerBusyError) else seconds
+    deadline = datetime.now(UTC) + timedelta(seconds=pause)
     return replace(analysis, waiting=True, deadline=deadline, failures=failures), seconds
 
 

@@ -14,18 +14,22 @@ from gateway.accounts.access import ACCESS, AccessTable, Need
 from gateway.accounts.sessions import CLEARED_COOKIE, Sessions
 from gateway.web.callers import STATE
 from gateway.web.problems import problem_response, unavailable_response
+from gateway.web.quotas import ClientQuotas
 
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 _FORWARDED = {b"x-forwarded-for", b"forwarded"}
+_NOT_COUNTED = ("/health", "/metrics", "/tokens/webhook/", "/webhook/")
+"""How the addresses begin whose calls are not limited: those of probes, and of the analysis server."""
 
 
 class Guard:
     """Puts the caller where handlers find it. Without AUTH=required, everybody may do everything."""
 
-    def __init__(self, app: ASGIApp, identity: Identity, sessions: Sessions) -> None:
+    def __init__(self, app: ASGIApp, identity: Identity, sessions: Sessions, quotas: ClientQuotas) -> None:
         self._app = app
         self._identity = identity
         self._sessions = sessions
+        self._quotas = quotas
         self._access = AccessTable(ACCESS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,37 +38,36 @@ class Guard:
             await self._app(scope, receive, send)
             return
         need = self._access.need(scope["method"], scope["path"])
+        scope[STATE] = self._identity.anonymous
         if not self._identity.is_required:
-            if need == Need.OPERATOR_FROM_OUTSIDE and is_from_outside(scope):
-                await problem_response(Request(scope), problems.NOT_FOUND)(scope, receive, send)
-                return
             scope[STATE] = ANYBODY
-            await self._app(scope, receive, send)
+            is_hidden = need == Need.OPERATOR_FROM_OUTSIDE and is_from_outside(scope)
+            answer = problem_response(Request(scope), problems.NOT_FOUND) if is_hidden else self._app
         elif need is None or need == Need.NOTHING:
             # There is nothing at this address, or something for everybody.
-            scope[STATE] = self._identity.anonymous
-            await self._app(scope, receive, send)
+            answer = self._app
         else:
-            await self._let_in(need, scope, receive, send)
+            answer = await self._let_in(need, scope)
+        if scope["path"].startswith(_NOT_COUNTED):
+            await answer(scope, receive, send)
+        else:
+            await self._quotas.serve(answer, scope, receive, send)
 
-    async def _let_in(self, need: Right | Need, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _let_in(self, need: Right | Need, scope: Scope) -> ASGIApp:
+        """Return who answers, and put the caller into the scope; one who is not believed counts as anonymous."""
         request = Request(scope)
         try:
             caller = await self._identity.caller(scope["headers"])
         except InvalidCredentialError as error:
-            kind = problems.TOKEN_EXPIRED if error.expired else problems.TOKEN_INVALID
-            await _refused(request, kind)(scope, receive, send)
-            return
+            return _refused(request, problems.TOKEN_EXPIRED if error.expired else problems.TOKEN_INVALID)
         except BackEndError as error:
-            await unavailable_response(request, error)(scope, receive, send)
-            return
+            return unavailable_response(request, error)
+        scope[STATE] = caller
         refusal = _refusal(need, caller, scope)
         if refusal is not None:
-            await _refused(request, refusal)(scope, receive, send)
-            return
-        scope[STATE] = caller
+            return _refused(request, refusal)
         cookie = await self._sessions.renewed(caller) if caller.by_cookie else None
-        await self._app(scope, receive, send if cookie is None else _with_cookie(send, cookie))
+        return self._app if cookie is None else _with_cookie(self._app, cookie)
 
 
 def is_from_outside(scope: Scope) -> bool:
@@ -108,10 +111,13 @@ def _refused(request: Request, kind: ProblemKind) -> ASGIApp:
     return problem_response(request, kind, close=request.method not in _SAFE, more=headers)
 
 
-def _with_cookie(send: Send, cookie: str) -> Send:
-    async def send_with_cookie(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).append("Set-Cookie", cookie)
-        await send(message)
+def _with_cookie(app: ASGIApp, cookie: str) -> ASGIApp:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_cookie(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).append("Set-Cookie", cookie)
+            await send(message)
 
-    return send_with_cookie
+        await app(scope, receive, send_with_cookie)
+
+    return answer

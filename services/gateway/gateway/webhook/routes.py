@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from chassis.errors import AwayError, reason_of
 from contracts import api, events, problems, webhook
@@ -76,8 +76,7 @@ async def analysis_complete(
     numbers that JSON or a double cannot hold (NaN, 1e999), which are null, and lone surrogates, which are U+FFFD. A
     body that cannot be read ends nothing.
     """
-    if not webhook.signature_is_valid(parts.secrets, job_id, attempt, signature):
-        raise ProblemError(problems.SIGNATURE_INVALID, close=True)
+    _require_signed(parts, job_id, attempt, signature)
     job_id = canonical(job_id)
     traceparent = await _traceparent(parts, job_id)
     if traceparent is None:
@@ -87,6 +86,13 @@ async def analysis_complete(
     if call.body is None:
         raise ProblemError(problems.RESULT_TOO_LARGE, close=True)
     return WebhookReceipt(job_id=job_id)
+
+
+@router.get("/webhook/signature", include_in_schema=False)
+async def signature_check(parts: Parts, job_id: str = "", attempt: str = "1", signature: str = "") -> Response:
+    """Tell the edge whether it may take in the body of a call whose address has this query: 204 when it is signed."""
+    _require_signed(parts, job_id, attempt, signature)
+    return Response(status_code=204)
 
 
 for _path in PATHS:
@@ -123,6 +129,11 @@ async def _traceparent(parts: WebhookParts, job_id: str) -> str | None:
         return events.continued_trace(None)
     parts.availability.seen("MongoDB")
     return traceparent
+
+
+def _require_signed(parts: WebhookParts, job_id: str, attempt: str, signature: str) -> None:
+    if not webhook.signature_is_valid(parts.secrets, job_id, attempt, signature):
+        raise ProblemError(problems.SIGNATURE_INVALID, close=True)
 
 
 async def _call(request: Request, max_result_bytes: int) -> Call:

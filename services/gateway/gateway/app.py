@@ -203,7 +203,7 @@ def create_api(settings: Settings) -> FastAPI:
     app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters, told, may_see_details))
     app.include_router(metrics_routes(rabbitmq.dead_letters, longest_due(redrives)))
     answer_all_methods(app)
-    app.add_middleware(Guard, identity=identity, sessions=sessions, quotas=quotas)
+    app.add_middleware(Guard, identity=identity, sessions=sessions, quotas=quotas, origins=settings.origins)
     app.add_middleware(Clients, proxies=proxies)
     app.add_middleware(_LastAnswers, stopping=stopping)
     return app

@@ -76,7 +76,7 @@ def gateway(limits: Mapping[Quota, int], *, is_required: bool = True) -> httpx.A
     app.add_api_route("/tokens/1/upload-audio", upload, methods=["POST"])
     identity: Any = Identity(is_required=is_required)
     sessions: Any = None
-    app.add_middleware(Guard, identity=identity, sessions=sessions, quotas=quotas)
+    app.add_middleware(Guard, identity=identity, sessions=sessions, quotas=quotas, origins=[])
     app.add_middleware(Clients, proxies=proxies)
     transport = httpx.ASGITransport(app, client=("127.0.0.1", 4711))
     return httpx.AsyncClient(transport=transport, base_url="http://sori")

@@ -1,9 +1,12 @@
 """Lets a request in when its caller may do what it asks for; before any of its body is read."""
 
+from collections.abc import Sequence
+
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chassis.cors import ANY_ORIGIN
 from chassis.errors import BackEndError
 from chassis.identity.caller import ANYBODY, Caller, InvalidCredentialError
 from chassis.identity.identity import Identity
@@ -13,6 +16,7 @@ from contracts.rights import Right
 from gateway.accounts.access import ACCESS, AccessTable, Need
 from gateway.accounts.sessions import CLEARED_COOKIE, Sessions
 from gateway.web.callers import STATE
+from gateway.web.origins import may_change
 from gateway.web.problems import problem_response, unavailable_response
 from gateway.web.quotas import ClientQuotas
 
@@ -25,8 +29,12 @@ _NOT_COUNTED = ("/health", "/metrics", "/tokens/webhook/", "/webhook/")
 class Guard:
     """Puts the caller where handlers find it. Without AUTH=required, everybody may do everything."""
 
-    def __init__(self, app: ASGIApp, identity: Identity, sessions: Sessions, quotas: ClientQuotas) -> None:
+    def __init__(
+        self, app: ASGIApp, identity: Identity, sessions: Sessions, quotas: ClientQuotas, origins: Sequence[str]
+    ) -> None:
         self._app = app
+        # Whom `*` lets in is let in without credentials.
+        self._origins = frozenset(origins) - {ANY_ORIGIN}
         self._identity = identity
         self._sessions = sessions
         self._quotas = quotas
@@ -63,11 +71,18 @@ class Guard:
         except BackEndError as error:
             return unavailable_response(request, error)
         scope[STATE] = caller
-        refusal = _refusal(need, caller, scope)
+        refusal = self._forged(caller, request) or _refusal(need, caller, scope)
         if refusal is not None:
             return _refused(request, refusal)
         cookie = await self._sessions.renewed(caller) if caller.by_cookie else None
         return self._app if cookie is None else _with_cookie(self._app, cookie)
+
+    def _forged(self, caller: Caller, request: Request) -> ProblemKind | None:
+        """Return what a call is told that a browser may have made for another site's page; None for any other."""
+        if not caller.by_cookie or request.method in _SAFE:
+            return None
+        is_named = "origin" in request.headers and may_change(request.headers, self._origins)
+        return None if is_named else problems.ORIGIN_NOT_ALLOWED
 
 
 def is_from_outside(scope: Scope) -> bool:
@@ -82,8 +97,6 @@ def may_see_details(request: Request) -> bool:
 
 
 def _refusal(need: Right | Need, caller: Caller, scope: Scope) -> ProblemKind | None:
-    if caller.by_cookie and scope["method"] not in _SAFE and not _has_origin(scope):
-        return problems.ORIGIN_NOT_ALLOWED
     if need == Need.OPERATOR_FROM_OUTSIDE:
         need = Right.OPERATE if is_from_outside(scope) else Need.ANYONE
     if need == Need.ANYONE or (need == Need.KNOWN and caller.is_known):
@@ -91,11 +104,6 @@ def _refusal(need: Right | Need, caller: Caller, scope: Scope) -> ProblemKind | 
     if isinstance(need, Right) and caller.may(need):
         return None
     return problems.NOT_ALLOWED if caller.is_known else problems.LOGIN_REQUIRED
-
-
-def _has_origin(scope: Scope) -> bool:
-    # Which ones are allowed, gateway.web.origins has checked.
-    return any(name == b"origin" for name, _ in scope["headers"])
 
 
 def _refused(request: Request, kind: ProblemKind) -> ASGIApp:

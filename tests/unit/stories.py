@@ -70,10 +70,17 @@ def stored(
     digest: str = SHA256,
     token_id: str = TOKEN_ID,
     reference: events.Reference | None = None,
+    owner: str | None = None,
 ) -> events.AudioStored:
     """The uploader kept the recording."""
     data = events.AudioStoredData(
-        token_id=token_id, s3_url=S3_URL, sha256=digest, size_bytes=4, audio=AUDIO, reference=reference
+        token_id=token_id,
+        s3_url=S3_URL,
+        sha256=digest,
+        size_bytes=4,
+        audio=AUDIO,
+        reference=reference,
+        owner=owner,
     )
     event = made(events.AudioStored, data, job_id=job_id)
     assert isinstance(event, events.AudioStored)

@@ -187,7 +187,7 @@ def create_api(settings: Settings) -> FastAPI:
             submissions, idempotency, publishing, visible, bucket, availability, upload_slots, quotas, max_bytes
         ),
         JobParts(job_store, visible, bucket, redrive.look_soon, availability, reader_slots),
-        WebhookParts(job_store, webhooks, availability, settings.webhook_secret.get_secret_value(), max_result),
+        WebhookParts(job_store, webhooks, availability, settings.webhook_secrets, max_result),
         CatalogueParts(token_store, script_store, actor_store, availability, addresses),
         ReferenceParts(references, bucket, availability, Slots(MAX_REFERENCES), reader_slots, quotas, max_bytes),
         AccountParts(identity, sessions, visible),

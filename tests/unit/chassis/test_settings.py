@@ -75,6 +75,7 @@ WRONG = {
     "RABBITMQ_URL": ["hunter2", "http://user:hunter2@host", "amqp://[hunter2"],
     "MONGODB_URL": ["hunter2", "postgresql://user:hunter2@host/db"],
     "WEBHOOK_SECRET": ["hunter2-short"],
+    "WEBHOOK_SECRET_PREVIOUS": ["hunter2-short"],
     "TARGET_SERVER_URL": ["hunter2", "ftp://hunter2"],
     "WEBHOOK_URL": ["/hunter2"],
     "PORT": ["hunter2", "0", "65536", "-1", "80.5"],

@@ -21,7 +21,12 @@ import gateway.uploads.submissions
 from analyzer_bridge.analysis import Analysis, AnalysisStatus
 from analyzer_bridge.bridge import Bridge
 from analyzer_bridge.deadlines import Deadlines
-from analyzer_bridge.errors import AnalysisRefusedError, AnalysisServerFailedError, AnalysisServerUnavailableError
+from analyzer_bridge.errors import (
+    AnalysisRefusedError,
+    AnalysisServerBusyError,
+    AnalysisServerFailedError,
+    AnalysisServerUnavailableError,
+)
 from analyzer_bridge.room import Room
 from analyzer_bridge.subscribers import subscribe as subscribe_bridge
 from analyzer_bridge.waiting import Waiting
@@ -307,7 +312,7 @@ class AnalysisServer:
             self.known_away = True
             raise AnalysisServerUnavailableError("ConnectError")
         if self.answers == "busy":
-            raise AnalysisServerUnavailableError("answered 503", 2.0, busy=True)
+            raise AnalysisServerBusyError("answered 503", 2.0)
         if self.answers == "fails":
             raise AnalysisServerFailedError("answered 500")
         told = self._world.told[job_id]

@@ -10,6 +10,7 @@ from chassis.cors import ANY_ORIGIN
 from chassis.errors import BackEndError
 from chassis.identity.caller import ANYBODY, Caller, InvalidCredentialError
 from chassis.identity.identity import Identity
+from chassis.methods import SAFE_METHODS
 from contracts import problems
 from contracts.problems import ProblemKind
 from contracts.rights import Right
@@ -19,11 +20,14 @@ from gateway.web.callers import STATE
 from gateway.web.origins import may_change
 from gateway.web.problems import problem_response, unavailable_response
 from gateway.web.quotas import ClientQuotas
+from gateway.webhook.routes import PATHS, SIGNATURE_PATH
 
-_SAFE = {"GET", "HEAD", "OPTIONS"}
 _FORWARDED = {b"x-forwarded-for", b"forwarded"}
-_NOT_COUNTED = ("/health", "/metrics", "/tokens/webhook/", "/webhook/")
-"""How the addresses begin whose calls are not limited: those of probes, and of the analysis server."""
+_NOT_COUNTED = frozenset({"/health", "/health/live", "/health/ready", "/metrics", SIGNATURE_PATH, *PATHS})
+"""The addresses whose calls are not limited: those of probes, and of the analysis server.
+
+They are whole: `/tokens/webhook/upload-audio` uploads for a token that is called `webhook`.
+"""
 
 
 class Guard:
@@ -56,7 +60,7 @@ class Guard:
             answer = self._app
         else:
             answer = await self._let_in(need, scope)
-        if scope["path"].startswith(_NOT_COUNTED):
+        if scope["path"] in _NOT_COUNTED:
             await answer(scope, receive, send)
         else:
             await self._quotas.serve(answer, scope, receive, send)
@@ -79,7 +83,7 @@ class Guard:
 
     def _forged(self, caller: Caller, request: Request) -> ProblemKind | None:
         """Return what a call is told that a browser may have made for another site's page; None for any other."""
-        if not caller.by_cookie or request.method in _SAFE:
+        if not caller.by_cookie or request.method in SAFE_METHODS:
             return None
         is_named = "origin" in request.headers and may_change(request.headers, self._origins)
         return None if is_named else problems.ORIGIN_NOT_ALLOWED
@@ -116,7 +120,7 @@ def _refused(request: Request, kind: ProblemKind) -> ASGIApp:
             headers["Set-Cookie"] = CLEARED_COOKIE
     elif kind is problems.NOT_ALLOWED:
         headers["WWW-Authenticate"] = 'Bearer realm="sori", error="insufficient_scope"'
-    return problem_response(request, kind, close=request.method not in _SAFE, more=headers)
+    return problem_response(request, kind, close=request.method not in SAFE_METHODS, more=headers)
 
 
 def _with_cookie(app: ASGIApp, cookie: str) -> ASGIApp:

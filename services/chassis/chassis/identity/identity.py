@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from cachetools import TTLCache
 
-from chassis.identity.caller import ANYBODY, Caller, InvalidCredentialError, Kind
+from chassis.identity.caller import ANYBODY, BY_KEY, BY_SESSION, Caller, InvalidCredentialError, Kind
 from chassis.identity.credentials import credential_of
 from chassis.identity.issuers import Issuers, peeked
 from chassis.identity.own_tokens import ISSUER, SESSION, SKEW_SECONDS, TICKET, OwnTokens
@@ -95,12 +95,12 @@ class Identity:
     async def over(self, callers: Collection[Caller]) -> set[Caller]:
         """Return those of the callers whose credential has expired or was revoked."""
         now = datetime.now(UTC)
-        sessions, keys = _named(callers, "session"), _named(callers, "key")
+        sessions, keys = _named(callers, BY_SESSION), _named(callers, BY_KEY)
         standing: set[str] = set()
         if sessions:
-            standing |= {f"session:{one}" for one in await self._credentials.standing_sessions(sessions)}
+            standing |= {BY_SESSION + one for one in await self._credentials.standing_sessions(sessions)}
         if keys:
-            standing |= {f"key:{one}" for one in await self._credentials.standing_keys(keys)}
+            standing |= {BY_KEY + one for one in await self._credentials.standing_keys(keys)}
         return {
             caller
             for caller in callers
@@ -139,7 +139,7 @@ class Identity:
             Kind.MACHINE,
             frozenset(key.scopes),
             key.owner,
-            credential=f"key:{key.key_sha256}",
+            credential=BY_KEY + key.key_sha256,
             expires_at=key.expires_at,
         )
 
@@ -153,7 +153,7 @@ class Identity:
             rights_of(roles),
             session.owner,
             roles,
-            credential=f"session:{session.session_id}",
+            credential=BY_SESSION + session.session_id,
             expires_at=session.expires_at,
         )
 
@@ -168,6 +168,6 @@ def _expired(caller: Caller, now: datetime) -> bool:
     return caller.expires_at is not None and caller.expires_at + _SKEW <= now
 
 
-def _named(callers: Collection[Caller], kind: str) -> set[str]:
+def _named(callers: Collection[Caller], prefix: str) -> set[str]:
     credentials = {caller.credential for caller in callers if caller.credential is not None}
-    return {one.removeprefix(f"{kind}:") for one in credentials if one.startswith(f"{kind}:")}
+    return {one.removeprefix(prefix) for one in credentials if one.startswith(prefix)}

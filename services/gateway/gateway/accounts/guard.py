@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chassis.cors import ANY_ORIGIN
 from chassis.errors import BackEndError
 from chassis.identity.caller import ANYBODY, Caller, InvalidCredentialError
+from chassis.identity.challenges import challenge
 from chassis.identity.identity import Identity
 from chassis.methods import SAFE_METHODS
 from contracts import problems
@@ -111,15 +112,10 @@ def _refusal(need: Right | Need, caller: Caller, scope: Scope) -> ProblemKind | 
 
 
 def _refused(request: Request, kind: ProblemKind) -> ASGIApp:
-    """Return the answer. A 401 says how to come in (RFC 6750, section 3), and takes away a cookie that is over."""
-    headers = {}
-    if kind.status == problems.LOGIN_REQUIRED.status:
-        has_token = kind is not problems.LOGIN_REQUIRED
-        headers["WWW-Authenticate"] = 'Bearer realm="sori"' + (', error="invalid_token"' if has_token else "")
-        if has_token and "authorization" not in request.headers:
-            headers["Set-Cookie"] = CLEARED_COOKIE
-    elif kind is problems.NOT_ALLOWED:
-        headers["WWW-Authenticate"] = 'Bearer realm="sori", error="insufficient_scope"'
+    """Return the answer, which says how to come in, and takes away a cookie that does not count."""
+    headers = challenge(kind)
+    if kind in {problems.TOKEN_INVALID, problems.TOKEN_EXPIRED} and "authorization" not in request.headers:
+        headers["Set-Cookie"] = CLEARED_COOKIE
     return problem_response(request, kind, close=request.method not in SAFE_METHODS, more=headers)
 
 

@@ -22,7 +22,6 @@ LONGEST = timedelta(days=7)
 """After so long somebody has to log in again, and the issuer is asked again what they are."""
 _ATTRIBUTES = "Path=/; HttpOnly; Secure; SameSite=Lax"
 CLEARED_COOKIE = f"{SESSION_COOKIE}=; {_ATTRIBUTES}; Max-Age=0"
-_PREFIX = "session:"
 
 
 class SessionStore(Protocol):
@@ -64,7 +63,7 @@ class Sessions:
         if caller.expires_at is None or caller.expires_at - now > LIFETIME - RENEWED_AFTER:
             return None
         try:
-            session = await self._store.extend(session_of(caller) or "", now + LIFETIME, LONGEST)
+            session = await self._store.extend(caller.session_id or "", now + LIFETIME, LONGEST)
         except Exception as error:  # noqa: BLE001 - the session that there is serves on
             log.warning("session not renewed", reason=reason_of(error))
             return None
@@ -83,9 +82,3 @@ class Sessions:
 def cookie(token: str) -> str:
     """Return the Set-Cookie that hands a session to a browser (RFC 6265, section 4.1)."""
     return f"{SESSION_COOKIE}={token}; {_ATTRIBUTES}; Max-Age={round(LIFETIME.total_seconds())}"
-
-
-def session_of(caller: Caller) -> str | None:
-    """Return the id of the session that the caller comes with; None for any other credential."""
-    credential = caller.credential or ""
-    return credential.removeprefix(_PREFIX) if credential.startswith(_PREFIX) else None

@@ -7,7 +7,7 @@ FAULTS := $(PYTHON) -m pytest tests/fault --capture=no
 # The tests mostly wait, so two files run at a time. Each of the two workers has a stack of its own.
 TWO_AT_A_TIME := -n 2 --dist loadfile
 
-.PHONY: help setup run up down send logs status env test test-fault lint contracts licences bench clean
+.PHONY: help setup run up down send id-token logs status env test test-fault lint contracts licences bench clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ down: setup ## Stop everything; the data stays
 
 send: setup ## Send a recording through the running stack: make send FILE=path TOKEN=1
 	@$(STACK) send "$$FILE" $${TOKEN:+--token "$$TOKEN"}
+
+id-token: ## Print an id token of the stack's own login (AUTH=required): make -s id-token WHO=operator
+	@$(STACK) id-token $${WHO:+"$$WHO"}
 
 logs: setup ## Show the logs of all parts as they come
 	@$(STACK) logs

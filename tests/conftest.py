@@ -16,7 +16,7 @@ from tests.support.broker import Broker, connected
 from tests.support.bucket import Bucket
 from tests.support.bucket import opened as bucket_of
 from tests.support.sori import Sori, new_token
-from tests.support.stacks import BASELINE_OFFSET, log_sizes, log_tails, running_stack
+from tests.support.stacks import BASELINE_OFFSET, STACKS, log_sizes, log_tails, logs_shown, running_stack
 from tests.support.unanswered import Unanswered
 
 MAX_UPLOAD_BYTES = 64 * 1024 * 1024
@@ -34,7 +34,6 @@ SETTINGS = {
 }
 LOG_LINES = 25
 
-_STACK = pytest.StashKey[Stack]()
 _LOG_SIZES = pytest.StashKey[Mapping[Path, int]]()
 
 
@@ -61,10 +60,9 @@ def analysis_server() -> Iterator[AnalysisServer]:
 @pytest.fixture(scope="session")
 def stack(analysis_server: AnalysisServer, pytestconfig: pytest.Config) -> Iterator[Stack]:
     """A whole stack, two replicas of every service, on ports and data of this run's own."""
-    with running_stack({**SETTINGS, "TARGET_SERVER_URL": analysis_server.url}) as running:
-        pytestconfig.stash[_STACK] = running
+    given = {**SETTINGS, "TARGET_SERVER_URL": analysis_server.url}
+    with running_stack(given) as running, logs_shown(pytestconfig, running):
         yield running
-        del pytestconfig.stash[_STACK]
 
 
 @pytest.fixture(scope="session")
@@ -121,19 +119,18 @@ async def unanswered(sori: Sori, broker: Broker) -> Unanswered:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Note how long the stack's logs are, so that a failure can show what was said during its test."""
-    if running := item.config.stash.get(_STACK, None):
-        item.stash[_LOG_SIZES] = log_sizes(running)
+    """Note how long the stacks' logs are, so that a failure can show what was said during its test."""
+    stacks = item.config.stash.get(STACKS, [])
+    item.stash[_LOG_SIZES] = {path: size for stack in stacks for path, size in log_sizes(stack).items()}
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show with a failure what the stack said meanwhile."""
+    """Show with a failure what the stacks said meanwhile."""
     report = yield
-    running = item.config.stash.get(_STACK, None)
-    if report.failed and running is not None:
-        for part, tail in log_tails(running, item.stash.get(_LOG_SIZES, {}), LOG_LINES).items():
+    for stack in item.config.stash.get(STACKS, []) if report.failed else ():
+        for part, tail in log_tails(stack, item.stash.get(_LOG_SIZES, {}), LOG_LINES).items():
             report.sections.append((f"log of {part}", tail))
     return report

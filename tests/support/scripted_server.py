@@ -16,6 +16,7 @@ class Request(NamedTuple):
     path: str
     last_event_id: str | None
     body: bytes
+    authorization: str | None
 
 
 class ScriptedServer:
@@ -29,7 +30,8 @@ class ScriptedServer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                server.requests.append(Request(self.command, self.path, self.headers.get("Last-Event-ID"), body))
+                last_event_id, authorization = map(self.headers.get, ("Last-Event-ID", "Authorization"))
+                server.requests.append(Request(self.command, self.path, last_event_id, body, authorization))
                 status, kind, answer = server.answers.pop(0)
                 self.send_response(status)
                 self.send_header("Content-Type", kind)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from local_stack.ports import LOOPBACK, taken
 from local_stack.stack import Stack
 from tests.support.stack_guard import guarded
@@ -21,6 +23,8 @@ CLAIM_OFFSET = PORTS_PER_RUN - 1
 BASES = range(12_000, 30_000, PORTS_PER_RUN)
 """Above the ports that people choose by hand, below those that the kernel gives to outgoing connections."""
 UP_SECONDS = 100
+STACKS = pytest.StashKey[list[Stack]]()
+"""The stacks whose logs are shown with a test that fails."""
 
 
 @contextmanager
@@ -40,6 +44,17 @@ def running_stack(given: Mapping[str, str], change: Callable[[Stack], None] | No
                 yield stack
             finally:
                 stack.down()
+
+
+@contextmanager
+def logs_shown(config: pytest.Config, stack: Stack) -> Iterator[None]:
+    """Show what the stack says during a test in this block with that test, if it fails."""
+    stacks = config.stash.setdefault(STACKS, [])
+    stacks.append(stack)
+    try:
+        yield
+    finally:
+        stacks.remove(stack)
 
 
 @contextmanager

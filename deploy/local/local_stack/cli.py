@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from local_stack import interrupts, sample
+from local_stack import interrupts, login, sample
 from local_stack.errors import StackError
 from local_stack.logs import show_logs
 from local_stack.screen import PartsProgress, is_interactive, out, show_error
@@ -48,6 +48,8 @@ def up(only_backends: Annotated[bool, typer.Option(help="Start the back ends and
     stack = _configured(only_backends=only_backends)
     if _bring_up(stack):
         out.print(f"Sori is up: {stack.url}   Next: make send FILE=path, make logs, make down", soft_wrap=True)
+        if login.is_required(stack.plan.given):
+            out.print(_how_to_log_in(stack), markup=False, soft_wrap=True)
     else:
         out.print(f"Sori was up already: {stack.url}")
 
@@ -64,7 +66,7 @@ def run() -> None:
     stack = _configured()
     fresh = _bring_up(stack)
     try:
-        sori = Sori(stack.url)
+        sori = Sori(stack.url, credential=_own_credential() or _key_for_the_sample(stack))
         token = sample.load(sori, stack.settings["MONGODB_URL"], stack.home)
         succeeded = send_and_watch(sori, sample.recording(stack.home), token)
         if succeeded and is_interactive():
@@ -85,8 +87,19 @@ def send(
     token: Annotated[str, typer.Option(help="The token that it is a recording for.")] = DEFAULT_TOKEN,
 ) -> None:
     """Send a recording through the running stack and show its result."""
-    if not send_and_watch(Sori(Stack.running(_home()).url), recording_at(file), token):
+    sori = Sori(Stack.running(_home()).url, credential=_own_credential())
+    if not send_and_watch(sori, recording_at(file), token):
         sys.exit(1)
+
+
+@app.command()
+def id_token(
+    who: Annotated[
+        str, typer.Argument(help="learner, editor, operator, or any other name: a learner too.")
+    ] = "learner",
+) -> None:
+    """Print an id token of the stack's own OpenID Connect provider, good for an hour."""
+    typer.echo(Stack.running(_home()).id_token(who))
 
 
 @app.command()
@@ -140,6 +153,14 @@ def _home() -> Path:
     return stack_settings(given_settings(os.environ)).home
 
 
+def _own_credential() -> str:
+    return stack_settings(given_settings(os.environ)).token
+
+
+def _key_for_the_sample(stack: Stack) -> str:
+    return sample.new_key(stack.settings["MONGODB_URL"]) if login.is_required(stack.plan.given) else ""
+
+
 def _configured(only_backends: bool = False) -> Stack:
     given = given_settings(os.environ)
     settings = stack_settings(given)
@@ -167,16 +188,27 @@ def _bring_down(stack: Stack) -> None:
     out.print("Sori is down.")
 
 
+def _how_to_log_in(stack: Stack) -> str:
+    if login.has_own_provider(stack.plan.given):
+        return "A login is needed: export SORI_TOKEN=$(make -s id-token)   WHO=editor, WHO=operator: as these"
+    return "A login is needed: export SORI_TOKEN=an id token of OIDC_ISSUERS, or a key of sorictl keys create"
+
+
 def _show_addresses(stack: Stack) -> None:
     url = stack.url
+    if login.is_required(stack.plan.given):
+        out.print(f"\n{_how_to_log_in(stack)}", markup=False, soft_wrap=True)
+        auth = '-H "Authorization: Bearer $SORI_TOKEN" '
+    else:
+        auth = ""
     out.print(
         f"""
 [bold]To try[/bold]
   {url}/docs     every call, to be tried in the browser
   {url}/health   what is up
-  curl -F file=@path/to/recording.wav {url}/tokens/test-token/upload-audio
-  curl -N {url}/tokens/analysis-progress/JOB_ID
-  curl {url}/tokens/analysis-result/JOB_ID
+  curl {auth}-F file=@path/to/recording.wav {url}/tokens/test-token/upload-audio
+  curl {auth}-N {url}/tokens/analysis-progress/JOB_ID
+  curl {auth}{url}/tokens/analysis-result/JOB_ID
 """,
         soft_wrap=True,
     )

@@ -6,30 +6,38 @@ import secrets
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from joserfc.jwk import ECKey, KeySet
+
 
 def _secret() -> str:
     return secrets.token_hex(24)
 
 
+def _session_keys() -> str:
+    return json.dumps(KeySet([ECKey.generate_key("P-256", auto_kid=True)]).as_dict(private=True))
+
+
 @dataclass(frozen=True)
 class Credentials:
-    """Random values, each of letters and digits only; never shown in a repr."""
+    """Random values, each of letters and digits only but for the keys; never shown in a repr."""
 
     webhook_secret: str = field(default_factory=_secret, repr=False)
     s3_access_key: str = field(default_factory=lambda: "sori" + secrets.token_hex(8), repr=False)
     s3_secret_key: str = field(default_factory=_secret, repr=False)
     rabbitmq_password: str = field(default_factory=_secret, repr=False)
     erlang_cookie: str = field(default_factory=_secret, repr=False)
+    session_keys: str = field(default_factory=_session_keys, repr=False)
+    """A JWK Set with one private P-256 key, as SESSION_KEYS has it."""
 
 
 def load_credentials(home: Path) -> Credentials:
-    """The stack's secrets; made at the first call."""
+    """The stack's secrets; made at the first call, as are those that an earlier version had no need of."""
     path = home / "credentials.json"
-    if path.exists():
-        return Credentials(**json.loads(path.read_text()))
-    fresh = Credentials()
-    write_private(path, json.dumps(asdict(fresh), indent=2))
-    return fresh
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    credentials = Credentials(**kept)
+    if asdict(credentials) != kept:
+        write_private(path, json.dumps(asdict(credentials), indent=2))
+    return credentials
 
 
 def write_private(path: Path, text: str) -> None:

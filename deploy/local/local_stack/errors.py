@@ -5,7 +5,8 @@ StackError
 ├── PortsTakenError   another program listens where the stack wants to
 ├── PartFailedError   a part does not become ready
 ├── NotRunningError   the stack is not up
-└── SendFailedError   a recording could not be sent, or its progress not be followed
+├── SendFailedError   a recording could not be sent, or its progress not be followed
+└── LoginFailedError  nobody can be logged in
 """
 
 
@@ -35,3 +36,7 @@ class NotRunningError(StackError):
 
 class SendFailedError(StackError):
     """A recording could not be sent, or its progress not be followed."""
+
+
+class LoginFailedError(StackError):
+    """Nobody can be logged in."""

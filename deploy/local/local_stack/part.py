@@ -34,7 +34,13 @@ class Part:
 
 GROUPS = ("ports", "backends", "services")
 """The groups start in this order and stop in reverse: the services before the back ends, the broker before epmd."""
-GROUP_OF = {"epmd": "ports", "rabbitmq": "backends", "mongod": "backends", "s3": "backends"}
+GROUP_OF = {
+    "epmd": "ports",
+    "rabbitmq": "backends",
+    "mongod": "backends",
+    "s3": "backends",
+    "oidc-provider": "backends",
+}
 
 
 def group_of(name: str) -> str:

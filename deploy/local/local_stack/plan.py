@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from local_stack import edge, mongodb, rabbitmq, s3, services
+from local_stack import edge, login, mongodb, oidc_provider, rabbitmq, s3, services
 from local_stack.credentials import Credentials, load_credentials
 from local_stack.errors import SettingError
 from local_stack.part import Part, system_env
 from local_stack.ports import SERVICE_OFFSETS, Ports
+
+NOT_FOR_ALL = {"SESSION_KEYS", "SORI_TOKEN"}
+"""What signs sessions goes to those alone that need it, and a person's own credential to no program."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Plan:
             "WEBHOOK_URL": f"{edge.edge_url(self.ports)}/tokens/webhook/analysis-complete",
             "WEBHOOK_SECRET": self._own.webhook_secret,
             "CORS_ORIGINS": "http://localhost:3000,http://localhost:5173",
+            **login.settings(self.ports, self._own, self.given),
         }
         if "TARGET_SERVER_URL" not in self.given:
             # Recordings that wait for the stack's own analysis server wait in MongoDB, where the oldest is first.
@@ -74,6 +78,9 @@ class Plan:
             yield mongodb.database(self.home, self.ports, system)
         if "S3_ENDPOINT_URL" not in self.given:
             yield s3.object_storage(self.home, self.ports, self.settings, system)
+        if login.has_own_provider(self.given):
+            roles_claim = self.given.get("OIDC_ROLES_CLAIM", login.ROLES_CLAIM)
+            yield oidc_provider.provider(self.ports, roles_claim, system)
 
     def _services(self, system: Mapping[str, str]) -> Iterator[Part]:
         env = self._service_env(system)
@@ -84,6 +91,6 @@ class Plan:
                 yield services.service(name, replica, self.ports, self.settings, env)
 
     def _service_env(self, system: Mapping[str, str]) -> dict[str, str]:
-        env = {**system, **self.given}
+        env = {**system, **{name: value for name, value in self.given.items() if name not in NOT_FOR_ALL}}
         direct = ",".join(filter(None, (env.get("NO_PROXY"), "127.0.0.1,localhost")))
         return env | {"NO_PROXY": direct, "no_proxy": direct}

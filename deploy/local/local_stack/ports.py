@@ -25,6 +25,7 @@ class Ports:
     epmd: int
     mongod: int
     s3: int
+    oidc_provider: int
 
     @classmethod
     def from_base(cls, base: int) -> Self:

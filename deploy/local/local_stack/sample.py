@@ -19,6 +19,7 @@ from local_stack.speech import Line, Voice
 CATALOGUE = ROOT / "deploy/local/sample-catalogue.json"
 ACTOR = Voice("en-us", words_per_minute=140, pitch=45)
 """Speaks the references; the recordings that are sent have another voice."""
+KEY_SCOPES = ("catalogue:read", "catalogue:write", "jobs:own")
 
 Row = dict[str, Any]
 
@@ -73,10 +74,28 @@ def _spoken(sample: Mapping[str, list[Row]], token: Row, voice: Voice, path: Pat
 
 def import_catalogue(mongodb_url: str) -> None:
     """Load the sample catalogue; StackError when that fails."""
-    command = [sys.executable, "-m", "sorictl", "catalogue", "import", str(CATALOGUE)]
+    said = _sorictl(
+        mongodb_url, "catalogue", "import", str(CATALOGUE), failed="The sample catalogue could not be loaded."
+    )
+    out.print(said, end="", markup=False, soft_wrap=True)
+
+
+def new_key(mongodb_url: str) -> str:
+    """Make an API key that may load and send the sample, for an hour; StackError when that fails."""
+    scopes = [f"--scope={scope}" for scope in KEY_SCOPES]
+    command = ("keys", "create", "make run", "--expires", "1h", *scopes)
+    return _sorictl(mongodb_url, *command, failed="No key could be made to send the sample with.").strip()
+
+
+def _sorictl(mongodb_url: str, *command: str, failed: str) -> str:
+    """Run the operator's command; return what it says. StackError with the sentence `failed`."""
     done = subprocess.run(  # noqa: S603  # Sori's own program
-        command, env={**os.environ, "MONGODB_URL": mongodb_url}, check=False, capture_output=True, text=True
+        [sys.executable, "-m", "sorictl", *command],
+        env={**os.environ, "MONGODB_URL": mongodb_url},
+        check=False,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
-        raise StackError("The sample catalogue could not be loaded.", tuple(done.stderr.splitlines()))
-    out.print(done.stdout, end="", markup=False, soft_wrap=True)
+        raise StackError(failed, tuple(done.stderr.splitlines()))
+    return done.stdout

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -18,6 +18,7 @@ Job = dict[str, Any]
 SILENCE_SECONDS = 45
 """A stream that is silent for longer than its heartbeats allow is broken."""
 MOST_RECONNECTS = 20
+HOW_TO_LOG_IN = "Say who you are: export SORI_TOKEN=… (an API key, or an id token: make -s id-token)"
 DEFAULT_TOKEN = "test-token"  # noqa: S105  # an actor's clip, not a password
 
 
@@ -28,6 +29,8 @@ class Sori:
     url: str
     pause_seconds: float = 1
     """The pause before a broken stream is opened again. It grows with each failure, to three times this at most."""
+    credential: str = field(default="", repr=False)
+    """Who it calls as: an id token or an API key. Empty for nobody, who may do everything where no login is needed."""
 
     def upload(self, name: str, recording: BinaryIO, token_id: str = DEFAULT_TOKEN) -> Job:
         """Sends an open file as it is read; the answer names the job. Raises SendFailedError."""
@@ -104,9 +107,15 @@ class Sori:
         # Straight to the loopback address, whatever proxy the environment names.
         return httpx.Client(
             trust_env=False,
-            headers={"Accept-Language": "en"},
+            headers=self._headers(),
             timeout=httpx.Timeout(SILENCE_SECONDS, connect=5, write=120, read=120),
         )
+
+    def _headers(self) -> httpx.Headers:
+        headers = {"Accept-Language": "en"}
+        if self.credential:
+            headers["Authorization"] = f"Bearer {self.credential}"
+        return httpx.Headers(headers, encoding="utf-8")  # whatever somebody gave: the server says that it is none
 
 
 def recording_at(path: Path) -> Path:
@@ -131,5 +140,6 @@ def _checked(answer: httpx.Response) -> httpx.Response:
         body = {}
     if answer.is_error:
         detail = body.get("detail") or body.get("title") or f"The server answered {answer.status_code}."
-        raise SendFailedError(f"{detail} ({body.get('code', answer.status_code)})")
+        hint = f" {HOW_TO_LOG_IN}" if answer.status_code == httpx.codes.UNAUTHORIZED else ""
+        raise SendFailedError(f"{detail} ({body.get('code', answer.status_code)}){hint}")
     return answer

@@ -4,12 +4,14 @@ import http.client
 import sys
 from collections.abc import Mapping
 
+from local_stack import login
 from local_stack.part import NotReadyError, Part
 from local_stack.ports import LOOPBACK, Ports
 
 S3_SETTINGS = ("S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "S3_BUCKET_NAME")
+LOGIN_SETTINGS = ("AUTH", "OIDC_ISSUERS", "OIDC_AUDIENCES", "SESSION_KEYS")
 SETTINGS = {
-    "gateway": ("RABBITMQ_URL", "MONGODB_URL", "WEBHOOK_SECRET", "CORS_ORIGINS", *S3_SETTINGS),
+    "gateway": ("RABBITMQ_URL", "MONGODB_URL", "WEBHOOK_SECRET", "CORS_ORIGINS", *S3_SETTINGS, *LOGIN_SETTINGS),
     "uploader": ("RABBITMQ_URL", *S3_SETTINGS),
     "analyzer-bridge": (
         "RABBITMQ_URL",
@@ -19,7 +21,7 @@ SETTINGS = {
         "WEBHOOK_SECRET",
         "ANALYSIS_IN_FLIGHT",
     ),
-    "notifier": ("RABBITMQ_URL", "MONGODB_URL", "CORS_ORIGINS"),
+    "notifier": ("RABBITMQ_URL", "MONGODB_URL", "CORS_ORIGINS", *LOGIN_SETTINGS),
     "analysis-server": S3_SETTINGS,
 }
 """Those of the stack's own settings that a program needs. What a person gives goes to all programs."""
@@ -42,6 +44,8 @@ def service(name: str, replica: int, ports: Ports, settings: Mapping[str, str], 
 
 def _program(part: str, name: str, port: int, settings: Mapping[str, str], given: Mapping[str, str]) -> Part:
     own = {setting: settings[setting] for setting in SETTINGS[name] if setting in settings}
+    if name == "notifier" and "SESSION_KEYS" in own:  # it signs nothing
+        own["SESSION_KEYS"] = login.public_part(own["SESSION_KEYS"])
     place = {"HOST": LOOPBACK, "PORT": str(port), "PYTHONUNBUFFERED": "1"}
     return Part(
         name=part,

@@ -25,6 +25,7 @@ class StackSettings(BaseModel):
     port_base: int = Field(default=8000, ge=1024, le=65000)
     replicas: int = Field(default=1, ge=1, le=10)
     up_timeout: float = Field(default=180, gt=0)
+    token: str = Field(default="", repr=False)
 
 
 def given_settings(environ: Mapping[str, str], root: Path = ROOT) -> dict[str, str]:

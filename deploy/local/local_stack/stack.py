@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from local_stack import processes
+from local_stack import login, oidc_provider, processes
 from local_stack.credentials import write_private
 from local_stack.edge import edge_url
-from local_stack.errors import NotRunningError, StackError
+from local_stack.errors import LoginFailedError, NotRunningError, StackError
 from local_stack.part import GROUPS, NotReadyError, Part, group_of, system_env
 from local_stack.plan import Plan
 from local_stack.ports import Ports, refuse_taken
@@ -61,6 +61,15 @@ class Stack:
     def settings(self) -> dict[str, str]:
         """The settings that the services run with, secrets included: RABBITMQ_URL, MONGODB_URL, S3_ENDPOINT_URL, …"""
         return self.plan.settings
+
+    def id_token(self, person: str) -> str:
+        """An id token of the stack's own OpenID Connect provider. Raises LoginFailedError, also when it has none."""
+        if not login.has_own_provider(self.plan.given):
+            raise LoginFailedError(
+                "The stack has no login of its own: AUTH=required make up starts one, unless OIDC_ISSUERS is given."
+            )
+        audience = self.settings["OIDC_AUDIENCES"].split(",")[0].strip()
+        return oidc_provider.id_token(self.settings["OIDC_ISSUERS"], audience, person)
 
     @property
     def parts(self) -> dict[str, Part]:

@@ -12,7 +12,7 @@ from local_stack.errors import SendFailedError
 from local_stack.rendering import render_job, render_result
 from local_stack.sending import Job, Sori, recording_at
 from local_stack.sparklines import sparkline
-from tests.support.scripted_server import Answer, ScriptedServer, problem
+from tests.support.scripted_server import Answer, ScriptedServer, problem, said
 
 JOB = "73732cad-5149-44d4-a954-e9c4781635c3"
 
@@ -80,6 +80,31 @@ def test_an_upload_is_a_form_with_the_file(server: ScriptedServer) -> None:
     assert path == "/tokens/token%2F1/upload-audio"
     assert b'name="file"; filename="a b.wav"' in body
     assert b"\r\n\r\nRIFF\r\n" in body
+
+
+@pytest.mark.parametrize(("credential", "header"), [("", None), ("sori_abc", "Bearer sori_abc")])
+def test_every_call_says_who_calls_if_that_is_known(
+    server: ScriptedServer, credential: str, header: str | None
+) -> None:
+    accepted = (202, "application/json", json.dumps({"job_id": JOB}).encode())
+    server.answers = [accepted, stream(event(1, state(100, "completed", "done"))), said([])]
+    caller = Sori(server.url, pause_seconds=0, credential=credential)
+    caller.upload("a.wav", io.BytesIO(b"RIFF"))
+    list(caller.follow(JOB))
+    caller.tokens()
+    assert [request.authorization for request in server.requests] == [header] * 3
+
+
+def test_who_has_to_log_in_is_told_how(server: ScriptedServer) -> None:
+    server.answers = [problem(401, "login_required")]
+    with pytest.raises(SendFailedError, match=r"\(login_required\) .*SORI_TOKEN"):
+        sori(server).upload("a.wav", io.BytesIO(b"RIFF"))
+
+
+def test_a_credential_that_cannot_be_one_is_refused_by_the_server(server: ScriptedServer) -> None:
+    server.answers = [problem(401, "token_invalid")]
+    with pytest.raises(SendFailedError, match="token_invalid"):
+        Sori(server.url, credential="…").upload("a.wav", io.BytesIO(b"RIFF"))
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 from datetime import timedelta
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
+from chassis.identity.own_tokens import OwnTokens
 from chassis.identity.settings import AuthSettings
 from chassis.settings import (
     MongoDBSettings,
@@ -37,6 +38,13 @@ class Settings(ServiceSettings, RabbitMQSettings, MongoDBSettings, S3Settings, O
         le=36500,
         description="Days after which an ended job is purged; absent: kept for ever",
     )
+
+    @field_validator("session_keys")
+    @classmethod
+    def _signing(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not OwnTokens(value.get_secret_value()).can_sign:
+            raise ValueError("the gateway signs with the first key, which needs its private part")
+        return value
 
     @property
     def retention(self) -> timedelta | None:

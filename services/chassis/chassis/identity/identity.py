@@ -17,7 +17,7 @@ from chassis.identity.settings import AuthSettings
 from chassis.identity.store import Credentials
 from chassis.mongodb import MongoDB
 from contracts.accounts import KEY_PREFIX, key_sha256
-from contracts.rights import Right, rights_of, roles_named
+from contracts.rights import Right, rights_of, rights_of_scopes, roles_named
 
 log = structlog.get_logger()
 
@@ -26,6 +26,8 @@ CACHE_SECONDS = 30
 together take less than a minute to notice that it was revoked."""
 MOST_CACHED = 10_000
 _SKEW = timedelta(seconds=SKEW_SECONDS)
+_STREAM_SKEW = _SKEW / 2
+"""What is open ends within a minute of its caller's expiry, so that it gets less grace than a request."""
 OFF_WARNING = "AUTH=off: whoever reaches this service may read and change everything; AUTH=required asks for a login"
 
 
@@ -104,7 +106,8 @@ class Identity:
         return {
             caller
             for caller in callers
-            if _expired(caller, now) or (caller.credential is not None and caller.credential not in standing)
+            if _expired(caller, now, _STREAM_SKEW)
+            or (caller.credential is not None and caller.credential not in standing)
         }
 
     def forget(self) -> None:
@@ -134,14 +137,16 @@ class Identity:
         key = await self._credentials.key(key_sha256(token))
         if key is None or key.revoked_at is not None:
             raise InvalidCredentialError("no such key")
-        await self._credentials.note_use(key)
-        return Caller(
+        caller = Caller(
             Kind.MACHINE,
-            frozenset(key.scopes),
+            rights_of_scopes(key.scopes),
             key.owner,
             credential=f"key:{key.key_sha256}",
             expires_at=key.expires_at,
         )
+        if not _expired(caller, datetime.now(UTC)):
+            await self._credentials.note_use(key)
+        return caller
 
     async def _in_session(self, claims: dict[str, Any]) -> Caller:
         session = await self._credentials.session(str(claims.get("sid")))
@@ -163,9 +168,9 @@ class Identity:
         return self.own_tokens
 
 
-def _expired(caller: Caller, now: datetime) -> bool:
+def _expired(caller: Caller, now: datetime, skew: timedelta = _SKEW) -> bool:
     # Issuers' clocks may differ from ours; what MongoDB says of keys and sessions is given the same grace.
-    return caller.expires_at is not None and caller.expires_at + _SKEW <= now
+    return caller.expires_at is not None and caller.expires_at + skew <= now
 
 
 def _named(callers: Collection[Caller], kind: str) -> set[str]:

@@ -1,10 +1,7 @@
 """Callers of a stack with AUTH=required: people whom its own OpenID Connect provider knows, and machines."""
 
-import os
-import subprocess
-import sys
-
 from local_stack.stack import Stack
+from tests.support.operator import sorictl
 
 
 def bearer(credential: str) -> dict[str, str]:
@@ -17,20 +14,9 @@ def person(stack: Stack, name: str) -> dict[str, str]:
     return bearer(stack.id_token(name))
 
 
-def sorictl(stack: Stack, *command: str) -> str:
-    """What the operator's command says; AssertionError when it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sorictl", *command],
-        env={**os.environ, **stack.settings},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def machine(stack: Stack, *scopes: str) -> dict[str, str]:
-    """The header of a call with a new API key of these scopes."""
+async def new_key(stack: Stack, *scopes: str, name: str = "a test") -> str:
+    """A new API key with these scopes, for an hour."""
     options = [f"--scope={scope}" for scope in scopes]
-    return bearer(sorictl(stack, "keys", "create", "a test", "--expires", "1h", *options).strip())
+    said = await sorictl(stack.home, stack.settings, "keys", "create", name, "--expires", "1h", *options)
+    assert said.status == 0, said.err
+    return said.out.strip()

@@ -12,16 +12,16 @@ from sorictl import rendering
 from sorictl.catalogue_cli import catalogue_app
 from sorictl.dead_letters import DeadLetters
 from sorictl.errors import (
-    DeclinedError,
     IncompleteError,
-    NobodyToAskError,
     NothingMatchesError,
     SorictlError,
 )
 from sorictl.filters import Filters, parse_age, queues_named
 from sorictl.jobs_cli import jobs_app, offer_redrive, require_redrivable, say_how_to_redrive
+from sorictl.keys_cli import keys_app
 from sorictl.letter import DeadLetter, Message
-from sorictl.screen import EXIT_STATUSES, err, out, progress
+from sorictl.screen import EXIT_STATUSES, confirm, err, out, progress
+from sorictl.session_keys import session_keys
 from sorictl.sessions import with_rabbitmq
 from sorictl.setup_cli import setup
 
@@ -44,6 +44,8 @@ dead_letters_app = typer.Typer(
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(catalogue_app, name="catalogue")
+app.add_typer(keys_app, name="keys")
+app.command("session-keys")(session_keys)
 app.command("setup")(setup)
 
 
@@ -162,7 +164,7 @@ def replay(
     out.print(f"{rendering.counted(len(letters))} would go back to be handled again:")
     out.print(rendering.totals(letters))
     _say_more(more, limit)
-    _confirm("Replay?", yes)
+    confirm("Replay?", yes)
     _done("Replayed", letters, DeadLetters.replay, [])
 
 
@@ -196,7 +198,7 @@ def discard(
         if redrive:
             require_redrivable()
     _say_more(more, limit)
-    _confirm("Discard?", yes)
+    confirm("Discard?", yes)
     _discard(letters, redrive=redrive, ask=not yes)
 
 
@@ -284,15 +286,6 @@ def _done(
         raise IncompleteError(
             f"{missing:,} were no longer there: somebody else has dealt with them, or looks at them now."
         )
-
-
-def _confirm(question: str, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise NobodyToAskError("nobody can be asked here: say --yes when that is what you want.")
-    if not typer.confirm(question):
-        raise DeclinedError("nothing was changed.")
 
 
 def _require(found: Sequence[object]) -> None:

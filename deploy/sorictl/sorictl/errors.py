@@ -1,9 +1,9 @@
 """What can go wrong with a command, each with a sentence for the person at the terminal and an exit status.
 
 SorictlError (1)
-├── SettingError (2)        RABBITMQ_URL or MONGODB_URL is missing or wrong
+├── SettingError (2)        RABBITMQ_URL, MONGODB_URL or SESSION_KEYS is missing or wrong
 ├── NobodyToAskError (2)    a confirmation is needed, and there is no terminal
-├── NothingMatchesError     no dead letter matches what was asked for
+├── NothingMatchesError     there is nothing of what was asked for
 ├── DeclinedError           the answer to a confirmation was no
 ├── IncompleteError         only part of the work was done
 ├── BrokerError             RabbitMQ is away, refuses, or is not Sori's
@@ -34,7 +34,7 @@ class NobodyToAskError(SorictlError):
 
 
 class NothingMatchesError(SorictlError):
-    """No dead letter matches what was asked for."""
+    """There is nothing of what was asked for."""
 
 
 class DeclinedError(SorictlError):

@@ -74,12 +74,12 @@ def whole_json(letter: DeadLetter, message: Message, *, full: bool) -> str:
     shown = body if full else shortened(body)
     facts = {**without_secrets(letter.model_dump(mode="json")), "content_type": message.content_type}
     key = "body" if isinstance(body, str) else "event"
-    return _line({**facts, "headers": _headers(message), key: shown})
+    return json_line({**facts, "headers": _headers(message), key: shown})
 
 
 def line_json(letter: DeadLetter) -> str:
     """One dead letter as one line of JSON."""
-    return _line(without_secrets(letter.model_dump(mode="json")))
+    return json_line(without_secrets(letter.model_dump(mode="json")))
 
 
 def counted(count: int) -> str:
@@ -156,7 +156,7 @@ def _decoded(body: bytes) -> Any:
         return body.decode(errors="replace")
 
 
-def _line(value: Any) -> str:
+def json_line(value: Any) -> str:
     """JSON with the high control codes escaped too: a terminal acts on them, but JSON escapes only the low ones."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return _HIGH_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -1,10 +1,11 @@
 """What sorictl reads from the environment, or from `.env` in the folder that it is called in."""
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from chassis.identity.own_tokens import OwnTokens
 from chassis.settings import MongoDBSettings, RabbitMQSettings
 from sorictl.errors import SettingError
 
@@ -22,7 +23,18 @@ class BrokerSettings(RabbitMQSettings, Settings):
 
 
 class DatabaseSettings(MongoDBSettings, Settings):
-    """What the commands need that deal with the catalogue or with jobs."""
+    """What the commands need that deal with the catalogue, with jobs or with API keys."""
+
+
+def _usable(keys: SecretStr) -> SecretStr:
+    OwnTokens(keys.get_secret_value())  # services read them in this way
+    return keys
+
+
+class SessionKeySettings(Settings):
+    """What is made of the present session keys."""
+
+    session_keys: Annotated[SecretStr, AfterValidator(_usable)]
 
 
 def read_settings(wanted: type[Wanted]) -> Wanted:

@@ -1,5 +1,6 @@
 """Bodies of the public HTTP surface and of the SSE stream, and the OpenAPI text of what the notifier serves."""
 
+from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field
@@ -12,11 +13,13 @@ from contracts.problems import BUSY, CONTENT_TYPE, JOB_NOT_FOUND, UNAVAILABLE, P
 UPLOAD_MESSAGE = "업로드 완료, 백그라운드에서 처리됩니다."
 CANCEL_MESSAGE = "취소 요청을 받았습니다."
 PURGE_MESSAGE = "삭제 요청을 받았습니다."
+ERASURE_MESSAGE = "모든 데이터의 삭제 요청을 받았습니다."
 MOST_AHEAD = 1000
 """The most jobs that `ahead` counts: counting all of a large backlog would slow every reader."""
 JOBS_PATH = "/jobs"
 PROGRESS_PATH = "/tokens/analysis-progress/{job_id}"
 RESULT_PATH = "/tokens/analysis-result/{job_id}"
+SHARED_PATH = "/shared/{secret}"
 
 
 class UploadAccepted(BaseModel):
@@ -103,6 +106,51 @@ class JobList(BaseModel):
     next: str | None = Field(default=None, description="Where the page after this one is read; absent on the last")
 
 
+class ShareRight(StrEnum):
+    """What a share link shows of its job."""
+
+    RESULT = "result"
+    """Its state and result."""
+    AUDIO = "audio"
+    """Its recording as well."""
+
+
+class ShareLink(BaseModel):
+    """A link that shows one job without a login; its address was told once, when it was made."""
+
+    id: str = Field(description="What it is revoked by")
+    right: ShareRight
+    created_at: AwareDatetime
+    expires_at: AwareDatetime
+
+
+class ShareLinkMade(ShareLink):
+    """A new link, with its address."""
+
+    url: str = Field(description="Whoever has it sees the job; it is told here alone")
+
+
+class ShareLinks(BaseModel):
+    """A job's links that have not expired, the oldest first."""
+
+    links: list[ShareLink]
+
+
+class SharedJob(BaseModel):
+    """A job as a share link shows it: its state and result, and nothing that says whose it is or where it lies."""
+
+    status: Status
+    stage: Stage
+    token_id: str
+    progress: int = Field(ge=0, le=100)
+    message: str
+    result: JsonObject | None = None
+    error: JobError | None = None
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+    audio_url: str | None = Field(default=None, description="Where the recording is read; with the right `audio`")
+
+
 class TicketOpened(BaseModel):
     """A way into one stream of one job, for pages of other sites, whose EventSource sends neither header nor cookie."""
 
@@ -117,6 +165,56 @@ class SessionOpened(BaseModel):
     owner: str = Field(description="The pseudonym whose jobs are this person's")
     roles: list[str]
     expires_at: AwareDatetime = Field(description="Unless it is used before, which renews it")
+
+
+class Me(BaseModel):
+    """Who a caller is to Sori, and what they may do."""
+
+    login_required: bool = Field(description="False where everybody may do everything")
+    kind: Literal["anybody", "anonymous", "person", "machine"]
+    owner: str | None = Field(default=None, description="The pseudonym whose jobs are the caller's")
+    roles: list[str]
+    rights: list[str]
+
+
+class Score(BaseModel):
+    """How well a token or a script was spoken in one recording, 0 to 100."""
+
+    score: float
+    job_id: str
+    created_at: AwareDatetime = Field(description="When the recording came")
+
+
+class ScriptScores(BaseModel):
+    """How well a person has spoken one script."""
+
+    script_id: int
+    best: Score = Field(description="Of equal ones, the newest")
+    last: Score
+
+
+class TokenScores(BaseModel):
+    """How well a person has spoken one token, and its scripts."""
+
+    token_id: str
+    recordings: int = Field(ge=1, description="How many with a score are looked at: the newest, up to a limit")
+    best: Score = Field(description="Of equal ones, the newest")
+    last: Score
+    scripts: list[ScriptScores]
+
+
+class ScoreList(BaseModel):
+    """One page of scores, by token id."""
+
+    tokens: list[TokenScores]
+    next: str | None = Field(default=None, description="Where the page after this one is read; absent on the last")
+
+
+class ErasureAccepted(BaseModel):
+    """The answer to a request to delete everything of a person: it will be done, whatever fails meanwhile."""
+
+    message: str = ERASURE_MESSAGE
+    asked_at: AwareDatetime = Field(description="What was begun before this moment is deleted")
 
 
 class LoggedIn(BaseModel):
@@ -167,6 +265,13 @@ def state_json(job_id: str, seen: JobProgressedData, language: Language) -> byte
     return _with_result(JobState(**_state(job_id, seen, language)), seen.result_json)
 
 
+def shared_json(seen: JobProgressedData, audio_url: str | None, language: Language) -> bytes:
+    """Return a job as a share link shows it, as `state_json` does."""
+    fields = _state("", seen, language)
+    shown = {name: value for name, value in fields.items() if name in SharedJob.model_fields}
+    return _with_result(SharedJob(**shown, audio_url=audio_url), seen.result_json)
+
+
 def details_json(job: Job, seen: JobProgressedData, ahead: int | None, language: Language) -> bytes:
     """Return a job's JobDetails in the caller's language, as `state_json` does."""
     details = JobDetails(
@@ -199,7 +304,7 @@ def _state(job_id: str, seen: JobProgressedData, language: Language) -> dict[str
     return {"job_id": job_id, "error": error, **fields}
 
 
-def _with_result(state: JobState, result_json: str | None) -> bytes:
+def _with_result(state: JobState | SharedJob, result_json: str | None) -> bytes:
     text = state.model_dump_json(exclude_none=True).encode()
     if result_json is None:
         return text

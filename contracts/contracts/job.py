@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from contracts import events, metadata
 from contracts.events import AudioInfo, Event, JsonObject
 from contracts.failures import FailureCode
+from contracts.scores import Scores, scores_of
 
 
 class Status(StrEnum):
@@ -126,6 +127,7 @@ class Job(BaseModel):
         default=None,
         description="The result as JSON text: BSON cannot hold every JSON object (64-bit integers, depth)",
     )
+    scores: Scores | None = Field(default=None, description="What the result says of how well the token was spoken")
     held: dict[str, int] = Field(
         default_factory=dict, description="By the id of each job.held event, the progress that it holds the job at"
     )
@@ -139,6 +141,9 @@ class Job(BaseModel):
     )
     upload_received: str | None = Field(
         default=None, description="The gateway's: upload.received as JSON text, to be told again while nothing moves"
+    )
+    began_at: AwareDatetime | None = Field(
+        default=None, description="The gateway's: when the request began that brought the recording"
     )
     publish_at: AwareDatetime | None = Field(
         default=None, description="The gateway's: when it looks whether something about the job must be told again"
@@ -261,7 +266,7 @@ def _facts(job: Job, event: Event) -> dict[str, Any]:
             deadline = event.data.deadline
             facts = {"analysis_deadline": max(job.analysis_deadline or deadline, deadline)}
         case events.AnalysisCompleted() if not is_terminal(job.view.status):
-            facts = {"result_json": events.to_json(event.data.result)}
+            facts = {"result_json": events.to_json(event.data.result), "scores": scores_of(event.data.result)}
         case events.AudioRemoved() | events.AnalysisRemoved():
             facts = {"removed": [*job.removed, event.type]}
         case events.JobHeld():

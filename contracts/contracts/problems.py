@@ -263,6 +263,18 @@ SESSION_NOT_FOUND = ProblemKind(
     ("세션이 없습니다", "이 토큰은 세션에서 나온 것이 아닙니다."),
     ("No session", "This token does not come from a session."),
 )
+LINK_NOT_FOUND = ProblemKind(
+    "link_not_found",
+    404,
+    ("링크가 없습니다", "링크가 만료되었거나 취소되었거나, 이 주소가 보여 줄 것이 없습니다."),
+    ("No such link", "The link has expired or was revoked, or there is nothing that this address may show."),
+)
+TOO_MANY_LINKS = ProblemKind(
+    "too_many_links",
+    409,
+    ("링크가 너무 많습니다", "한 작업의 공유 링크 수가 한도에 이르렀습니다. 쓰지 않는 링크를 취소해 주세요."),
+    ("Too many links", "The job has as many share links as it may have. Revoke one that is not needed."),
+)
 SIGNATURE_INVALID = ProblemKind(
     "signature_invalid",
     401,

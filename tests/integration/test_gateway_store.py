@@ -128,6 +128,21 @@ async def test_every_list_is_read_from_an_index_in_its_order(
     assert entry["docsExamined"] <= 40
 
 
+@pytest.mark.parametrize(("job_filter", "after", "_"), [one for one in LISTS if one[0].token_id is None])
+async def test_an_owners_list_reads_no_more_however_many_jobs_others_have(
+    real_jobs: JobStore, address: str, job_filter: JobFilter, after: Cursor | None, _: set[str]
+) -> None:
+    owner, other = "user:" + "a" * 32, "user:" + "b" * 32
+    made = [job(at=at(n)).model_copy(update={"owner": other if n % 50 else owner}) for n in range(500)]
+    await asyncio.gather(*(real_jobs.insert(one) for one in made))
+    async with profiled(address) as entries:
+        found = await real_jobs.page(job_filter, after, 20, (), owner)
+    assert all(one.owner == owner for one in found)
+    (entry,) = [one for one in entries if one["ns"].endswith(".jobs")]
+    assert indexes(entry["execStats"]) == {"owner"}
+    assert entry["docsExamined"] <= 10
+
+
 @pytest.mark.parametrize(("job_filter", "after", "_"), LISTS)
 async def test_every_list_has_the_jobs_that_match_it_the_newest_first(
     jobs: Jobs, job_filter: JobFilter, after: Cursor | None, _: set[str]

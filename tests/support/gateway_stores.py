@@ -1,7 +1,7 @@
 """The gateway's stores in memory: jobs, claims of keys, and objects, as the real ones behave, for unit tests."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,8 +15,11 @@ from contracts.metadata import terms_asked
 from gateway.audio import AudioGoneError, Recording, StoredAudio
 from gateway.jobs.listing import Cursor, JobFilter, MetadataAsked
 from gateway.jobs.removals import Ending
+from gateway.person.documents import Scored
+from gateway.person.erasing import Erasure
 from gateway.redrive.documents import Removal
 from gateway.redrive.timing import StandingJob, Wait
+from gateway.sharing.links import Link
 from gateway.uploads.idempotency import Claim
 
 _WITHOUT_HISTORY: dict[str, Any] = {"history": [], "upload_received": None, "audio": None}
@@ -360,6 +363,11 @@ class Claims:
         if key in self.kept:
             self.kept[key] = Held(replace(self.kept[key].claim, recording=recording), leased=False)
 
+    async def forget(self, job_ids: Collection[str]) -> None:
+        """Remove the claims that stand for these jobs."""
+        await self._turn("forget")
+        self.kept = {key: held for key, held in self.kept.items() if held.claim.job_id not in job_ids}
+
     def expire(self) -> None:
         """Let every lease end."""
         self.kept = {key: replace(held, leased=False) for key, held in self.kept.items()}
@@ -371,6 +379,117 @@ class Claims:
         await asyncio.sleep(0)
         if method in self.broken:
             raise AwayError("MongoDB", method)
+
+
+class OwnedJobs:
+    """These jobs, as far as they are somebody's."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    async def page(self, owner: str, after: Cursor | None, limit: int) -> list[Job]:
+        """Return whole jobs, the newest first."""
+        await asyncio.sleep(0)
+        found = [job for job in self._of(owner) if after is None or _place(job) < (after.created_at, after.job_id)]
+        ordered = sorted(found, key=_place, reverse=True)[:limit]
+        return [job.model_copy(update={"upload_received": None, "metadata_terms": []}) for job in ordered]
+
+    async def scored(self, owner: str, after_token: str, limit: int) -> list[Scored]:
+        """Return scores by token, the newest first."""
+        await asyncio.sleep(0)
+        newest = sorted(self._of(owner), key=_place, reverse=True)
+        found = [
+            Scored(job.job_id, job.token_id, job.created_at, job.scores)
+            for job in newest
+            if job.scores is not None and job.token_id > after_token
+        ]
+        return sorted(found, key=lambda scored: scored.token_id)[:limit]
+
+    async def begun_by(self, owner: str, moment: datetime, limit: int) -> list[str]:
+        """Return the jobs whose upload had begun."""
+        await asyncio.sleep(0)
+        return [job.job_id for job in self._of(owner) if (job.began_at or job.created_at) <= moment][:limit]
+
+    def _of(self, owner: str) -> list[Job]:
+        return [job for job in self._jobs.kept.values() if job.owner == owner and job.purge_asked_at is None]
+
+
+class Erasures:
+    """The `erasures` collection; as many questions as `failures` says find it away."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, tuple[Erasure, datetime]] = {}
+        self.failures = 0
+
+    async def ask(self, owner: str, now: datetime) -> None:
+        """Note that this was asked."""
+        await self._turn()
+        before = self.kept.get(owner)
+        asked_at = now if before is None else max(before[0].asked_at, now)
+        self.kept[owner] = (Erasure(owner, asked_at), now)
+
+    async def due(self, now: datetime, limit: int) -> list[Erasure]:
+        """Return those that are due."""
+        await self._turn()
+        due = sorted((at, owner) for owner, (_, at) in self.kept.items() if at <= now)
+        return [self.kept[owner][0] for _, owner in due][:limit]
+
+    async def look_again(self, erasure: Erasure, at: datetime) -> None:
+        """Have it looked at later."""
+        await self._turn()
+        if self._stands(erasure):
+            self.kept[erasure.owner] = (erasure, _to_the_millisecond(at))
+
+    async def finish(self, erasure: Erasure) -> None:
+        """Forget it."""
+        await self._turn()
+        if self._stands(erasure):
+            del self.kept[erasure.owner]
+
+    def _stands(self, erasure: Erasure) -> bool:
+        return erasure.owner in self.kept and self.kept[erasure.owner][0] == erasure
+
+    async def _turn(self) -> None:
+        await asyncio.sleep(0)
+        if self.failures:
+            self.failures -= 1
+            raise AwayError("MongoDB", "down")
+
+
+class ShareLinks:
+    """The `share_links` collection."""
+
+    def __init__(self) -> None:
+        self.kept: list[Link] = []
+
+    async def insert(self, link: Link) -> None:
+        """Keep a new link."""
+        await asyncio.sleep(0)
+        times = {"created_at": _to_the_millisecond(link.created_at), "expires_at": _to_the_millisecond(link.expires_at)}
+        self.kept.append(link.model_copy(update=times))
+
+    async def find(self, secret_sha256: str, now: datetime) -> Link | None:
+        """Return the link with this secret."""
+        await asyncio.sleep(0)
+        found = (link for link in self.kept if link.secret_sha256 == secret_sha256 and link.expires_at > now)
+        return next(found, None)
+
+    async def of_job(self, job_id: str, now: datetime) -> list[Link]:
+        """Return a job's links."""
+        await asyncio.sleep(0)
+        return [link for link in self.kept if link.job_id == job_id and link.expires_at > now]
+
+    async def remove(self, job_id: str, link_id: str) -> bool:
+        """Remove one."""
+        await asyncio.sleep(0)
+        before = len(self.kept)
+        self.kept = [link for link in self.kept if (link.job_id, link.link_id) != (job_id, link_id)]
+        return len(self.kept) < before
+
+    async def forget(self, job_ids: Collection[str]) -> None:
+        """Remove all of these jobs."""
+        await asyncio.sleep(0)
+        self.kept = [link for link in self.kept if link.job_id not in job_ids]
 
 
 class Bucket:

@@ -41,6 +41,10 @@ from gateway.jobs.retention import Retention
 from gateway.jobs.routes import JobParts
 from gateway.jobs.store import JobStore
 from gateway.jobs.visible import VisibleJobs
+from gateway.person import routes as person
+from gateway.person.erasing import Erasing
+from gateway.person.routes import PersonParts
+from gateway.person.store import ErasureStore, OwnedJobStore
 from gateway.redrive.loop import Redrive
 from gateway.redrive.metrics import longest_due
 from gateway.redrive.store import RedriveStore
@@ -50,6 +54,11 @@ from gateway.references.routes import ReferenceParts
 from gateway.references.store import ReferenceStore
 from gateway.references.sweeper import ReferenceSweeper
 from gateway.settings import Settings
+from gateway.sharing import routes as sharing
+from gateway.sharing import shared
+from gateway.sharing.links import Links
+from gateway.sharing.routes import ShareParts
+from gateway.sharing.store import LinkStore
 from gateway.storage import Bucket
 from gateway.uploads import retries
 from gateway.uploads import routes as uploads
@@ -71,7 +80,7 @@ FIRST_CONNECTION_SECONDS = 3.0
 LAST_ANSWERS_SECONDS = 1.0
 """How long a gateway that was told to stop goes on answering, so that the edge learns of it on each connection."""
 
-Background = InboxSweeper | ReferenceSweeper | Retention | Redrive
+Background = InboxSweeper | ReferenceSweeper | Retention | Redrive | Erasing
 ROUTERS = (
     uploads.router,
     jobs.router,
@@ -83,6 +92,9 @@ ROUTERS = (
     scripts.router,
     actors.router,
     accounts.router,
+    person.router,
+    sharing.router,
+    shared.router,
 )
 
 
@@ -104,7 +116,8 @@ def create_api(settings: Settings) -> FastAPI:
     availability = Availability({"S3": bucket.is_up, "MongoDB": mongodb.is_up, "RabbitMQ": rabbitmq.is_up})
     job_store, records = JobStore(mongodb), ReferenceStore(mongodb)
     identity = Identity(settings, mongodb, anonymous=[Right.CATALOGUE_READ] if settings.catalogue_public else [])
-    sessions = Sessions(SessionStore(mongodb), identity.own_tokens)
+    session_store = SessionStore(mongodb)
+    sessions = Sessions(session_store, identity.own_tokens)
     visible = VisibleJobs(job_store, Audit(mongodb))
     catalogue = CatalogueStore(mongodb)
     # References come rarely: its process is started when the first one does.
@@ -113,17 +126,31 @@ def create_api(settings: Settings) -> FastAPI:
     references = References(token_store, records, bucket, decoder, settings.s3_bucket_name)
     after = timedelta(seconds=settings.redrive_after)
     submissions = Submissions(bucket, job_store, references, after)
-    idempotency = Idempotency(ClaimStore(mongodb), job_store, submissions)
+    claims = ClaimStore(mongodb)
+    idempotency = Idempotency(claims, job_store, submissions)
     redrives, kept_webhooks = RedriveStore(mongodb), KeptWebhookStore(mongodb)
-    redrive = Redrive(redrives, kept_webhooks, rabbitmq, after)
+    links = LinkStore(mongodb)
+    redrive = Redrive(redrives, kept_webhooks, rabbitmq, after, kept=[links])
     publishing = Publishing(redrives, rabbitmq, after)
     webhooks = Webhooks(kept_webhooks, rabbitmq, availability)
     max_age = timedelta(seconds=settings.inbox_max_age)
+    owned = OwnedJobStore(mongodb)
+    erasing = Erasing(
+        ErasureStore(mongodb),
+        owned,
+        job_store,
+        session_store,
+        claims,
+        # The sweeper aborts uploads of that age; it may take as long again until it looks.
+        longest_upload=2 * max_age,
+        look_soon=redrive.look_soon,
+    )
     background = (
         InboxSweeper(bucket, job_store, max_age),
         ReferenceSweeper(records, bucket, max_age),
         Retention(job_store, settings.retention),
         redrive,
+        erasing,
     )
     stopping = _stopping(background, settings.shutdown_grace)
     max_bytes, max_result = settings.max_upload_bytes, settings.max_result_bytes
@@ -149,6 +176,8 @@ def create_api(settings: Settings) -> FastAPI:
         CatalogueParts(token_store, script_store, actor_store, availability),
         ReferenceParts(references, bucket, availability, Slots(MAX_REFERENCES), reader_slots, max_bytes),
         AccountParts(identity, sessions, visible),
+        PersonParts(identity, owned, erasing, bucket, availability, reader_slots),
+        ShareParts(Links(links), job_store, visible, bucket, availability, reader_slots),
     )
     checks = {
         "accepting": stopping.is_accepting,

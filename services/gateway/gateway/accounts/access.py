@@ -38,6 +38,11 @@ ACCESS: dict[str, Right | Need] = {
     f"DELETE {_JOB}": _OWN,
     f"GET {_JOB}/audio": _OWN,
     f"POST {_JOB}/retry": _OWN,
+    f"POST {_JOB}/links": _OWN,
+    f"GET {_JOB}/links": _OWN,
+    f"DELETE {_JOB}/links/{{link_id}}": _OWN,
+    f"GET {api.SHARED_PATH}": Need.NOTHING,  # the address is a secret
+    f"GET {api.SHARED_PATH}/audio": Need.NOTHING,
     "POST /tokens/webhook/analysis-complete": Need.NOTHING,  # signed
     "POST /webhook/analysis-complete": Need.NOTHING,
     "POST /tokens": _WRITE,
@@ -65,6 +70,10 @@ ACCESS: dict[str, Right | Need] = {
     "DELETE /auth/session": Need.KNOWN,
     "POST /auth/tickets": _OWN,
     "POST /auth/google-login": Need.NOTHING,  # the id token in its body
+    "GET /me": Need.ANYONE,
+    "DELETE /me": Need.KNOWN,
+    "GET /me/scores": Need.KNOWN,
+    "GET /me/export": Need.KNOWN,
     "GET /health": Need.ANYONE,
     "GET /health/ready": Need.ANYONE,
     "GET /health/live": Need.NOTHING,

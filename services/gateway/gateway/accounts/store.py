@@ -35,6 +35,11 @@ class SessionStore:
             )
         return None if found is None else Session.model_validate(found)
 
+    async def end_all(self, owner: str, until: datetime) -> None:
+        """End the person's sessions that began by then."""
+        with translating():
+            await self._sessions.delete_many({"owner": owner, "created_at": {"$lte": until}})
+
     async def remove(self, session_id: str) -> bool:
         """End it; False when it had ended."""
         with translating():

@@ -23,16 +23,30 @@ WHICH: dict[str, dict[str, Any]] = {
 """The indexes of `publish_at`, and which documents each has. An ended job is in none but the purges'."""
 
 
+OWNED: dict[str, Any] = {"owner": {"$type": "string"}}
+"""The jobs that belong to somebody."""
+SCORED: dict[str, Any] = {**OWNED, "scores": {"$type": "object"}}
+"""Those of them that have scores. A query has to ask for them in these words to get the index."""
+
+
+def of_owner(owner: str) -> dict[str, Any]:
+    """Return what to ask for of one owner's jobs, in words that get their index."""
+    return {"owner": {"$eq": owner, **OWNED["owner"]}}
+
+
 async def create(jobs: Any) -> None:
-    """Create the indexes: four for lists (all, a token's, an owner's, by metadata); three for what is told again."""
+    """Create the indexes: four for lists (all, a token's, an owner's, by metadata), one for scores; three for what is
+    told again.
+    """
     with translating():
         await jobs.create_index([("view.status", ASCENDING), *NEWEST], name="status")
         await jobs.create_index([("token_id", ASCENDING), *NEWEST], name="token")
-        await jobs.create_index(
-            [("owner", ASCENDING), *NEWEST], name="owner", partialFilterExpression={"owner": {"$type": "string"}}
-        )
+        await jobs.create_index([("owner", ASCENDING), *NEWEST], name="owner", partialFilterExpression=OWNED)
         await jobs.create_index(
             [("metadata_terms", ASCENDING), *NEWEST], name="metadata", partialFilterExpression=WITH_METADATA
+        )
+        await jobs.create_index(
+            [("owner", ASCENDING), ("token_id", ASCENDING), *NEWEST], name="scores", partialFilterExpression=SCORED
         )
         for name, which in WHICH.items():
             await jobs.create_index([("publish_at", ASCENDING)], name=name, partialFilterExpression=which)

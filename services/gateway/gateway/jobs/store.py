@@ -136,14 +136,12 @@ def _job(document: dict[str, Any]) -> Job:
 
 
 def _query(job_filter: JobFilter, metadata: MetadataAsked, after: Cursor | None, owner: str | None) -> dict[str, Any]:
-    # Listing every status merges one index scan per status, so it needs no index of its own.
-    query: dict[str, Any] = {
-        "view.status": {"$in": [status.value for status in Status]},
-        **job_filter.conditions(),
-        **_THERE,
-    }
+    query: dict[str, Any] = {**job_filter.conditions(), **_THERE}
     if owner is not None:
-        query["owner"] = owner
+        query |= indexes.of_owner(owner)
+    else:
+        # Listing every status merges one index scan per status, so it needs no index of its own.
+        query.setdefault("view.status", {"$in": [status.value for status in Status]})
     if metadata:
         query |= indexes.WITH_METADATA
         query["$and"] = [{"metadata_terms": {"$in": terms_asked(key, text)}} for key, text in metadata]

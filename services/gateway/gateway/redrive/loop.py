@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -53,12 +53,30 @@ class Broker(Publisher, Protocol):
         """Return the number of messages that wait in each of these queues; raises when the broker is away."""
 
 
-class Redrive:
-    """Tells again what stands still; every gateway may do so, because each job is claimed first."""
+class KeptOfJobs(Protocol):
+    """Something that the gateway keeps of jobs besides their documents."""
 
-    def __init__(self, redrives: Redrives, webhooks: KeptWebhooks, broker: Broker, after: timedelta) -> None:
+    async def forget(self, job_ids: Collection[str]) -> None:
+        """Remove all that is kept of these jobs."""
+
+
+class Redrive:
+    """Tells again what stands still; every gateway may do so, because each job is claimed first.
+
+    What is `kept` of a job that is to be purged is removed before the purge is told.
+    """
+
+    def __init__(
+        self,
+        redrives: Redrives,
+        webhooks: KeptWebhooks,
+        broker: Broker,
+        after: timedelta,
+        kept: Sequence[KeptOfJobs] = (),
+    ) -> None:
         self._redrives = redrives
         self._webhooks = webhooks
+        self._kept = kept
         self._broker = broker
         self._after = after
         self._prepared = False
@@ -122,7 +140,10 @@ class Redrive:
     async def _tell_removals(self) -> None:
         purges = await self._redrives.removals(Ending.PURGE, events.now(), JOBS_PER_LOOK)
         if purges:
-            await self._webhooks.forget([removal.job_id for removal in purges])
+            job_ids = [removal.job_id for removal in purges]
+            await self._webhooks.forget(job_ids)
+            for kept in self._kept:
+                await kept.forget(job_ids)
         due = [*purges, *await self._redrives.removals(Ending.CANCEL, events.now(), JOBS_PER_LOOK)]
         if due and await self._broker.is_up():
             await self._each(self._tell_removal(removal) for removal in due)

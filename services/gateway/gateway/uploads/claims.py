@@ -1,5 +1,6 @@
 """MongoDB: the `idempotency_keys` collection, which holds the claims of idempotency keys."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,9 +60,15 @@ class ClaimStore:
         with translating():
             await self._keys.update_one({"_id": key}, {"$set": {"settled": settled}, "$unset": {"lease_until": 1}})
 
+    async def forget(self, job_ids: Collection[str]) -> None:
+        """Remove the claims that stand for these jobs."""
+        with translating():
+            await self._keys.delete_many({"job_id": {"$in": list(job_ids)}})
+
     async def _prepare(self) -> None:
         if not self._prepared:
             await self._keys.create_index("created_at", name="kept", expireAfterSeconds=KEY_SECONDS)
+            await self._keys.create_index("job_id", name="job")
             self._prepared = True
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -66,6 +66,9 @@ class Claims(Protocol):
 
     async def settle(self, key: str, recording: Recording) -> None:
         """Record what the key was used for: from now on, requests with it get the first answer again."""
+
+    async def forget(self, job_ids: Collection[str]) -> None:
+        """Remove the claims that stand for these jobs, although a repeat of such an upload then is a new one."""
 
 
 @dataclass(frozen=True)

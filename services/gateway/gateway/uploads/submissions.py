@@ -5,8 +5,8 @@ import re
 import secrets
 import unicodedata
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Self
 from uuid import uuid4
 
@@ -32,11 +32,12 @@ _WINDOWS_PATH = re.compile(r"[A-Za-z]:\\|\\\\")
 
 @dataclass(frozen=True)
 class Dubbed:
-    """What was dubbed, by whom, and the trace that the upload belongs to."""
+    """What was dubbed, by whom, since when it has been coming in, and the trace that the upload belongs to."""
 
     token_id: str
     owner: str | None
     traceparent: str
+    began_at: datetime = field(default_factory=events.now)
 
 
 class JobExistsError(Exception):
@@ -81,7 +82,7 @@ class Submissions:
             reference=reference,
         )
         event = UploadReceived.new(job_id, data, source=SERVICE, traceparent=dubbed.traceparent)
-        await self._insert(self._job(event, _shown(file.filename)), event)
+        await self._insert(self._job(event, _shown(file.filename), dubbed.began_at), event)
         return event
 
     async def accept_again(self, job: Job, audio: StoredAudio, traceparent: str) -> UploadReceived:
@@ -89,6 +90,7 @@ class Submissions:
 
         The recording is compared with what the catalogue has now.
         """
+        began_at = events.now()
         job_id = str(uuid4())
         data = events.UploadReceivedData(
             **job.recording.passed_on(),
@@ -99,11 +101,12 @@ class Submissions:
         )
         await self._store.take_back(audio, data.inbox_key)
         event = UploadReceived.new(job_id, data, source=SERVICE, traceparent=traceparent)
-        await self._insert(self._job(event, job.filename, retry_of=job.job_id), event)
+        await self._insert(self._job(event, job.filename, began_at, retry_of=job.job_id), event)
         return event
 
-    def _job(self, event: UploadReceived, filename: str | None, retry_of: str | None = None) -> Job:
-        return Job.received(event, filename, retry_of, timing.first_look(event.time, self._redrive_after))
+    def _job(self, event: UploadReceived, filename: str | None, began_at: datetime, retry_of: str | None = None) -> Job:
+        first_look = timing.first_look(event.time, self._redrive_after)
+        return Job.received(event, filename, retry_of, first_look).model_copy(update={"began_at": began_at})
 
     async def _insert(self, job: Job, event: UploadReceived) -> None:
         # When this fails, the job may have been inserted all the same, so the object stays. The sweeper decides later.

@@ -17,13 +17,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from chassis.errors import BackEndError
-from contracts import problems
+from contracts import api, problems
 from contracts.failures import Language, preferred_language
 from contracts.problems import FieldProblem, ProblemKind
 from gateway.web.wrong_fields import wrong_fields
 
 log = structlog.get_logger()
 
+_SHARED = api.SHARED_PATH.partition("{")[0]
 RETRY_AFTER_SECONDS = 5
 LINGER_SECONDS = 2.0
 """How long a refused client may go on sending before the connection is cut."""
@@ -82,7 +83,7 @@ def unavailable_response(request: Request, error: BackEndError) -> Response:
     """Return the answer for a back end that did not do what a request needs."""
     # What the driver raised, where it did: `error.reason` may be S3's own code instead.
     cause = error.reason if error.__cause__ is None else type(error.__cause__).__name__
-    log.warning("request refused", reason=f"{error.back_end} is unavailable", cause=cause, path=request.url.path)
+    log.warning("request refused", reason=f"{error.back_end} is unavailable", cause=cause, path=_logged_path(request))
     return problem_response(request, problems.UNAVAILABLE, close=True)
 
 
@@ -98,14 +99,20 @@ async def _on_invalid(request: Request, error: RequestValidationError) -> Respon
 
 
 async def _on_gone(request: Request, _: ClientDisconnect) -> Response:
-    log.info("client went away", path=request.url.path)
+    log.info("client went away", path=_logged_path(request))
     return Response(status_code=400)
 
 
 async def _on_unexpected(request: Request, _: Exception) -> Response:
     # Starlette raises the error again, and the server logs it together with the fields that are bound here.
-    structlog.contextvars.bind_contextvars(path=request.url.path)
+    structlog.contextvars.bind_contextvars(path=_logged_path(request))
     return problem_response(request, problems.INTERNAL_ERROR, close=True)
+
+
+def _logged_path(request: Request) -> str:
+    """Return the address as it may be logged: a share link's is a secret."""
+    path = request.url.path
+    return f"{_SHARED}…" if path.startswith(_SHARED) else path
 
 
 def _language(request: Request) -> Language:

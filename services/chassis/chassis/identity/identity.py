@@ -103,15 +103,13 @@ class Identity:
             standing |= {f"session:{one}" for one in await self._credentials.standing_sessions(sessions)}
         if keys:
             standing |= {f"key:{one}" for one in await self._credentials.standing_keys(keys)}
-        return {
-            caller
-            for caller in callers
-            if _expired(caller, now, _STREAM_SKEW)
-            or (caller.credential is not None and caller.credential not in standing)
-        }
+        revoked = {one for one in callers if one.credential is not None and one.credential not in standing}
+        if revoked:
+            self.forget()  # they come again at once, and have to learn why they were sent away
+        return revoked | {one for one in callers if _expired(one, now, _STREAM_SKEW)}
 
     def forget(self) -> None:
-        """Look at every credential again: one was just revoked here."""
+        """Look at every credential again: one was just found to be revoked."""
         self._cache.clear()
 
     async def _known(self, token: str) -> Caller:

@@ -58,7 +58,7 @@ class Guard:
         except BackEndError as error:
             await unavailable_response(request, error)(scope, receive, send)
             return
-        refusal = _refusal(need, caller, scope)
+        refusal = _refusal(need, caller, self._identity.anonymous, scope)
         if refusal is not None:
             await _refused(request, refusal)(scope, receive, send)
             return
@@ -78,14 +78,15 @@ def may_see_details(request: Request) -> bool:
     return caller.may(Right.OPERATE) or not is_from_outside(request.scope)
 
 
-def _refusal(need: Right | Need, caller: Caller, scope: Scope) -> ProblemKind | None:
+def _refusal(need: Right | Need, caller: Caller, anonymous: Caller, scope: Scope) -> ProblemKind | None:
     if caller.by_cookie and scope["method"] not in _SAFE and not _has_origin(scope):
         return problems.ORIGIN_NOT_ALLOWED
     if need == Need.OPERATOR_FROM_OUTSIDE:
         need = Right.OPERATE if is_from_outside(scope) else Need.ANYONE
     if need == Need.ANYONE or (need == Need.KNOWN and caller.is_known):
         return None
-    if isinstance(need, Right) and caller.may(need):
+    # What anybody may do, a key may too whose scopes do not name it.
+    if isinstance(need, Right) and (caller.may(need) or anonymous.may(need)):
         return None
     return problems.NOT_ALLOWED if caller.is_known else problems.LOGIN_REQUIRED
 

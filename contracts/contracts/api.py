@@ -8,7 +8,15 @@ from pydantic import AwareDatetime, BaseModel, Field
 from contracts.events import AudioInfo, JobProgressedData, JsonObject
 from contracts.failures import FailureCode, Language, sentence
 from contracts.job import Job, Stage, Status
-from contracts.problems import BUSY, CONTENT_TYPE, JOB_NOT_FOUND, UNAVAILABLE, ProblemKind
+from contracts.problems import (
+    BUSY,
+    CONTENT_TYPE,
+    JOB_NOT_FOUND,
+    TOO_MANY_REQUESTS,
+    TOO_MANY_STREAMS,
+    UNAVAILABLE,
+    ProblemKind,
+)
 
 UPLOAD_MESSAGE = "업로드 완료, 백그라운드에서 처리됩니다."
 CANCEL_MESSAGE = "취소 요청을 받았습니다."
@@ -167,6 +175,15 @@ class SessionOpened(BaseModel):
     expires_at: AwareDatetime = Field(description="Unless it is used before, which renews it")
 
 
+class Limit(BaseModel):
+    """How much the caller may use of something, over all replicas."""
+
+    name: str = Field(description="As in the header field `RateLimit`")
+    used: int
+    of: int
+    resets_at: AwareDatetime | None = Field(default=None, description="Absent where what is used ends by itself")
+
+
 class Me(BaseModel):
     """Who a caller is to Sori, and what they may do."""
 
@@ -175,6 +192,7 @@ class Me(BaseModel):
     owner: str | None = Field(default=None, description="The pseudonym whose jobs are the caller's")
     roles: list[str]
     rights: list[str]
+    limits: list[Limit] = Field(description="Empty for who is not limited")
 
 
 class Score(BaseModel):
@@ -387,6 +405,7 @@ PROGRESS_STREAM: dict[str, Any] = {
             },
             "204": {"description": "The listener has had the terminal state; do not reconnect"},
             "404": _problem_answer(JOB_NOT_FOUND),
+            "429": _problem_answer(TOO_MANY_REQUESTS, TOO_MANY_STREAMS),
             "503": _problem_answer(BUSY, UNAVAILABLE),
         },
     }

@@ -30,6 +30,8 @@ CONTAINERS: tuple[Container, ...] = (
 )
 """The only containers that are opened. None follows addresses in the file, as playlists and concatenations do."""
 
+_EXTENSIONS = {container.media_type: container.extension for container in CONTAINERS}
+_MEDIA_TYPES = {container.extension: container.media_type for container in CONTAINERS}
 _BY_NAME = {container.name: container for container in CONTAINERS}
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 4_000, 384_000
@@ -40,3 +42,13 @@ MAX_CHANNELS = 8
 def container(name: str) -> Container:
     """Return the container that `AudioInfo.container` names; one of its own kind for a name of a newer version."""
     return _BY_NAME.get(name, Container(name, "bin", UNKNOWN_TYPE))
+
+
+def media_type(key: str) -> str | None:
+    """Return the media type of audio that is kept under this key, by its extension; None for no extension of ours."""
+    return _MEDIA_TYPES.get(key.rpartition(".")[2])
+
+
+def extension(media_type: str) -> str | None:
+    """Return the extension of files of this media type; None for one that is not ours."""
+    return _EXTENSIONS.get(media_type)

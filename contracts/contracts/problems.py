@@ -221,6 +221,39 @@ IDEMPOTENCY_KEY_REUSED = ProblemKind(
         "This Idempotency-Key was used for another recording, token or metadata. Send this one with a new key.",
     ),
 )
+TOO_MANY_REQUESTS = ProblemKind(
+    "too_many_requests",
+    429,
+    ("요청이 너무 많습니다", "잠시 동안 보낼 수 있는 요청 수를 넘었습니다. Retry-After 초 뒤에 다시 시도해 주세요."),
+    ("Too many requests", "You have sent too many requests for now. Try again in as many seconds as Retry-After says."),
+)
+TOO_MANY_UPLOADS = ProblemKind(
+    "too_many_uploads",
+    429,
+    ("동시에 올리는 파일이 너무 많습니다", "진행 중인 업로드가 끝난 뒤에 다시 올려 주세요."),
+    ("Too many uploads at once", "Wait for the end of the uploads that are under way, then upload again."),
+)
+TOO_MANY_BYTES = ProblemKind(
+    "too_many_bytes",
+    429,
+    (
+        "오늘 올릴 수 있는 용량을 넘었습니다",
+        "하루에 올릴 수 있는 용량을 모두 썼습니다. Retry-After 초 뒤에 다시 올려 주세요.",
+    ),
+    ("Too many bytes today", "A day's bytes are used up. Upload again after as many seconds as Retry-After says."),
+)
+TOO_MANY_JOBS = ProblemKind(
+    "too_many_jobs",
+    429,
+    ("처리 중인 작업이 너무 많습니다", "작업이 끝난 뒤에 다시 시도하거나, 필요 없는 작업을 취소해 주세요."),
+    ("Too many jobs under way", "Wait for some of your jobs to end, or cancel those that you do not need."),
+)
+TOO_MANY_STREAMS = ProblemKind(
+    "too_many_streams",
+    429,
+    ("열린 스트림이 너무 많습니다", "진행 상황을 보는 다른 창을 닫고 다시 시도해 주세요."),
+    ("Too many streams open", "Close other pages that watch progress, then try again."),
+)
 LOGIN_REQUIRED = ProblemKind(
     "login_required",
     401,
@@ -392,6 +425,12 @@ REQUEST_INVALID = ProblemKind(
     422,
     ("잘못된 요청입니다", "요청의 값을 확인해 주세요. /docs에 형식이 있습니다."),
     ("Invalid request", "Check the request's values. See /docs for their form."),
+)
+BAD_REQUEST = ProblemKind(
+    "bad_request",
+    400,
+    ("잘못된 요청입니다", "요청을 읽을 수 없습니다. 주소와 헤더를 확인해 주세요."),
+    ("Bad request", "The request cannot be read. Check its address and headers."),
 )
 INTERNAL_ERROR = ProblemKind(
     "internal_error",

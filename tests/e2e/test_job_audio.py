@@ -7,9 +7,11 @@ from collections.abc import Mapping
 import httpx
 import pytest
 
+from gateway.web.dispositions import parameter
 from tests.support.answers import LANGUAGES, assert_problem
-from tests.support.recordings import wav
-from tests.support.sori import Sori
+from tests.support.bucket import Bucket
+from tests.support.recordings import speech, wav
+from tests.support.sori import Sori, new_token
 
 CONTENT = wav(3.0, seed=77)
 SIZE = len(CONTENT)
@@ -101,6 +103,35 @@ async def test_a_player_that_goes_away_leaves_no_place_taken(sori: Sori, url: st
             async for _ in answer.aiter_raw(1000):
                 break
     assert (await get(sori, url)).content == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("sent", "saved"),
+    [
+        ("take 1.wav", "take 1.wav"),
+        ("녹음.html", "녹음.html.wav"),
+        ('a"; filename="b.exe', "a ; filename= b.exe.wav"),
+        ("gpj.\u202evaw", "gpj.vaw.wav"),
+    ],
+)
+async def test_whoever_saves_a_recording_is_offered_its_name(sori: Sori, sent: str, saved: str) -> None:
+    files = {"file": (sent, CONTENT)}
+    token_id = new_token()
+    uploaded = await sori.client.post(f"{sori.url}/tokens/{token_id}/upload-audio", files=files)
+    job_id = (await sori.ended(uploaded.json()["job_id"]))["job_id"]
+    address = f"{sori.url}/jobs/{job_id}/audio"
+    for answer in (await get(sori, address), await sori.client.head(address)):
+        header = answer.headers["content-disposition"]
+        assert header.startswith("inline; ")
+        assert parameter(header, "filename") == saved
+
+
+async def test_a_recording_has_its_media_type_when_the_store_has_forgotten_it(sori: Sori, bucket: Bucket) -> None:
+    job_id = (await sori.completed(speech("Good morning.", "webm")))["job_id"]
+    (key,) = await bucket.keys(f"audio/{job_id}")
+    await bucket.put(key, await bucket.read(key))
+    answer = await get(sori, f"{sori.url}/jobs/{job_id}/audio")
+    assert answer.headers["content-type"] == "audio/webm"
 
 
 async def test_there_is_no_audio_of_what_was_never_kept(sori: Sori) -> None:

@@ -147,6 +147,16 @@ async def test_a_reference_is_kept_with_its_media_type(sori: Sori, form: Format,
     assert (heard.headers["content-type"], heard.content) == (media_type, speech("Hello.", form))
 
 
+async def test_a_reference_has_its_media_type_when_the_store_has_forgotten_it(sori: Sori, bucket: Bucket) -> None:
+    """As the local S3 server does whenever it starts again."""
+    token = await has_reference(sori, (await new_catalogue_token(sori))["id"], speech("Hello.", "webm"))
+    await bucket.put(key_of(token), speech("Hello.", "webm"))
+    address = f"{sori.url}/tokens/{token['id']}/reference-audio"
+    for answer in (await sori.client.get(address), await sori.client.head(address)):
+        assert answer.headers["content-type"] == "audio/webm"
+        assert answer.headers["content-disposition"] == f'inline; filename="reference-{token["id"]}.webm"'
+
+
 async def test_a_large_reference_comes_in_part_by_part_and_whole(sori: Sori, bucket: Bucket) -> None:
     audio = wav_of_size(12 * 1024 * 1024, 3, rate=192_000)
     token = await has_reference(sori, (await new_catalogue_token(sori))["id"], audio)

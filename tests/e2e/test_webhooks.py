@@ -375,6 +375,13 @@ async def test_a_result_over_the_limit_is_413_and_fails_the_job_at_once(
     assert "result" not in state
 
 
+async def test_a_result_that_is_too_large_to_buffer_fails_the_job_at_once(sori: Sori, waiting_job: WaitingJob) -> None:
+    job_id = await waiting_job()
+    answer = await sori.webhook(job_id, {"status": "success", "result": result_of(20 * MAX_RESULT_BYTES)})
+    assert_problem(answer, 413, "result_too_large")
+    assert (await sori.ended(job_id, limit_seconds=5))["error"]["code"] == "result_too_large"
+
+
 async def test_a_result_of_exactly_the_limit_is_kept(sori: Sori, waiting_job: WaitingJob) -> None:
     job_id = await waiting_job()
     result = result_of(MAX_RESULT_BYTES)

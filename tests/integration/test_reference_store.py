@@ -58,7 +58,7 @@ async def by_key(world: World) -> dict[str, Record]:
 async def test_a_new_one_is_unused_until_it_is_marked(world: World) -> None:
     began = datetime.now(UTC) - timedelta(milliseconds=1)
     for key in ("a", "b", "c"):
-        await world.records.add(key)
+        await world.records.add(key, "audio/wav")
     await world.records.mark_used(["a", "b"])
     kept = await by_key(world)
     assert (kept["a"], kept["b"]) == (Record("a"), Record("b"))
@@ -73,7 +73,7 @@ async def test_a_new_one_is_unused_until_it_is_marked(world: World) -> None:
 
 async def test_only_what_is_still_as_it_was_is_swept_and_then_nothing_takes_it_into_use(world: World) -> None:
     for key in ("a", "b"):
-        await world.records.add(key)
+        await world.records.add(key, "audio/wav")
     kept = await by_key(world)
     await world.records.mark_used(["a"])
     earlier = replace(kept["b"], unused_since=datetime(2026, 1, 1, tzinfo=UTC))
@@ -94,7 +94,7 @@ async def test_only_what_is_still_as_it_was_is_swept_and_then_nothing_takes_it_i
 
 
 async def test_a_renewed_one_is_unused_from_now_on(world: World) -> None:
-    await world.records.add("a")
+    await world.records.add("a", "audio/wav")
     before = (await by_key(world))["a"]
     await world.records.mark_used(["a"])
     assert await world.records.renew("a")

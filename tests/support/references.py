@@ -38,15 +38,21 @@ class Records:
 
     def __init__(self, tokens: "Tokens", step: Step = lambda: None) -> None:
         self.kept: dict[str, Record] = {}
+        self.media_types: dict[str, str] = {}
         self._tokens = tokens
         self._step = step
 
-    async def add(self, key: str) -> None:
+    async def add(self, key: str, media_type: str) -> None:
         """Store a new record; its reference is not used yet."""
         await self._turn()
         assert key not in self.kept
+        self.media_types[key] = media_type
         self.kept[key] = Record(key, unused_since=datetime.now(UTC))
         self._step()
+
+    async def media_type(self, key: str) -> str | None:
+        """Return what is recorded of a reference."""
+        return self.media_types.get(key)
 
     async def renew(self, key: str) -> bool:
         """Begin the time without use anew; False when the reference is being swept, or has no record."""

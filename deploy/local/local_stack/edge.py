@@ -4,6 +4,7 @@ import http.client
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from local_stack.errors import SettingError
 from local_stack.part import NotReadyError, Part
@@ -14,6 +15,11 @@ TEMPLATE = ROOT / "deploy" / "edge" / "nginx.conf"
 # A single process does not change its user when it is root, and leaves no workers behind when it is killed.
 PROCESS = "daemon off; master_process off;"
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-:\[\]]+|\*")
+HOST = re.compile(r"(\*\.)?[A-Za-z0-9_][A-Za-z0-9_.\-]*|\[[0-9A-Fa-f:.]+\]|\*")
+OWN_HOSTS = ("localhost", LOOPBACK, "[::1]")
+ENVELOPE_BYTES = 16 * 1024
+LONGEST_ESCAPE = 6
+"""What a webhook body has around its result, and bytes that JSON may take for one: as the gateway reckons."""
 
 
 def edge_url(ports: Ports) -> str:
@@ -21,15 +27,17 @@ def edge_url(ports: Ports) -> str:
     return f"http://{LOOPBACK}:{ports.edge}"
 
 
-def edge(home: Path, ports: Ports, replicas: int, cors_origins: str, system: Mapping[str, str]) -> Part:
-    """nginx in front of `replicas` gateways and as many notifiers."""
+def edge(home: Path, ports: Ports, replicas: int, settings: Mapping[str, str], system: Mapping[str, str]) -> Part:
+    """nginx in front of `replicas` gateways and as many notifiers. Raises SettingError."""
     folder = home / "edge"
     config = folder / "nginx.conf"
     values = {
         "EDGE_LISTEN": f"{LOOPBACK}:{ports.edge}",
         "EDGE_GATEWAY_SERVERS": servers(ports.service("gateway", n + 1) for n in range(replicas)),
         "EDGE_NOTIFIER_SERVERS": servers(ports.service("notifier", n + 1) for n in range(replicas)),
-        "EDGE_CORS_ORIGINS": origins(cors_origins),
+        "EDGE_CORS_ORIGINS": origins(settings["CORS_ORIGINS"]),
+        "EDGE_HOSTS": hosts(settings["EDGE_HOSTS"], settings["WEBHOOK_URL"]),
+        **webhook_limits(settings["MAX_RESULT_BYTES"]),
     }
     return Part(
         name="edge",
@@ -66,6 +74,31 @@ def origins(cors_origins: str) -> str:
         if not ORIGIN.fullmatch(origin):
             raise SettingError(f"CORS_ORIGINS: {origin!r} is no origin; write https://app.example without a path.")
     return '"~." "*";' if "*" in listed else " ".join(f'"{origin}" $http_origin;' for origin in listed)
+
+
+def hosts(edge_hosts: str, webhook_url: str) -> str:
+    """Lines for nginx's map of the hosts that the edge answers to. Raises SettingError for an invalid name.
+
+    The analysis server's calls come for the host of the webhook's address. This machine's own names always count.
+    """
+    listed = [host.strip() for host in edge_hosts.split(",") if host.strip()]
+    for host in listed:
+        if not HOST.fullmatch(host):
+            raise SettingError(f"EDGE_HOSTS: {host!r} is no host name; write sori.example without scheme and port.")
+    if "*" in listed:
+        return '"~." "";'
+    called = urlsplit(webhook_url).netloc.rpartition("@")[2]
+    own = [*OWN_HOSTS, re.sub(r":\d*$", "", called)]
+    names = dict.fromkeys(host.lower() for host in [*own, *listed] if HOST.fullmatch(host))
+    return " ".join(f'"{name}" "";' for name in names)
+
+
+def webhook_limits(max_result_bytes: str) -> dict[str, str]:
+    """How large a webhook body may be for the edge to buffer it: all that a gateway reads. Raises SettingError."""
+    if not max_result_bytes.isdecimal():
+        raise SettingError(f"MAX_RESULT_BYTES: {max_result_bytes!r} is no number of bytes.")
+    digits = len(str(LONGEST_ESCAPE * int(max_result_bytes) + ENVELOPE_BYTES))
+    return {"EDGE_WEBHOOK_DIGITS": str(digits), "EDGE_WEBHOOK_BYTES": "9" * digits}
 
 
 def _answers(port: int) -> None:

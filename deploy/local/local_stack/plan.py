@@ -52,7 +52,9 @@ class Plan:
             "TARGET_SERVER_URL": services.analysis_server_url(self.ports),
             "WEBHOOK_URL": f"{edge.edge_url(self.ports)}/tokens/webhook/analysis-complete",
             "WEBHOOK_SECRET": self._own.webhook_secret,
+            "MAX_RESULT_BYTES": "1048576",
             "CORS_ORIGINS": "http://localhost:3000,http://localhost:5173",
+            "EDGE_HOSTS": "",
             **login.settings(self.ports, self._own, self.given),
         }
         if "TARGET_SERVER_URL" not in self.given:
@@ -65,7 +67,7 @@ class Plan:
         """Every part that this stack starts, by name."""
         system = system_env(os.environ)
         parts = [*self._backends(system)]
-        parts.append(edge.edge(self.home, self.ports, self.replicas, self.settings["CORS_ORIGINS"], system))
+        parts.append(edge.edge(self.home, self.ports, self.replicas, self.settings, system))
         if not self.only_backends:
             parts += self._services(system)
         return {part.name: part for part in parts}

@@ -6,6 +6,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 ANY_ORIGIN = "*"
+LIMITS = ("RateLimit", "RateLimit-Policy")
+"""The fields that tell a page how much it may still ask for."""
 
 
 def allowing(app: ASGIApp, origins: Sequence[str], *, methods: Sequence[str], exposed: Sequence[str]) -> ASGIApp:

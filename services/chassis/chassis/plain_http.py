@@ -4,7 +4,11 @@ import asyncio
 from collections.abc import Callable
 
 import httptools
+from starlette.datastructures import Headers
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from contracts import problems
+from contracts.failures import preferred_language
 
 TAKE_OVER = "sori.take-over"
 """The name of an extension of ASGI's scope: its value is a TakeOver."""
@@ -62,6 +66,15 @@ class PlainHttp(HttpToolsProtocol):
                 return
             else:
                 return
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words, in its own form
+        """Answer what is no HTTP with a problem, in the language of the headers that could be read, and close."""
+        language = preferred_language(Headers(raw=self.headers or []).get("accept-language"))
+        body = problems.BAD_REQUEST.body(language).model_dump_json().encode()
+        own = [(b"content-type", problems.CONTENT_TYPE.encode()), (b"content-length", b"%d" % len(body))]
+        lines = [b"%b: %b\r\n" % header for header in [*self.server_state.default_headers, *own]]
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%bconnection: close\r\n\r\n%b" % (b"".join(lines), body))
+        self.transport.close()
 
     def _hand_over(self, protocol: asyncio.Protocol) -> asyncio.Transport | None:
         # A request that came behind this one without waiting for its answer cannot be answered any more.

@@ -49,6 +49,8 @@ def run(service: str, settings_type: type[SettingsType], create_app: Callable[[S
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # chassis.clients reads them, of proxies that the settings name
+        headers=[("X-Content-Type-Options", "nosniff")],  # in every answer, those of uvicorn's own too
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace * SHARE_FOR_WORK)),
     )

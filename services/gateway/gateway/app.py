@@ -12,11 +12,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import cors
 from chassis.audit import Audit
+from chassis.clients import Clients
 from chassis.health import health_routes
 from chassis.identity.identity import Identity
 from chassis.methods import answer_all_methods
 from chassis.metrics import metrics_routes
 from chassis.mongodb import REQUEST_LIMITS, MongoDB
+from chassis.quotas.counts import Counts
+from chassis.quotas.sharing import Sharing
+from chassis.quotas.store import UsageStore
 from chassis.rabbitmq.connection import RabbitMQ
 from chassis.stopping import Stopping
 from contracts import api
@@ -69,7 +73,10 @@ from gateway.uploads.publishing import Publishing
 from gateway.uploads.routes import UploadParts
 from gateway.uploads.submissions import Submissions
 from gateway.web import problems
+from gateway.web.docs import add_docs
+from gateway.web.origins import OwnOrigins
 from gateway.web.parts import give
+from gateway.web.quotas import JOBS_WAITING, ClientQuotas, limits
 from gateway.web.slots import MAX_READERS, MAX_REFERENCES, MAX_UPLOADS, Slots
 from gateway.webhook import routes as webhook
 from gateway.webhook.kept import Webhooks
@@ -101,10 +108,10 @@ ROUTERS = (
 def create_app(settings: Settings) -> ASGIApp:
     """Return the service as an ASGI application that works while its lifespan runs."""
     return cors.allowing(
-        _WithoutTrailingSlash(create_api(settings)),
+        _WithoutTrailingSlash(OwnOrigins(create_api(settings), settings.origins, exempt=webhook.PATHS)),
         settings.origins,
         methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
-        exposed=["Location", "Retry-After", "Content-Language", "Accept-Ranges", "Content-Range", "ETag"],
+        exposed=["Location", "Retry-After", "Content-Language", "Accept-Ranges", "Content-Range", "ETag", *cors.LIMITS],
     )
 
 
@@ -115,10 +122,14 @@ def create_api(settings: Settings) -> FastAPI:
     rabbitmq = RabbitMQ(str(settings.rabbitmq_url))
     availability = Availability({"S3": bucket.is_up, "MongoDB": mongodb.is_up, "RabbitMQ": rabbitmq.is_up})
     job_store, records = JobStore(mongodb), ReferenceStore(mongodb)
+    proxies = settings.proxies
     identity = Identity(settings, mongodb, anonymous=[Right.CATALOGUE_READ] if settings.catalogue_public else [])
     session_store = SessionStore(mongodb)
     sessions = Sessions(session_store, identity.own_tokens)
     visible = VisibleJobs(job_store, Audit(mongodb))
+    counts = Counts(limits(settings))
+    sharing = Sharing(SERVICE, counts, UsageStore(mongodb, counts.limits), {JOBS_WAITING: job_store.waiting})
+    quotas = ClientQuotas(counts, proxies)
     catalogue = CatalogueStore(mongodb)
     # References come rarely: its process is started when the first one does.
     decoder = Decoder(1, settings.max_audio_seconds, MOST_CPU_SECONDS)
@@ -162,6 +173,7 @@ def create_api(settings: Settings) -> FastAPI:
             mongodb,
             rabbitmq,
             identity=identity,
+            sharing=sharing,
             decoder=decoder,
             publishing=publishing,
             background=background,
@@ -170,13 +182,15 @@ def create_api(settings: Settings) -> FastAPI:
     )
     give(
         app,
-        UploadParts(submissions, idempotency, publishing, visible, bucket, availability, upload_slots, max_bytes),
+        UploadParts(
+            submissions, idempotency, publishing, visible, bucket, availability, upload_slots, quotas, max_bytes
+        ),
         JobParts(job_store, visible, bucket, redrive.look_soon, availability, reader_slots),
         WebhookParts(job_store, webhooks, availability, settings.webhook_secret.get_secret_value(), max_result),
         CatalogueParts(token_store, script_store, actor_store, availability),
-        ReferenceParts(references, bucket, availability, Slots(MAX_REFERENCES), reader_slots, max_bytes),
+        ReferenceParts(references, bucket, availability, Slots(MAX_REFERENCES), reader_slots, quotas, max_bytes),
         AccountParts(identity, sessions, visible),
-        PersonParts(identity, owned, erasing, bucket, availability, reader_slots),
+        PersonParts(identity, owned, erasing, bucket, availability, reader_slots, sharing),
         ShareParts(Links(links), job_store, visible, bucket, availability, reader_slots),
     )
     checks = {
@@ -189,7 +203,8 @@ def create_api(settings: Settings) -> FastAPI:
     health = health_routes(SERVICE, checks, rabbitmq.dead_letters, told, may_see_details)
     _include(app, [health, metrics_routes(rabbitmq.dead_letters, longest_due(redrives))])
     answer_all_methods(app)
-    app.add_middleware(Guard, identity=identity, sessions=sessions)
+    app.add_middleware(Guard, identity=identity, sessions=sessions, quotas=quotas, origins=settings.origins)
+    app.add_middleware(Clients, proxies=proxies)
     app.add_middleware(_LastAnswers, stopping=stopping)
     return app
 
@@ -199,11 +214,13 @@ def _api(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> Fa
     app = FastAPIOffline(
         title="Sori",
         version="1",
+        docs_url=None,  # web.docs has a stricter one
         description="Keep a catalogue of tokens; upload a recording of one, watch its progress, read the result.",
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
     )
+    add_docs(app)
     _include(app, ROUTERS)
     problems.handle_errors(app)
     requests.handle_errors(app)
@@ -234,6 +251,7 @@ def _lifespan(
     rabbitmq: RabbitMQ,
     *,
     identity: Identity,
+    sharing: Sharing,
     decoder: Decoder,
     publishing: Publishing,
     background: Sequence[Background],
@@ -243,6 +261,7 @@ def _lifespan(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with bucket:
             identity.start()
+            sharing.start()
             rabbitmq.start()
             # What comes before the broker was reached can only be told later.
             await rabbitmq.first_connected(FIRST_CONNECTION_SECONDS)
@@ -254,6 +273,7 @@ def _lifespan(
             await publishing.stop()
             await rabbitmq.stop()
             await identity.stop()
+            await sharing.stop()
             mongodb.close()
             decoder.stop()
 

@@ -46,8 +46,13 @@ class AudioGoneError(Exception):
 class ArrivingFile(Protocol):
     """A file that is still being sent; its name and metadata are final once its chunks were read."""
 
-    filename: str | None
-    metadata: JsonObject | None
+    @property
+    def filename(self) -> str | None:
+        """What the client calls the file."""
+
+    @property
+    def metadata(self) -> JsonObject | None:
+        """What the job is to be known by."""
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Yield the file's bytes."""

@@ -4,8 +4,10 @@ from datetime import timedelta
 
 from pydantic import Field, SecretStr, field_validator
 
+from chassis.clients import ProxySettings
 from chassis.identity.own_tokens import OwnTokens
 from chassis.identity.settings import AuthSettings
+from chassis.quotas.settings import QuotaSettings
 from chassis.settings import (
     MongoDBSettings,
     OriginSettings,
@@ -15,12 +17,24 @@ from chassis.settings import (
 )
 
 
-class Settings(ServiceSettings, RabbitMQSettings, MongoDBSettings, S3Settings, OriginSettings, AuthSettings):
+class Settings(
+    ServiceSettings,
+    RabbitMQSettings,
+    MongoDBSettings,
+    S3Settings,
+    OriginSettings,
+    AuthSettings,
+    ProxySettings,
+    QuotaSettings,
+):
     """One field per environment variable, by the same name in upper case."""
 
     port: int = Field(default=8010, ge=1, le=65535)
     catalogue_public: bool = Field(default=True, description="Whether the catalogue is read without a login")
     webhook_secret: SecretStr = Field(min_length=16)
+    limit_uploads: int = Field(default=50, ge=0, description="Uploads of one client under way at once")
+    limit_upload_bytes: int = Field(default=20 * 1024**3, ge=0, description="Of one client a day")
+    limit_jobs_waiting: int = Field(default=2000, ge=0, description="Of one owner")
     max_upload_bytes: int = Field(default=500 * 1024 * 1024, gt=0)
     max_audio_seconds: int = Field(default=3600, gt=0, description="The longest reference audio")
     max_result_bytes: int = Field(default=1024 * 1024, gt=0)

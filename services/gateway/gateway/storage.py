@@ -12,7 +12,7 @@ from chassis.errors import AwayError, BackEndError, ObjectMissingError
 from chassis.objects import Objects
 from chassis.s3 import Deletions, UnsupportedError, asking_for_none, bounded, translating
 from chassis.settings import S3Settings
-from contracts.audio import UNKNOWN_TYPE
+from contracts.audio import UNKNOWN_TYPE, media_type
 from gateway.audio import AudioGoneError, StoredAudio
 
 PART_BYTES = 5 * 1024 * 1024
@@ -77,13 +77,16 @@ class Bucket:
         return await self.find(listed["Contents"][0]["Key"])
 
     async def find(self, key: str) -> StoredAudio | None:
-        """Return the audio under a key, None when there is none."""
+        """Return the audio under a key, None when there is none.
+
+        A store may forget what it was told of an object, and then guesses: an extension of ours says it better.
+        """
         try:
             async with _asking_for_audio():
                 head = await self._objects.head(key)
         except AudioGoneError:
             return None
-        return StoredAudio(key, head.size_bytes, head.content_type or UNKNOWN_TYPE, head.etag)
+        return StoredAudio(key, head.size_bytes, media_type(key) or head.content_type or UNKNOWN_TYPE, head.etag)
 
     @asynccontextmanager
     async def read(self, audio: StoredAudio, first: int, last: int) -> AsyncIterator[AsyncIterator[bytes]]:

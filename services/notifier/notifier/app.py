@@ -13,11 +13,16 @@ from starlette.types import ASGIApp
 
 from chassis import cors
 from chassis.audit import Audit
+from chassis.clients import Clients
 from chassis.health import health_routes
 from chassis.identity.identity import Identity
 from chassis.methods import answer_all_methods
 from chassis.metrics import metrics_routes
 from chassis.mongodb import MESSAGE_LIMITS, MongoDB
+from chassis.quotas.counts import Counts
+from chassis.quotas.quota import REQUESTS, STREAMS
+from chassis.quotas.sharing import Sharing
+from chassis.quotas.store import UsageStore
 from chassis.rabbitmq.connection import RabbitMQ
 from chassis.stopping import Stopping
 from contracts import problems
@@ -46,6 +51,9 @@ def create_app(settings: Settings) -> ASGIApp:
     rabbitmq = RabbitMQ(str(settings.rabbitmq_url), prefetch=PREFETCH, give_up_after=settings.shutdown_grace)
     partitions = Partitions(subscribe(rabbitmq, Progress(jobs), hub), hub.listened)
     callers = CallerChecks(hub, identity)
+    proxies = settings.proxies
+    counts = Counts({REQUESTS: settings.limit_requests, STREAMS: settings.limit_streams})
+    sharing = Sharing(SERVICE, counts, UsageStore(mongodb, counts.limits))
     expiry = Expiry(jobs, rabbitmq, timedelta(seconds=settings.job_max_age))
 
     async def drain(seconds: float) -> None:
@@ -60,12 +68,14 @@ def create_app(settings: Settings) -> ASGIApp:
         hub.start()
         partitions.start()
         callers.start()
+        sharing.start()
         expiry.start()
         stopping.watch()
         yield
         await stopping.finish()
         hub.stop()
         await callers.stop()
+        await sharing.stop()
         await partitions.stop()
         await rabbitmq.stop()
         await identity.stop()
@@ -82,17 +92,24 @@ def create_app(settings: Settings) -> ASGIApp:
     health.include_router(metrics_routes(rabbitmq.dead_letters))
     health.add_exception_handler(404, _not_found)
     answer_all_methods(health)
-    streams = ProgressStreams(hub, partitions, jobs, Admission(identity, TicketStore(mongodb), Audit(mongodb)))
+    streams = ProgressStreams(
+        hub,
+        partitions,
+        jobs,
+        Admission(identity, TicketStore(mongodb), Audit(mongodb)),
+        counts=counts,
+        proxies=proxies,
+    )
     routes = [
         Route("/tokens/analysis-progress/{job_id}", endpoint=streams),
         Route("/tokens/analysis-progress/{job_id}/", endpoint=streams),
         Mount("/", health),
     ]
     return cors.allowing(
-        Router(routes, redirect_slashes=False, lifespan=lifespan),
+        Clients(Router(routes, redirect_slashes=False, lifespan=lifespan), proxies),
         settings.origins,
         methods=["GET", "HEAD"],
-        exposed=["Retry-After", "Content-Language"],
+        exposed=["Retry-After", "Content-Language", *cors.LIMITS],
     )
 
 

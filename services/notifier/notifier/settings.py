@@ -2,11 +2,15 @@
 
 from pydantic import Field
 
+from chassis.clients import ProxySettings
 from chassis.identity.settings import AuthSettings
+from chassis.quotas.settings import QuotaSettings
 from chassis.settings import MongoDBSettings, OriginSettings, RabbitMQSettings, ServiceSettings
 
 
-class Settings(ServiceSettings, RabbitMQSettings, MongoDBSettings, OriginSettings, AuthSettings):
+class Settings(
+    ServiceSettings, RabbitMQSettings, MongoDBSettings, OriginSettings, AuthSettings, ProxySettings, QuotaSettings
+):
     """One field per environment variable, by the same name in upper case."""
 
     port: int = Field(default=8040, ge=1, le=65535)

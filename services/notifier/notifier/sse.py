@@ -36,7 +36,8 @@ def reconnection() -> bytes:
 class Stream(asyncio.Protocol):
     """One listener's connection, from `begin` on.
 
-    `caller` is who opened it. `revision` is the last that was sent; None until the first is sent.
+    `caller` is who opened it, and `client` by what name it is counted. `revision` is the last that was sent; None until
+    the first is sent.
 
     `end` is the terminal state when it arrived before earlier states, which the listener still lacks. `heartbeats`
     counts those since the last state, or since the job was last looked at. `on_lost` is called when the connection is
@@ -50,6 +51,7 @@ class Stream(asyncio.Protocol):
         "behind",
         "caller",
         "catching_up",
+        "client",
         "end",
         "ended",
         "heartbeats",
@@ -59,9 +61,15 @@ class Stream(asyncio.Protocol):
     )
 
     def __init__(
-        self, job_id: str, language: Language, on_lost: Callable[["Stream"], None], caller: Caller = ANYBODY
+        self,
+        job_id: str,
+        language: Language,
+        on_lost: Callable[["Stream"], None],
+        caller: Caller = ANYBODY,
+        client: str | None = None,
     ) -> None:
         self.caller = caller
+        self.client = client
         self.job_id = job_id
         self.language = language
         self.revision: int | None = None

@@ -1,5 +1,6 @@
 """The SSE endpoint (WHATWG HTML, section 9.2). A request is over once its stream has begun, which saves memory."""
 
+import random
 from uuid import UUID
 
 import structlog
@@ -7,7 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from chassis.clients import Proxies, counted_as
+from chassis.identity.caller import ANYBODY
 from chassis.plain_http import TAKE_OVER, TakeOver
+from chassis.quotas.answers import telling
+from chassis.quotas.counts import Counts
+from chassis.quotas.quota import REQUESTS, STREAMS, Quota, QuotaReachedError, Used
 from contracts import problems
 from contracts.failures import preferred_language
 from contracts.job import Job, is_terminal
@@ -21,6 +27,7 @@ from notifier.sse import Stream, reconnection
 log = structlog.get_logger()
 
 RETRY_AFTER_SECONDS = 5
+_KINDS = {REQUESTS: problems.TOO_MANY_REQUESTS, STREAMS: problems.TOO_MANY_STREAMS}
 ALLOW = "GET, HEAD, OPTIONS"
 LAST_EVENT_ID = {"lasteventid", "evslasteventid"}
 """What polyfills of EventSource call the query parameter that they send in place of the header, without `-` and `_`."""
@@ -39,11 +46,22 @@ class ProgressStreams:
     browser when to come back if all say so.
     """
 
-    def __init__(self, hub: Hub, partitions: Partitions, jobs: Jobs, admission: Admission) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        partitions: Partitions,
+        jobs: Jobs,
+        admission: Admission,
+        *,
+        counts: Counts,
+        proxies: Proxies,
+    ) -> None:
         self._admission = admission
         self._hub = hub
         self._partitions = partitions
         self._jobs = jobs
+        self._counts = counts
+        self._proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3.0, HTTP)."""
@@ -61,19 +79,44 @@ class ProgressStreams:
             await self._admit(request, job_id, receive, send)
 
     async def _admit(self, request: Request, job_id: str, receive: Receive, send: Send) -> None:
+        used: list[Used] = []
+        send = telling(used, send)
         try:
-            entry = await self._admission.entry(request)
+            entry, client = await self._counted(request, used)
+            self._count(client, STREAMS, used)
             language = preferred_language(request.headers.get("accept-language"))
-            stream = Stream(job_id, language, self._hub.detach, entry.caller)
+            stream = Stream(job_id, language, self._left, entry.caller, client)
             # Attach, and hear the job's changes, before the job is read: so no change can be missed in between.
             self._hub.attach(stream)
             try:
                 await self._serve(request, entry, stream, receive, send)
             finally:
                 if not stream.has_begun:
-                    self._hub.detach(stream)
+                    self._left(stream)
         except RefusedError as refused:
             await problem_response(request, refused.kind)(request.scope, receive, send)
+        except QuotaReachedError as reached:
+            used.append(reached.used)
+            await _too_many(request, reached)(request.scope, receive, send)
+
+    async def _counted(self, request: Request, used: list[Used]) -> tuple[Entry, str | None]:
+        """Return how the listener comes in and by what name it is counted; one who may not counts by its address."""
+        try:
+            entry = await self._admission.entry(request)
+        except RefusedError:
+            self._count(counted_as(request.scope, ANYBODY, self._proxies), REQUESTS, used)
+            raise
+        client = counted_as(request.scope, entry.caller, self._proxies)
+        self._count(client, REQUESTS, used)
+        return entry, client
+
+    def _count(self, client: str | None, quota: Quota, used: list[Used]) -> None:
+        if (taken := self._counts.take(client, quota)) is not None:
+            used.append(taken)
+
+    def _left(self, stream: Stream) -> None:
+        self._hub.detach(stream)
+        self._counts.give_back(stream.client, STREAMS)
 
     async def _serve(self, request: Request, entry: Entry, stream: Stream, receive: Receive, send: Send) -> None:
         """Send the stream's beginning and have it go on by itself. RefusedError when there is nothing to send."""
@@ -134,6 +177,20 @@ def _is_last_event_id(name: str) -> bool:
 
 def _revision(value: str) -> int | None:
     return int(value) if value.isascii() and value.isdecimal() and len(value) < 10 else None  # noqa: PLR2004 - no revision is longer
+
+
+def _too_many(request: Request, reached: QuotaReachedError) -> Response:
+    """Return the answer to a listener who has reached a limit.
+
+    An EventSource gives up for good on any status but 200: it gets an empty stream that says when to come back.
+    """
+    if "text/event-stream" in request.headers.get("accept", "").lower():
+        later = 1000 * reached.retry_after * random.uniform(1, 1.5)  # noqa: S311 - jitter, not a secret
+        headers = {"Cache-Control": "no-store"}
+        return Response(f"retry: {later:.0f}\n\n", headers=headers, media_type="text/event-stream")
+    response = problem_response(request, _KINDS[reached.used.quota])
+    response.headers["Retry-After"] = str(reached.retry_after)
+    return response
 
 
 def problem_response(request: Request, kind: ProblemKind) -> Response:

@@ -12,6 +12,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from chassis.plain_http import PlainHttp
+from tests.support.answers import assert_problem
+from tests.support.raw_http import Answer
 from tests.support.waiting import until_true
 
 JAVA = {"Connection": "Upgrade, HTTP2-Settings", "HTTP2-Settings": "AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA", "Upgrade": "h2c"}
@@ -109,3 +111,26 @@ async def test_what_is_no_http_is_answered_400_all_the_same(port: int) -> None:
     writer.close()
     assert everything.startswith(b"HTTP/1.1 ")
     assert b"HTTP/1.1 400 Bad Request" in everything
+
+
+@pytest.mark.parametrize(
+    ("sent", "language"),
+    [
+        (b"FOO / HTTP/1.1\r\nHost: h\r\n\r\n", "ko"),
+        (b"\x16\x03\x01\x00\xa5\x01\x00\x00\r\n\r\n", "ko"),
+        (b"GET / HTTP/1.1\r\nAccept-Language: en\r\nHost: h\r\nX: \x01\r\n\r\n", "en"),
+        (b"GET / HTTP/1.1\r\nAccept-Language: en\r\nContent-Length: x\r\n\r\n", "en"),
+    ],
+    ids=["a method that nobody knows", "TLS", "a control character", "no length"],
+)
+async def test_what_is_no_http_gets_a_problem(port: int, sent: bytes, language: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent)
+    async with asyncio.timeout(10):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    status, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    assert status == "HTTP/1.1 400 Bad Request"
+    assert (headers["connection"], headers["content-length"]) == ("close", str(len(body)))
+    assert_problem(Answer(400, headers, body), 400, "bad_request", language)

@@ -94,6 +94,12 @@ WRONG = {
     "OIDC_ISSUERS": ["hunter2", "http://hunter2.example", "https://a.example,ftp://hunter2"],
     "SESSION_KEYS": ["hunter2", "{}", '{"keys": []}', '{"keys": [{"kty": "oct", "k": "hunter2"}]}'],
     "CATALOGUE_PUBLIC": ["hunter2", "2"],
+    "LIMIT_REQUESTS": ["hunter2", "-1", "1.5"],
+    "LIMIT_STREAMS": ["hunter2", "-1", "1.5"],
+    "LIMIT_UPLOADS": ["hunter2", "-1", "1.5"],
+    "LIMIT_UPLOAD_BYTES": ["hunter2", "-1", "1.5"],
+    "LIMIT_JOBS_WAITING": ["hunter2", "-1", "1.5"],
+    "TRUSTED_PROXIES": ["hunter2", "10.0.0.0/33", "10.1.2.3/8"],
 }
 EVERY_WRONG = [
     (service, name, value)
@@ -171,6 +177,7 @@ def test_the_required_settings_are_enough(served: Any) -> None:
     assert told["http"] is PlainHttp, "a body beside an offer of another protocol must be read"
     assert told["timeout_graceful_shutdown"] > 0, "open streams must not keep a service from stopping"
     assert told["timeout_keep_alive"] > 60, "the edge must be the one to close connections"
+    assert told["proxy_headers"] is False, "only proxies of TRUSTED_PROXIES are believed"
 
 
 def test_a_service_listens_where_it_is_told(served: Any) -> None:

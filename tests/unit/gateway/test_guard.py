@@ -10,14 +10,17 @@ from joserfc.jwk import ECKey
 from pydantic import SecretStr
 from starlette.responses import PlainTextResponse
 
+from chassis.clients import Proxies
 from chassis.identity.identity import Identity
 from chassis.identity.settings import AuthSettings
 from chassis.mongodb import REQUEST_LIMITS, MongoDB
+from chassis.quotas.counts import Counts
 from contracts.rights import Right
 from gateway.accounts.access import unlisted
 from gateway.accounts.guard import Guard
 from gateway.accounts.sessions import Sessions
 from gateway.accounts.store import SessionStore
+from gateway.web.quotas import ClientQuotas
 from tests.support.issuer import AUDIENCE, Issuer, running_issuer, session_keys
 
 CATALOGUE = "/tokens"
@@ -35,7 +38,8 @@ async def status(issuer: Issuer, anonymous: Sequence[Right], method: str, path: 
     settings = AuthSettings(auth="required", oidc_issuers=issuer.url, oidc_audiences=AUDIENCE, session_keys=keys)
     mongodb = MongoDB("mongodb://127.0.0.1:1/sori", REQUEST_LIMITS)
     identity = Identity(settings, mongodb, anonymous)
-    guard: Any = Guard(PlainTextResponse("in"), identity, Sessions(SessionStore(mongodb), identity.own_tokens))
+    sessions, quotas = Sessions(SessionStore(mongodb), identity.own_tokens), ClientQuotas(Counts({}), Proxies([]))
+    guard: Any = Guard(PlainTextResponse("in"), identity, sessions, quotas, [])
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://sori") as client:
         answer = await client.request(method, path, headers=headers)

@@ -3,30 +3,36 @@
 import asyncio
 import io
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import cast
 from zipfile import ZipFile
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 
+from chassis.clients import Proxies
 from chassis.errors import AwayError
 from chassis.identity.caller import ANYBODY, Caller, Kind
 from chassis.identity.identity import Identity
+from chassis.quotas.counts import Counts
+from chassis.quotas.quota import REQUESTS, STREAMS
+from chassis.quotas.sharing import Sharing
 from contracts.rights import Right, Role, rights_of
 from gateway import storage
 from gateway.availability import Availability
 from gateway.person import routes
 from gateway.person.erasing import Erasing
 from gateway.person.routes import PersonParts
-from gateway.web.callers import read_caller
+from gateway.web.callers import STATE, read_caller
 from gateway.web.parts import give
 from gateway.web.problems import handle_errors
+from gateway.web.quotas import ClientQuotas
 from gateway.web.slots import Slots
 from tests.support.answers import assert_problem
 from tests.support.gateway_stores import Claims, Erasures, Jobs, OwnedJobs
+from tests.support.usage import Usage
 from tests.unit.gateway.test_export import OWNER, Store, job
 
 PERSON = Caller(Kind.PERSON, rights_of([Role.LEARNER]), OWNER, frozenset([Role.LEARNER]))
@@ -72,8 +78,10 @@ class World:
         bucket = cast("storage.Bucket", self.store)
         identity = cast("Identity", self.login)
         back_ends = Availability({"S3": up, "MongoDB": up})
+        self.counts = Counts({REQUESTS: 10, STREAMS: 3})
+        self.sharing = Sharing("gateway", self.counts, Usage())
         self.app = FastAPI()
-        give(self.app, PersonParts(identity, self.owned, erasing, bucket, back_ends, Slots(1)))
+        give(self.app, PersonParts(identity, self.owned, erasing, bucket, back_ends, Slots(1), self.sharing))
         self.app.dependency_overrides[read_caller] = lambda: self.caller
         self.app.include_router(routes.router)
         handle_errors(self.app)
@@ -97,10 +105,26 @@ async def test_everybody_is_told_who_they_are(world: World, client: httpx.AsyncC
         "owner": OWNER,
         "roles": ["learner"],
         "rights": ["catalogue:read", "jobs:own"],
+        "limits": [],
     }
     world.caller, world.login.is_required = ANYBODY, False
     anybody = (await client.get("/me")).json()
-    assert anybody == {"login_required": False, "kind": "anybody", "roles": [], "rights": sorted(Right)}
+    assert anybody == {"login_required": False, "kind": "anybody", "roles": [], "rights": sorted(Right), "limits": []}
+
+
+async def test_one_is_told_how_much_one_has_used(world: World) -> None:
+    quotas = ClientQuotas(world.counts, Proxies([]))
+
+    async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+        await quotas.serve(world.app, {**scope, STATE: world.caller}, receive, send)
+
+    transport = httpx.ASGITransport(counted)
+    async with httpx.AsyncClient(transport=transport, base_url="http://sori") as counted_client:
+        requests, streams = (await counted_client.get("/me")).json()["limits"]
+    resets_at = datetime.fromisoformat(requests.pop("resets_at"))
+    assert datetime.now(UTC) < resets_at <= datetime.now(UTC) + timedelta(minutes=1)
+    assert requests == {"name": "requests", "used": 1, "of": 10}
+    assert streams == {"name": "streams", "used": 0, "of": 3}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The loop that tells again what stands still: what it tells, to whom, how often at most, and what an outage does."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -139,9 +140,11 @@ async def test_of_many_that_nobody_has_seen_a_queue_gets_no_more_than_it_holds()
 
 async def test_fifty_jobs_a_second_are_told_again_and_any_number_for_the_first_time() -> None:
     gateway = Gateway(*(job(number, received=number >= 90) for number in range(200)))
+    began = time.monotonic()
     await gateway.look(2)
     assert len(gateway.broker.published) == 90
-    assert 50 <= len(gateway.broker.redriven) < 60
+    # The second look may tell those again that have fallen due by then: many on a busy machine.
+    assert 50 <= len(gateway.broker.redriven) <= 51 + 50 * (time.monotonic() - began)
 
 
 async def test_of_two_gateways_one_tells_a_job() -> None:
@@ -191,6 +194,19 @@ async def test_a_cancel_is_done_when_the_job_has_ended_and_a_purge_is_not() -> N
     await gateway.look()
     assert [event.subject for event in gateway.broker.published] == [job(1).job_id]
     assert isinstance(gateway.broker.published[0], JobPurged)
+
+
+async def test_what_else_is_kept_of_a_job_goes_before_its_purge_is_told() -> None:
+    gateway = Gateway(job(0, purge_asked_at=LONG_AGO), job(1))
+    forgotten: list[str] = []
+
+    class Kept:
+        async def forget(self, job_ids: Collection[str]) -> None:
+            assert not gateway.broker.published
+            forgotten.extend(job_ids)
+
+    await Redrive(gateway.redrives, gateway.webhooks, gateway.broker, AFTER, kept=[Kept()]).look()
+    assert forgotten == [job(0).job_id]
 
 
 async def test_a_job_that_is_to_be_purged_loses_its_kept_webhooks() -> None:

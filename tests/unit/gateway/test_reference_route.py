@@ -9,7 +9,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from chassis.clients import Proxies
 from chassis.errors import BackEndError
+from chassis.quotas.counts import Counts
 from contracts.catalogue import Token
 from gateway.availability import Availability
 from gateway.catalogue.rows import ChangedError, Expected, RevisedRow, TokenNotFoundError
@@ -20,6 +22,7 @@ from gateway.storage import Bucket
 from gateway.web.forms import FileForm
 from gateway.web.parts import give
 from gateway.web.problems import handle_errors
+from gateway.web.quotas import ClientQuotas
 from gateway.web.slots import Slots
 from tests.support.waiting import until_true
 
@@ -57,7 +60,10 @@ async def calling(core: Core, *, up: bool = True) -> AsyncIterator[httpx.AsyncCl
     app = FastAPI()
     back_ends = Availability({"S3": is_up, "MongoDB": is_up})
     references = cast("References", core)
-    give(app, ReferenceParts(references, cast("Bucket", None), back_ends, Slots(SLOTS), Slots(SLOTS), MAX_BYTES))
+    quotas = ClientQuotas(Counts({}), Proxies([]))
+    give(
+        app, ReferenceParts(references, cast("Bucket", None), back_ends, Slots(SLOTS), Slots(SLOTS), quotas, MAX_BYTES)
+    )
     app.include_router(routes.router)
     handle_errors(app)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:

@@ -429,7 +429,7 @@ async def test_a_reference_that_the_store_keeps_holds_up_no_other() -> None:
     bucket = Keeping()
     keys = [f"references/7/0123456789abcde{number}" for number in range(3)]
     for key in keys:
-        await world.records.add(key)
+        await world.records.add(key, "audio/wav")
         bucket.objects[key] = SOUND
     await ReferenceSweeper(world.records, bucket, AGE).look(datetime.now(UTC) + AGE)
     assert set(bucket.objects) == {keys[0]}

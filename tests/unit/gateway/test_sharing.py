@@ -139,6 +139,8 @@ async def test_a_link_to_the_audio_gives_it_whole_and_in_ranges(client: httpx.As
     head = await client.head(address)
     assert (head.status_code, head.headers["content-length"]) == (200, str(len(BODY)))
     assert all(has(answer, PRIVATE) for answer in (whole, part, head))
+    names = {answer.headers["content-disposition"] for answer in (whole, part, head)}
+    assert names == {'inline; filename="recording.wav"'}, "not what the user called it"
 
 
 async def test_a_list_has_no_secret_and_a_revoked_link_shows_nothing(world: World, client: httpx.AsyncClient) -> None:

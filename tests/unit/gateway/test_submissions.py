@@ -203,6 +203,16 @@ async def test_a_retry_is_a_new_job_with_the_old_ones_recording() -> None:
     assert events.decode((job.upload_received or "").encode()) == event
 
 
+async def test_a_job_says_when_the_request_began_that_brought_it() -> None:
+    taken, began = Taken(), events.now() - timedelta(hours=1)
+    taken.bucket.objects[KEPT.key] = b"the audio"
+    upload = await taken.submissions.accept(Dubbed("a", None, stories.TRACEPARENT, began), Arriving(CONTENT))
+    before = events.now()
+    retry = await taken.submissions.accept_again(Job.received(stories.received(), None), KEPT, stories.TRACEPARENT)
+    assert taken.jobs.kept[upload.subject].began_at == began
+    assert before <= (taken.jobs.kept[retry.subject].began_at or began) <= retry.time
+
+
 async def test_metadata_is_in_the_event_and_the_job_and_stays_with_a_retry() -> None:
     taken = Taken()
     taken.bucket.objects[KEPT.key] = b"the audio"

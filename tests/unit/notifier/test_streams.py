@@ -3,15 +3,18 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
 from starlette.routing import Route, Router
 
+from chassis.clients import Proxies
 from chassis.identity.caller import ANYBODY
 from chassis.plain_http import TAKE_OVER
+from chassis.quotas.counts import Counts
+from chassis.quotas.quota import REQUESTS, STREAMS, Quota
 from contracts.job import Job
 from notifier.admission import Admission, Entry
 from notifier.hub import Hub
@@ -125,13 +128,18 @@ class Anybody:
 class Service:
     """The endpoint with its hub and a collection in memory."""
 
-    def __init__(self, *jobs: Job) -> None:
+    def __init__(self, *jobs: Job, limits: Mapping[Quota, int] | None = None) -> None:
         self.jobs = Jobs(*jobs)
         self.hub = Hub(self.jobs)
         self.bindings = Bindings()
         # Of the collection the endpoint only uses `find`.
         streams = ProgressStreams(
-            self.hub, Partitions(self.bindings, self.hub.listened), self.jobs, cast(Admission, Anybody())
+            self.hub,
+            Partitions(self.bindings, self.hub.listened),
+            self.jobs,
+            cast(Admission, Anybody()),
+            counts=Counts(limits or {}, lambda: 0.0),  # no window ends
+            proxies=Proxies([]),
         )
         self._app = Router([Route("/tokens/analysis-progress/{job_id}", endpoint=streams)])
 
@@ -439,3 +447,44 @@ async def test_a_request_that_is_cancelled_while_the_job_is_read_is_forgotten() 
             await asyncio.wait([request.task])
         assert request.task.cancelled()
     assert not service.hub.listens(JOB_ID)
+
+
+async def test_a_client_has_as_many_streams_as_the_limit_allows() -> None:
+    service = Service(FAILED[-2], limits={STREAMS: 1})
+    async with service.request() as first:
+        await first.until(b"data:")
+        assert first.headers["ratelimit"] == '"streams";r=0'
+        async with service.request() as second:
+            await second.answered()
+            assert second.status == 429
+            assert json.loads(second.body)["code"] == "too_many_streams"
+            assert int(second.headers["retry-after"]) > 0
+            assert second.headers["ratelimit-policy"] == '"streams";q=1;qu="concurrent-requests"'
+        first.leave()
+        async with service.request() as third:
+            await third.until(b"data:")
+    assert not service.hub.listens(JOB_ID)
+
+
+@pytest.mark.parametrize("quota", [STREAMS, REQUESTS], ids=lambda quota: quota.name)
+async def test_a_browser_that_has_reached_a_limit_is_told_when_to_come_back(quota: Quota) -> None:
+    service = Service(FAILED[-2], limits={quota: 1})
+    async with service.request(**BROWSER) as first:
+        await first.until(b"data:")
+        async with service.request(**BROWSER) as second:
+            await second.answered()
+            assert second.status == 200, "an EventSource gives up for good on any other"
+            assert second.headers["content-type"].startswith("text/event-stream")
+            assert (retry := re.fullmatch(rb"retry: (\d+)\n\n", second.body))
+            assert 1000 <= int(retry[1]) <= 90_000
+
+
+async def test_a_stream_that_never_began_is_not_counted() -> None:
+    service = Service(FAILED[-2], limits={STREAMS: 1})
+    for _ in range(3):
+        async with service.request(method="HEAD") as head:
+            await head.answered()
+            assert head.status == 200
+        async with service.request("00000000-0000-4000-8000-000000000000") as unknown:
+            await unknown.answered()
+            assert unknown.status == 404

@@ -45,6 +45,7 @@ ACCESS: dict[str, Right | Need] = {
     f"GET {api.SHARED_PATH}/audio": Need.NOTHING,
     "POST /tokens/webhook/analysis-complete": Need.NOTHING,  # signed
     "POST /webhook/analysis-complete": Need.NOTHING,
+    "GET /webhook/signature": Need.NOTHING,
     "POST /tokens": _WRITE,
     "GET /tokens": _READ,
     "GET /tokens/{token_id}": _READ,
@@ -71,15 +72,14 @@ ACCESS: dict[str, Right | Need] = {
     "POST /auth/tickets": _OWN,
     "POST /auth/google-login": Need.NOTHING,  # the id token in its body
     "GET /me": Need.ANYONE,
-    "DELETE /me": Need.KNOWN,
-    "GET /me/scores": Need.KNOWN,
-    "GET /me/export": Need.KNOWN,
+    "DELETE /me": _OWN,
+    "GET /me/scores": _OWN,
+    "GET /me/export": _OWN,
     "GET /health": Need.ANYONE,
     "GET /health/ready": Need.ANYONE,
     "GET /health/live": Need.NOTHING,
     "GET /metrics": Need.OPERATOR_FROM_OUTSIDE,
     "GET /docs": Need.NOTHING,
-    "GET /docs/oauth2-redirect": Need.NOTHING,
     "GET /openapi.json": Need.NOTHING,
     "GET /static-offline-docs/{path:path}": Need.NOTHING,
 }

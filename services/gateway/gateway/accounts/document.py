@@ -26,6 +26,7 @@ _ANSWERS = api.problem_answers(
     problems.TOKEN_EXPIRED,
     problems.NOT_ALLOWED,
     problems.ORIGIN_NOT_ALLOWED,
+    problems.TOO_MANY_REQUESTS,
 )
 
 

@@ -1,9 +1,12 @@
 """Lets a request in when its caller may do what it asks for; before any of its body is read."""
 
+from collections.abc import Sequence
+
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chassis.cors import ANY_ORIGIN
 from chassis.errors import BackEndError
 from chassis.identity.caller import ANYBODY, Caller, InvalidCredentialError
 from chassis.identity.identity import Identity
@@ -13,19 +16,28 @@ from contracts.rights import Right
 from gateway.accounts.access import ACCESS, AccessTable, Need
 from gateway.accounts.sessions import CLEARED_COOKIE, Sessions
 from gateway.web.callers import STATE
+from gateway.web.origins import may_change
 from gateway.web.problems import problem_response, unavailable_response
+from gateway.web.quotas import ClientQuotas
 
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 _FORWARDED = {b"x-forwarded-for", b"forwarded"}
+_NOT_COUNTED = ("/health", "/metrics", "/tokens/webhook/", "/webhook/")
+"""How the addresses begin whose calls are not limited: those of probes, and of the analysis server."""
 
 
 class Guard:
     """Puts the caller where handlers find it. Without AUTH=required, everybody may do everything."""
 
-    def __init__(self, app: ASGIApp, identity: Identity, sessions: Sessions) -> None:
+    def __init__(
+        self, app: ASGIApp, identity: Identity, sessions: Sessions, quotas: ClientQuotas, origins: Sequence[str]
+    ) -> None:
         self._app = app
+        # Whom `*` lets in is let in without credentials.
+        self._origins = frozenset(origins) - {ANY_ORIGIN}
         self._identity = identity
         self._sessions = sessions
+        self._quotas = quotas
         self._access = AccessTable(ACCESS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,37 +46,43 @@ class Guard:
             await self._app(scope, receive, send)
             return
         need = self._access.need(scope["method"], scope["path"])
+        scope[STATE] = self._identity.anonymous
         if not self._identity.is_required:
-            if need == Need.OPERATOR_FROM_OUTSIDE and is_from_outside(scope):
-                await problem_response(Request(scope), problems.NOT_FOUND)(scope, receive, send)
-                return
             scope[STATE] = ANYBODY
-            await self._app(scope, receive, send)
+            is_hidden = need == Need.OPERATOR_FROM_OUTSIDE and is_from_outside(scope)
+            answer = problem_response(Request(scope), problems.NOT_FOUND) if is_hidden else self._app
         elif need is None or need == Need.NOTHING:
             # There is nothing at this address, or something for everybody.
-            scope[STATE] = self._identity.anonymous
-            await self._app(scope, receive, send)
+            answer = self._app
         else:
-            await self._let_in(need, scope, receive, send)
+            answer = await self._let_in(need, scope)
+        if scope["path"].startswith(_NOT_COUNTED):
+            await answer(scope, receive, send)
+        else:
+            await self._quotas.serve(answer, scope, receive, send)
 
-    async def _let_in(self, need: Right | Need, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _let_in(self, need: Right | Need, scope: Scope) -> ASGIApp:
+        """Return who answers, and put the caller into the scope; one who is not believed counts as anonymous."""
         request = Request(scope)
         try:
             caller = await self._identity.caller(scope["headers"])
         except InvalidCredentialError as error:
-            kind = problems.TOKEN_EXPIRED if error.expired else problems.TOKEN_INVALID
-            await _refused(request, kind)(scope, receive, send)
-            return
+            return _refused(request, problems.TOKEN_EXPIRED if error.expired else problems.TOKEN_INVALID)
         except BackEndError as error:
-            await unavailable_response(request, error)(scope, receive, send)
-            return
-        refusal = _refusal(need, caller, self._identity.anonymous, scope)
-        if refusal is not None:
-            await _refused(request, refusal)(scope, receive, send)
-            return
+            return unavailable_response(request, error)
         scope[STATE] = caller
+        refusal = self._forged(caller, request) or _refusal(need, caller, self._identity.anonymous, scope)
+        if refusal is not None:
+            return _refused(request, refusal)
         cookie = await self._sessions.renewed(caller) if caller.by_cookie else None
-        await self._app(scope, receive, send if cookie is None else _with_cookie(send, cookie))
+        return self._app if cookie is None else _with_cookie(self._app, cookie)
+
+    def _forged(self, caller: Caller, request: Request) -> ProblemKind | None:
+        """Return what a call is told that a browser may have made for another site's page; None for any other."""
+        if not caller.by_cookie or request.method in _SAFE:
+            return None
+        is_named = "origin" in request.headers and may_change(request.headers, self._origins)
+        return None if is_named else problems.ORIGIN_NOT_ALLOWED
 
 
 def is_from_outside(scope: Scope) -> bool:
@@ -79,8 +97,6 @@ def may_see_details(request: Request) -> bool:
 
 
 def _refusal(need: Right | Need, caller: Caller, anonymous: Caller, scope: Scope) -> ProblemKind | None:
-    if caller.by_cookie and scope["method"] not in _SAFE and not _has_origin(scope):
-        return problems.ORIGIN_NOT_ALLOWED
     if need == Need.OPERATOR_FROM_OUTSIDE:
         need = Right.OPERATE if is_from_outside(scope) else Need.ANYONE
     if need == Need.ANYONE or (need == Need.KNOWN and caller.is_known):
@@ -89,11 +105,6 @@ def _refusal(need: Right | Need, caller: Caller, anonymous: Caller, scope: Scope
     if isinstance(need, Right) and (caller.may(need) or anonymous.may(need)):
         return None
     return problems.NOT_ALLOWED if caller.is_known else problems.LOGIN_REQUIRED
-
-
-def _has_origin(scope: Scope) -> bool:
-    # Which ones are allowed, gateway.web.origins has checked.
-    return any(name == b"origin" for name, _ in scope["headers"])
 
 
 def _refused(request: Request, kind: ProblemKind) -> ASGIApp:
@@ -109,10 +120,13 @@ def _refused(request: Request, kind: ProblemKind) -> ASGIApp:
     return problem_response(request, kind, close=request.method not in _SAFE, more=headers)
 
 
-def _with_cookie(send: Send, cookie: str) -> Send:
-    async def send_with_cookie(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).append("Set-Cookie", cookie)
-        await send(message)
+def _with_cookie(app: ASGIApp, cookie: str) -> ASGIApp:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_cookie(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).append("Set-Cookie", cookie)
+            await send(message)
 
-    return send_with_cookie
+        await app(scope, receive, send_with_cookie)
+
+    return answer

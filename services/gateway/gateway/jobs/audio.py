@@ -30,22 +30,26 @@ async def job_audio(
     if_range: IfRange = None,
 ) -> Response:
     """Return the audio as it was sent, or a range of it; HEAD says how large it is."""
-    audio = await _found(parts, caller, job_id)
+    audio, name = await _found(parts, caller, job_id)
     gone = problems.AUDIO_NOT_FOUND
-    return await audio_response(parts.bucket, parts.readers, audio, asked=range, if_range=if_range, gone=gone)
+    return await audio_response(
+        parts.bucket, parts.readers, audio, asked=range, if_range=if_range, gone=gone, name=name
+    )
 
 
 @router.head(_PATH, include_in_schema=False)
 async def job_audio_head(parts: Parts, caller: CallerIs, job_id: JobId) -> Response:
     """Return the headers of the whole."""
-    return audio_head(await _found(parts, caller, job_id))
+    audio, name = await _found(parts, caller, job_id)
+    return audio_head(audio, name=name)
 
 
-async def _found(parts: JobParts, caller: Caller, job_id: str) -> StoredAudio:
+async def _found(parts: JobParts, caller: Caller, job_id: str) -> tuple[StoredAudio, str]:
+    """Return a job's recording, and what its user called it."""
     job_id = canonical(job_id)
     await parts.availability.require("S3", "MongoDB")
-    await parts.visible.find(caller, job_id, "hear")
+    job = await parts.visible.find(caller, job_id, "hear")
     audio = await parts.bucket.find_audio(job_id)
     if audio is None:
         raise ProblemError(problems.AUDIO_NOT_FOUND)
-    return audio
+    return audio, job.filename or "recording"

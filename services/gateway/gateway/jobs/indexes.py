@@ -35,13 +35,20 @@ def of_owner(owner: str) -> dict[str, Any]:
 
 
 async def create(jobs: Any) -> None:
-    """Create the indexes: four for lists (all, a token's, an owner's, by metadata), one for scores; three for what is
-    told again.
+    """Create the indexes.
+
+    Four for lists (all, a token's, an owner's, by metadata), one to count owners' unfinished jobs, one for scores, and
+    three for what is told again.
     """
     with translating():
         await jobs.create_index([("view.status", ASCENDING), *NEWEST], name="status")
         await jobs.create_index([("token_id", ASCENDING), *NEWEST], name="token")
         await jobs.create_index([("owner", ASCENDING), *NEWEST], name="owner", partialFilterExpression=OWNED)
+        await jobs.create_index(
+            [("owner", ASCENDING), ("view.status", ASCENDING)],
+            name="waiting",
+            partialFilterExpression={**OWNED, "view.status": Status.PROCESSING.value},
+        )
         await jobs.create_index(
             [("metadata_terms", ASCENDING), *NEWEST], name="metadata", partialFilterExpression=WITH_METADATA
         )

@@ -1,5 +1,6 @@
 """MongoDB: the `jobs` collection as the gateway uses it."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -84,6 +85,13 @@ class JobStore:
         query = {"view.status": Status.PROCESSING.value, "created_at": {"$lt": job.created_at}}
         with translating():
             return int(await self._jobs.count_documents(query, limit=api.MOST_AHEAD))
+
+    async def waiting(self, owners: Collection[str]) -> dict[str, int]:
+        """Return how many jobs of each owner have not ended; an owner who is not in the answer has none."""
+        match = {"owner": {"$in": list(owners), **indexes.OWNED["owner"]}, "view.status": Status.PROCESSING.value}
+        with translating():
+            counted = self._jobs.aggregate([{"$match": match}, {"$group": {"_id": "$owner", "count": {"$sum": 1}}}])
+            return {document["_id"]: document["count"] for document in await counted.to_list(None)}
 
     async def ended_before(self, moment: datetime, limit: int) -> list[str]:
         """Return the ids of up to `limit` ended jobs that were created before `moment`, the oldest first."""

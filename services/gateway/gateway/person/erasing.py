@@ -1,13 +1,14 @@
 """Deletes everything of a person who asked for it: a state that is looked at again until nothing can come any more."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import structlog
 
-from chassis.errors import reason_of
+from chassis.errors import BackEndError, reason_of
 from chassis.periodic import LOOKS_PER_AGE, Periodic
 from contracts import events
 from gateway.jobs.documents import Jobs
@@ -98,6 +99,8 @@ class Erasing:
         now = events.now()
         await self._erasures.ask(owner, now)
         self._looking.wake()
+        with suppress(BackEndError):  # the loop ends them for certain; here it is done before the answer
+            await self._sessions.end_all(owner, now)
         return now
 
     async def look(self) -> None:

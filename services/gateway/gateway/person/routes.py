@@ -3,18 +3,21 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from urllib.parse import urlencode
 
 import structlog
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from chassis.identity.caller import Caller
 from chassis.identity.identity import Identity
+from chassis.quotas.quota import Used
+from chassis.quotas.sharing import Sharing
 from contracts import api, problems
-from contracts.api import ErasureAccepted, Me, ScoreList
+from contracts.api import ErasureAccepted, Limit, Me, ScoreList
 from contracts.failures import preferred_language
 from gateway.accounts.sessions import CLEARED_COOKIE
 from gateway.availability import Availability
@@ -27,6 +30,7 @@ from gateway.web.callers import CallerIs
 from gateway.web.parameters import AcceptLanguage
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
+from gateway.web.quotas import counted_client
 from gateway.web.slots import Slots
 
 log = structlog.get_logger()
@@ -36,7 +40,6 @@ _EXPORT = {
     **_NOT_STORED,
     "Content-Type": "application/zip",
     "Content-Disposition": 'attachment; filename="sori-export.zip"',
-    "X-Content-Type-Options": "nosniff",
 }
 TOKENS_PER_PAGE = 100
 TOKEN_ID_CHARACTERS = 200
@@ -52,6 +55,7 @@ class PersonParts:
     bucket: Bucket
     availability: Availability
     readers: Slots
+    sharing: Sharing
 
 
 Parts = Annotated[PersonParts, given(PersonParts)]
@@ -59,15 +63,18 @@ router = APIRouter(prefix="/me", tags=["accounts"])
 
 
 @router.get("", summary="Read who one is", response_model_exclude_none=True)
-async def me(parts: Parts, caller: CallerIs, response: Response) -> Me:
-    """Return who the caller is and what they may do; also for somebody who has not logged in."""
+async def me(parts: Parts, caller: CallerIs, request: Request, response: Response) -> Me:
+    """Return who the caller is, what they may do, and how much of it; also for somebody who has not logged in."""
     response.headers.update(_NOT_STORED)
+    client = counted_client(request)
+    all_used = [] if client is None else await parts.sharing.usage(client)
     return Me(
         login_required=parts.identity.is_required,
         kind=caller.kind.value,
         owner=caller.owner,
         roles=sorted(caller.roles),
         rights=sorted(caller.rights),
+        limits=[_limit(used) for used in all_used],
     )
 
 
@@ -171,3 +178,8 @@ def _owner(caller: Caller) -> str:
     if caller.owner is None:
         raise ProblemError(problems.LOGIN_OFF)
     return caller.owner
+
+
+def _limit(used: Used) -> Limit:
+    resets_at = None if used.seconds is None else datetime.now(UTC) + timedelta(seconds=used.seconds)
+    return Limit(name=used.quota.name, used=used.used, of=used.of, resets_at=resets_at)

@@ -45,8 +45,11 @@ class UploadTooLateError(Exception):
 class Records(Protocol):
     """The `references` collection: every object that an upload has begun, until it is swept."""
 
-    async def add(self, key: str) -> None:
+    async def add(self, key: str, media_type: str) -> None:
         """Add the record of a new object, which is unused at first."""
+
+    async def media_type(self, key: str) -> str | None:
+        """Return what is recorded of an object, None when nothing is."""
 
     async def renew(self, key: str) -> bool:
         """Count its unused time from now on; False when it is being swept."""
@@ -131,6 +134,10 @@ class References:
         key = key_in(url)
         return key if self._address(url) == f"s3://{self._bucket_name}/{key}" else None
 
+    async def media_type(self, key: str) -> str | None:
+        """Return the media type that a reference was found to have, None for one of an earlier version."""
+        return await self._records.media_type(key)
+
     async def of(self, token_id: str) -> Reference | None:
         """Return what a recording of this token is compared with, None when the catalogue has no such token."""
         number = row_id(token_id)
@@ -152,7 +159,7 @@ class References:
             media_type = container((await self._inspected(content)).container).media_type
             key = f"{PREFIX}{token_id}/{secrets.token_hex(8)}"
             # Before the object is written: the sweeper finds objects only by their records.
-            await self._records.add(key)
+            await self._records.add(key, media_type)
             content.seek(0)
             await self._store.write(key, _chunks(content), media_type)
         if not await self._records.renew(key):

@@ -1,6 +1,6 @@
 """The routes of a token's reference audio."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import structlog
@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from chassis.children import LateError
 from contracts import api, problems
+from contracts.audio import UNKNOWN_TYPE
 from contracts.catalogue import Token
 from decoding.errors import RejectedError
 from gateway.audio import ArrivingFile, StoredAudio
@@ -20,6 +21,7 @@ from gateway.web.audio import IfRange, Range, audio_answers, audio_head, audio_r
 from gateway.web.bodies import arriving_file, file_body
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
+from gateway.web.quotas import UPLOAD_BYTES, UPLOADS, ClientQuotas
 from gateway.web.slots import Slots
 
 log = structlog.get_logger()
@@ -38,6 +40,7 @@ class ReferenceParts:
     availability: Availability
     uploads: Slots
     readers: Slots
+    quotas: ClientQuotas
     max_bytes: int
 
 
@@ -60,6 +63,9 @@ router = APIRouter(tags=["tokens"])
         problems.TOO_MANY_FILES,
         problems.FILE_EMPTY,
         *problems.REFERENCE_REJECTIONS.values(),
+        problems.TOO_MANY_REQUESTS,
+        problems.TOO_MANY_UPLOADS,
+        problems.TOO_MANY_BYTES,
         problems.BUSY,
         problems.UNAVAILABLE,
     ),
@@ -69,8 +75,9 @@ async def replace_reference_audio(
     parts: Parts, request: Request, response: Response, token_id: TokenId, expected: ExpectedRevisions
 ) -> Token:
     """Take the actor's speech in and decode it; recordings that come from then on are compared with it."""
-    with parts.uploads.taken(close=True):
-        file = arriving_file(request, parts.max_bytes, reads_metadata=False)
+    parts.quotas.check(request, UPLOAD_BYTES)
+    with parts.quotas.held(request, UPLOADS), parts.uploads.taken(close=True):
+        file = parts.quotas.counted(request, arriving_file(request, parts.max_bytes, reads_metadata=False))
         await parts.availability.require("S3", "MongoDB")
         token = await _replaced(parts.references, token_id, file, expected)
     parts.availability.seen("S3", "MongoDB")
@@ -93,13 +100,15 @@ async def reference_audio(
     """Return the audio as it was sent, or a range of it; HEAD says how large it is."""
     audio = await _found(parts, token_id)
     gone = problems.REFERENCE_NOT_FOUND
-    return await audio_response(parts.bucket, parts.readers, audio, asked=range, if_range=if_range, gone=gone)
+    return await audio_response(
+        parts.bucket, parts.readers, audio, asked=range, if_range=if_range, gone=gone, name=_name(token_id)
+    )
 
 
 @router.head(_PATH, include_in_schema=False)
 async def reference_audio_head(parts: Parts, token_id: TokenNumber) -> Response:
     """Return the headers of the whole."""
-    return audio_head(await _found(parts, token_id))
+    return audio_head(await _found(parts, token_id), name=_name(token_id))
 
 
 async def _replaced(references: References, token_id: str, file: ArrivingFile, expected: Expected) -> RevisedRow[Token]:
@@ -128,4 +137,10 @@ async def _found(parts: ReferenceParts, token_id: int) -> StoredAudio:
     audio = None if key is None else await parts.bucket.find(key)
     if audio is None:
         raise ProblemError(problems.REFERENCE_NOT_FOUND)
+    if audio.content_type == UNKNOWN_TYPE:  # the store has forgotten it, and the key has no extension
+        return replace(audio, content_type=await parts.references.media_type(audio.key) or UNKNOWN_TYPE)
     return audio
+
+
+def _name(token_id: int) -> str:
+    return f"reference-{token_id}"

@@ -13,10 +13,17 @@ class ReferenceStore:
         self._references = mongodb.collection("references")
         self._tokens = mongodb.collection("tokens")
 
-    async def add(self, key: str) -> None:
+    async def add(self, key: str, media_type: str) -> None:
         """Add the record of a new object, which is unused at first."""
+        record = {"_id": key, "media_type": media_type, "unused_since": datetime.now(UTC), "swept_at": None}
         with translating():
-            await self._references.insert_one({"_id": key, "unused_since": datetime.now(UTC), "swept_at": None})
+            await self._references.insert_one(record)
+
+    async def media_type(self, key: str) -> str | None:
+        """Return what is recorded of an object, None when nothing is."""
+        with translating():
+            found = await self._references.find_one({"_id": key}, {"media_type": 1})
+        return None if found is None else found.get("media_type")
 
     async def renew(self, key: str) -> bool:
         """Count its unused time from now on; False when it is being swept."""

@@ -20,6 +20,8 @@ PRIVATE = {"Cache-Control": "private, no-store", "Referrer-Policy": "no-referrer
 """The address is a secret: no cache keeps what it shows, and no page that is reached from there learns it."""
 Secret = Annotated[str, Path(description="As the link was made with")]
 _AUDIO = api.SHARED_PATH + "/audio"
+_NAME = "recording"
+"""What the user called it may say who he is."""
 router = APIRouter(tags=["sharing"])
 
 
@@ -53,7 +55,9 @@ async def shared_audio(
     """Return the audio as it was sent, or a range of it, when the link's right is `audio`. Needs no login."""
     audio = await _linked_audio(parts, secret)
     gone = problems.AUDIO_NOT_FOUND
-    answer = await audio_response(parts.bucket, parts.readers, audio, asked=range, if_range=if_range, gone=gone)
+    answer = await audio_response(
+        parts.bucket, parts.readers, audio, asked=range, if_range=if_range, gone=gone, name=_NAME
+    )
     answer.headers.update(PRIVATE)
     return answer
 
@@ -61,7 +65,7 @@ async def shared_audio(
 @router.head(_AUDIO, include_in_schema=False)
 async def shared_audio_head(parts: Parts, secret: Secret) -> Response:
     """Return the headers of the whole."""
-    answer = audio_head(await _linked_audio(parts, secret))
+    answer = audio_head(await _linked_audio(parts, secret), name=_NAME)
     answer.headers.update(PRIVATE)
     return answer
 

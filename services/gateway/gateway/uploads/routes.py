@@ -31,6 +31,7 @@ from gateway.web.callers import CallerIs
 from gateway.web.parameters import Traceparent
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
+from gateway.web.quotas import JOBS_WAITING, UPLOAD_BYTES, UPLOADS, ClientQuotas
 from gateway.web.slots import Slots
 
 log = structlog.get_logger()
@@ -73,6 +74,7 @@ class UploadParts:
     bucket: Bucket
     availability: Availability
     uploads: Slots
+    quotas: ClientQuotas
     max_bytes: int
 
 
@@ -98,6 +100,10 @@ router = APIRouter(tags=["jobs"])
         problems.TOKEN_ID_INVALID,
         problems.IDEMPOTENCY_KEY_JOB_GONE,
         problems.IDEMPOTENCY_KEY_REUSED,
+        problems.TOO_MANY_REQUESTS,
+        problems.TOO_MANY_UPLOADS,
+        problems.TOO_MANY_BYTES,
+        problems.TOO_MANY_JOBS,
         problems.BUSY,
         problems.UNAVAILABLE,
     ),
@@ -117,14 +123,16 @@ async def upload_audio(
     """Take the recording in while it arrives; answered once it is safe, before it is analysed."""
     _check_token_id(token_id)
     key = _key(request)
-    with parts.uploads.taken(close=True):
-        file = arriving_file(request, parts.max_bytes, reads_metadata=True)
+    parts.quotas.check(request, JOBS_WAITING, UPLOAD_BYTES)
+    with parts.quotas.held(request, UPLOADS), parts.uploads.taken(close=True):
+        file = parts.quotas.counted(request, arriving_file(request, parts.max_bytes, reads_metadata=True))
         await parts.availability.require("S3", "MongoDB")
         dubbed = Dubbed(token_id, caller.owner, events.continued_trace(traceparent))
         accepted = await _accepted(parts, key, dubbed, file)
     if accepted.event is None:
         log.info("upload repeated", job_id=accepted.job_id)
     else:
+        parts.quotas.add(request, JOBS_WAITING, 1)
         parts.availability.seen("S3", "MongoDB")
         parts.publishing.publish_soon(accepted.event)
         size, trace_id = accepted.event.data.size_bytes, accepted.event.trace_id

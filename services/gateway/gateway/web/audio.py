@@ -9,9 +9,11 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from contracts import api, problems
+from contracts.audio import extension
 from contracts.problems import ProblemKind
 from gateway.audio import AudioGoneError, StoredAudio
 from gateway.storage import Bucket
+from gateway.web.file_names import inline
 from gateway.web.problems import ProblemError
 from gateway.web.ranges import ByteRange, UnsatisfiableRangeError, requested_range
 from gateway.web.slots import Slots
@@ -39,11 +41,15 @@ async def audio_response(
     asked: str | None,
     if_range: str | None,
     gone: ProblemKind,
+    name: str,
 ) -> Response:
-    """Return the answer to GET: the whole, or the range that the Range header asks for. `gone`: it is not there now."""
+    """Return the answer to GET: the whole, or the range that the Range header asks for. `gone`: it is not there now.
+
+    Whoever saves it is offered `name`, with the extension of its media type.
+    """
     part = _part(audio, asked, if_range)
     whole = ByteRange(0, audio.size_bytes - 1, audio.size_bytes)
-    headers = _headers(audio, part or whole)
+    headers = _headers(audio, part or whole, name)
     async with AsyncExitStack() as opened:
         opened.enter_context(readers.taken())
         try:
@@ -57,9 +63,9 @@ async def audio_response(
     return _AudioResponse(chunks, held, 206, {**headers, "Content-Range": part.content_range})
 
 
-def audio_head(audio: StoredAudio) -> Response:
+def audio_head(audio: StoredAudio, *, name: str) -> Response:
     """Return the answer to HEAD. Ranges are for GET alone (RFC 9110, section 14.2)."""
-    return Response(headers=_headers(audio, ByteRange(0, audio.size_bytes - 1, audio.size_bytes)))
+    return Response(headers=_headers(audio, ByteRange(0, audio.size_bytes - 1, audio.size_bytes), name))
 
 
 class _AudioResponse(StreamingResponse):
@@ -82,13 +88,12 @@ def _part(audio: StoredAudio, asked: str | None, if_range: str | None) -> ByteRa
         raise ProblemError(problems.RANGE_NOT_SATISFIABLE, headers=headers) from None
 
 
-def _headers(audio: StoredAudio, part: ByteRange) -> dict[str, str]:
+def _headers(audio: StoredAudio, part: ByteRange, name: str) -> dict[str, str]:
     return {
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, no-cache",
+        "Content-Disposition": inline(name, extension(audio.content_type)),
         "Content-Length": str(part.length),
         "Content-Type": audio.content_type,
         "ETag": audio.etag,
-        # Users sent these bytes: no browser shall take them for a page of ours.
-        "X-Content-Type-Options": "nosniff",
     }

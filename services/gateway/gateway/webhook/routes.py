@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from contracts import api, problems, webhook
 from contracts.api import WebhookReceipt
@@ -74,8 +74,7 @@ async def analysis_complete(
     numbers that JSON or a double cannot hold (NaN, 1e999), which are null, and lone surrogates, which are U+FFFD. A
     body that cannot be read ends nothing.
     """
-    if not webhook.signature_is_valid(parts.secret, job_id, attempt, signature):
-        raise ProblemError(problems.SIGNATURE_INVALID, close=True)
+    _require_signed(parts, job_id, attempt, signature)
     job_id = canonical(job_id)
     await parts.availability.require("MongoDB")
     traceparent = await parts.jobs.traceparent(job_id)
@@ -87,6 +86,13 @@ async def analysis_complete(
     if call.body is None:
         raise ProblemError(problems.RESULT_TOO_LARGE, close=True)
     return WebhookReceipt(job_id=job_id)
+
+
+@router.get("/webhook/signature", include_in_schema=False)
+async def signature_check(parts: Parts, job_id: str = "", attempt: str = "1", signature: str = "") -> Response:
+    """Tell the edge whether it may take in the body of a call whose address has this query: 204 when it is signed."""
+    _require_signed(parts, job_id, attempt, signature)
+    return Response(status_code=204)
 
 
 for _path in PATHS:
@@ -107,6 +113,11 @@ for _path in PATHS:
         openapi_extra=_BODY,
         operation_id=_path.strip("/").replace("/", "_").replace("-", "_"),
     )
+
+
+def _require_signed(parts: WebhookParts, job_id: str, attempt: str, signature: str) -> None:
+    if not webhook.signature_is_valid(parts.secret, job_id, attempt, signature):
+        raise ProblemError(problems.SIGNATURE_INVALID, close=True)
 
 
 async def _call(request: Request, max_result_bytes: int) -> Call:

@@ -4,8 +4,20 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
+
+from contracts.addresses import CatalogueAddresses
+from contracts.names import is_plain
 
 MAX_SCRIPTS = 100
 """Scripts of one token; all of them ride along with every recording of it."""
@@ -19,31 +31,59 @@ LARGEST_COUNTED_ID = 2_000_000_000
 LARGEST_TIME = 360_000.0
 """Seconds; no video is longer than a hundred hours."""
 
+
+def _without_hidden(text: str) -> str:
+    if not is_plain(text):
+        raise PydanticCustomError("hidden_characters", "it has characters that control or hide text")
+    return text
+
+
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 RowId = Annotated[Id, Field(validation_alias=AliasChoices("id", "_id"), examples=[1])]
 """An id as the API has it, or as a document has it."""
 Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=NAME_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f]*$"),
+    AfterValidator(_without_hidden),
 ]
 Sentence = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=SCRIPT_CHARACTERS, pattern=r"^[^\x00]*$")
 ]
+_NOT_IN_URL = r"\s\x00-\x20\x7f<>\"`\\"
 S3Address = Annotated[
     str,
     StringConstraints(
-        max_length=1024, pattern=r"^(s3://[^/\s]+/[^\x00-\x1f\x7f]+|https://[^/\s]+/[^\s]+|[^/:\s][^:\x00-\x1f\x7f]*)$"
+        max_length=1024,
+        pattern=rf"^(s3://[^/\s]+/[^\x00-\x1f\x7f]+|https://[^/{_NOT_IN_URL}]+/[^{_NOT_IN_URL}]+|[^/:\s][^:\x00-\x1f\x7f]*)$",
     ),
-    Field(description="A bare key in the bucket, s3://bucket/key, or an https address"),
+    AfterValidator(_without_hidden),
+    Field(
+        description=(
+            "A bare key in the bucket, s3://bucket/key, or an https address; in the bucket only what is under "
+            "`references/` or CATALOGUE_PREFIX"
+        )
+    ),
 ]
-WebAddress = Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[^/\s]+(/[^\s]*)?$")]
+WebAddress = Annotated[
+    str,
+    StringConstraints(max_length=2048, pattern=rf"^https?://[^/?#{_NOT_IN_URL}]+([/?#][^{_NOT_IN_URL}]*)?$"),
+    AfterValidator(_without_hidden),
+]
+"""Pages show it as a link: it has nothing that could end an attribute or begin a tag (RFC 3986, appendix C)."""
 Seconds = Annotated[float, Field(ge=0, le=LARGEST_TIME, allow_inf_nan=False, description="Seconds in the source video")]
 
 
-class Body(BaseModel):
-    """What a request or a file may hold; anything else in it is refused."""
+S3_FIELDS = ("s3_textgrid_url", "s3_pitch_url", "s3_bgvoice_url", "reference_audio_url")
+"""The fields of a token that are S3 addresses."""
 
-    model_config = ConfigDict(extra="forbid")
+
+class Body(BaseModel):
+    """What a request or a file may hold; anything else in it is refused, and so is `false` or `"1"` for a number.
+
+    Rows that are kept are not validated again: they may be older than a rule.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 def _in_order(end_time: float, info: ValidationInfo) -> float:
@@ -74,6 +114,11 @@ class TokenBody(Body):
     )
 
     _check_order = field_validator("end_time")(_in_order)
+
+    def wrong_addresses(self, addresses: CatalogueAddresses) -> list[str]:
+        """Return the names of the fields whose S3 address the catalogue may not have."""
+        given = {name: getattr(self, name) for name in S3_FIELDS}
+        return [name for name, written in given.items() if written and addresses.allowed(written) is None]
 
 
 class ScriptBody(Body):

@@ -11,6 +11,11 @@ from contracts.events import AudioInfo, Event, JsonObject
 from contracts.failures import FailureCode
 from contracts.scores import Scores, scores_of
 
+MAX_IGNORED_CALLS = 10
+"""How many lines a job's history has of calls that came after the end: whoever knows the address may go on calling."""
+MAX_RETRIES = 10
+"""How many retries of one recording are kept at once: each has a copy of its bytes."""
+
 
 class Status(StrEnum):
     """Where a job stands; all but `processing` are terminal."""
@@ -116,6 +121,12 @@ class Job(BaseModel):
     filename: str | None = Field(default=None, max_length=255, description="What the user called the file")
     sha256: str | None = Field(default=None, description="Of the bytes as they were received, lower-case hex")
     retry_of: str | None = Field(default=None, description="The job whose recording this one analyses again")
+    recording_of: str | None = Field(
+        default=None, description="The job that the recording was uploaded for, of a retry or a retry's retry"
+    )
+    retry_number: int | None = Field(
+        default=None, ge=1, le=MAX_RETRIES, description="Which one it is of the retries that are kept of that recording"
+    )
     metadata_json: str | None = Field(default=None, description="The metadata as JSON text, like the result")
     metadata_terms: list[str] = Field(default_factory=list, description="What the job is found by (contracts.metadata)")
     traceparent: str
@@ -208,13 +219,16 @@ class Change(BaseModel):
 
 
 def apply(job: Job, event: Event) -> Change | None:
-    """Return what `event` changes; None when it was applied before, or tells of a progress that listeners do not see.
+    """Return what `event` changes.
+
+    None when it was applied before, tells of a progress that listeners do not see, or of one more ignored call than
+    the history has room for.
 
     The same events in any order lead to the same end, except those that end a job from outside (cancelled, purged,
     expired): of such an end and the job's own, the one that comes first stands. What is removed of a job proves that
     it was purged. A job that fails stays at the progress that its analysis was seen at.
     """
-    if any(entry.event_id == event.id for entry in job.history):
+    if any(entry.event_id == event.id for entry in job.history) or _is_one_too_many(job, event):
         return None
     facts = _facts(job, event)
     view = _view(job.model_copy(update=facts), event)
@@ -252,6 +266,12 @@ def views_since(job: Job, revision: int) -> list[tuple[int, View]]:
 def is_terminal(status: Status | str) -> bool:
     """Tell whether a job of this status will never change again for a listener."""
     return status != Status.PROCESSING
+
+
+def _is_one_too_many(job: Job, event: Event) -> bool:
+    if not isinstance(event, events.AnalysisWebhookIgnored):
+        return False
+    return sum(entry.type == event.type for entry in job.history) >= MAX_IGNORED_CALLS
 
 
 def _facts(job: Job, event: Event) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from contracts import json_text, metadata
 from contracts.catalogue import MAX_SCRIPTS
 from contracts.failures import AUDIO_FAILURES, Language, sentence
+from contracts.job import MAX_RETRIES
 from contracts.json_text import Fault
 
 CONTENT_TYPE = "application/problem+json"
@@ -125,8 +126,8 @@ METADATA_INVALID = ProblemKind(
 TOKEN_ID_INVALID = ProblemKind(
     "token_id_invalid",
     422,
-    ("잘못된 토큰 ID입니다", "토큰 ID는 1자 이상 200자 이하이고 제어 문자가 없어야 합니다."),
-    ("Invalid token id", "A token id has 1 to 200 characters and no control characters."),
+    ("잘못된 토큰 ID입니다", "토큰 ID는 1자 이상 200자 이하이고 제어 문자나 보이지 않는 문자가 없어야 합니다."),
+    ("Invalid token id", "A token id has 1 to 200 characters, and none that controls or hides text."),
 )
 UPLOAD_TOO_LARGE = ProblemKind(
     "upload_too_large",
@@ -137,8 +138,14 @@ UPLOAD_TOO_LARGE = ProblemKind(
 UPLOAD_TOO_SLOW = ProblemKind(
     "upload_too_slow",
     408,
-    ("업로드가 멈췄습니다", "일정 시간 동안 데이터가 오지 않았습니다. 다시 올려 주세요."),
-    ("Upload stalled", "No data came for too long. Please upload the file again."),
+    ("업로드가 너무 느립니다", "데이터가 오지 않거나 너무 느리게 왔습니다. 연결을 확인하고 다시 올려 주세요."),
+    ("Upload too slow", "The data stalled or came too slowly. Check your connection and upload the file again."),
+)
+TOO_MANY_AT_ONCE = ProblemKind(
+    "too_many_at_once",
+    429,
+    ("동시에 너무 많은 요청을 보냈습니다", "앞서 보낸 요청이 끝난 뒤에 다시 시도해 주세요."),
+    ("Too many at once", "Too many of your requests are under way. Try again once some of them have ended."),
 )
 BUSY = ProblemKind(
     "busy",
@@ -172,6 +179,19 @@ RECORDING_GONE = ProblemKind(
     409,
     ("녹음이 남아 있지 않습니다", "이 작업의 녹음은 보관되어 있지 않습니다. 파일을 다시 올려 주세요."),
     ("Recording gone", "This job's recording is not kept. Please upload the file again."),
+)
+RETRIES_SPENT = ProblemKind(
+    "retries_spent",
+    409,
+    (
+        "더 다시 시도할 수 없습니다",
+        f"한 녹음은 {MAX_RETRIES}번까지 다시 분석합니다. 필요 없는 재시도 작업을 삭제(purge)하거나 파일을 다시 올려 "
+        "주세요.",
+    ),
+    (
+        "No more retries",
+        f"A recording has at most {MAX_RETRIES} retries. Purge one that is not needed, or upload the file again.",
+    ),
 )
 AUDIO_NOT_FOUND = ProblemKind(
     "audio_not_found",

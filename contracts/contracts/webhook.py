@@ -70,11 +70,15 @@ def signature(secret: str, job_id: str, attempt: int) -> str:
     return hmac.digest(secret.encode(), f"{job_id}.{attempt}".encode(), "sha256").hex()
 
 
-def signature_is_valid(secret: str, job_id: str, attempt: str, given: str) -> bool:
-    """Tell whether `given` is the signature, in constant time; `attempt` and `given` may be any text."""
+def signature_is_valid(secrets: Sequence[str], job_id: str, attempt: str, given: str) -> bool:
+    """Tell whether `given` is the signature under one of these secrets, each compared in constant time.
+
+    `attempt` and `given` may be any text.
+    """
     if not _ATTEMPT.fullmatch(attempt):
         return False
-    return hmac.compare_digest(signature(secret, job_id, int(attempt)).encode(), given.encode("utf-8", "replace"))
+    expected = [signature(secret, job_id, int(attempt)).encode() for secret in secrets]
+    return any(hmac.compare_digest(one, given.encode("utf-8", "replace")) for one in expected)
 
 
 def address(webhook_url: str, secret: str, job_id: str, attempt: int) -> str:

@@ -125,6 +125,16 @@ def test_every_error_is_a_problem_of_the_contract_with_an_example(openapi: Docum
     assert seen >= {"file_missing", "upload_too_large", "job_not_found", "signature_invalid", "webhook_not_json"}
 
 
+def test_no_header_is_an_array(openapi: Document) -> None:
+    """Generators of clients drop a call that has one."""
+    parameters = [one for call in operations(openapi).values() for one in call.get("parameters", [])]
+    named = {one["name"].lower() for one in parameters if one["in"] == "header"}
+    assert named >= {"if-match", "range", "idempotency-key"}
+    for one in parameters:
+        if one["in"] == "header":
+            assert "array" not in str(one["schema"]), one
+
+
 @pytest.mark.parametrize("path", ["/tokens/webhook/analysis-complete", "/webhook/analysis-complete"])
 def test_the_webhook_shows_every_shape_and_what_its_address_carries(openapi: Document, path: str) -> None:
     call = operations(openapi)["post", path]

@@ -202,7 +202,7 @@ async def test_a_client_that_sends_slowly_but_steadily_is_served(stack: Stack, s
     assert (await sori.ended(answer.json()["job_id"]))["status"] == "completed"
 
 
-@pytest.mark.parametrize("token_id", ["%01", "%20", "%0d%0aX-Evil:%201", "x" * 201])
+@pytest.mark.parametrize("token_id", ["%01", "%20", "%0d%0aX-Evil:%201", "x" * 201, "%E2%80%AEa", "a%E2%80%8Bb"])
 async def test_a_token_id_that_cannot_be_is_refused(sori: Sori, client: httpx.AsyncClient, token_id: str) -> None:
     for language, header in LANGUAGES.items():
         headers = {"Content-Type": FORM, "Accept-Language": header}

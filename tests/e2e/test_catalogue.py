@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.support.answers import LANGUAGES, assert_problem, assert_sentence
+from tests.support.bucket import Bucket
 from tests.support.sori import Sori
 
 NOBODY = 2**31 - 1
@@ -19,7 +20,7 @@ ALL_FIELDS = {
     "start_time": 61.25,
     "end_time": 66.5,
     "s3_textgrid_url": "references/1.TextGrid",
-    "s3_pitch_url": "s3://bucket/pitch.json",
+    "s3_pitch_url": "catalogue/pitch.json",
     "s3_bgvoice_url": "https://bucket.s3.amazonaws.com/bg.wav",
     "youtube_url": "https://www.youtube.com/watch?v=c0ffee",
     "thumbnail_url": "https://img.example/1.jpg",
@@ -339,3 +340,26 @@ async def test_the_jobs_addresses_below_tokens_stay_what_they_were(shelf: Shelf)
     job_id = str(uuid.uuid4())
     for path in (f"/tokens/analysis-progress/{job_id}", f"/tokens/analysis-result/{job_id}/"):
         assert_problem(await shelf.ask("GET", path), 404, "job_not_found")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_a_token_cannot_name_what_lies_elsewhere_in_the_bucket(
+    sori: Sori, shelf: Shelf, bucket: Bucket, language: str
+) -> None:
+    audio = f"audio/{await sori.job()}.wav"
+    wrong = {
+        "reference_audio_url": f"s3://{bucket.name}/{audio}",
+        "s3_textgrid_url": audio,
+        "s3_pitch_url": f"https://{bucket.name}.s3.amazonaws.com/{audio}",
+        "s3_bgvoice_url": "s3://another/bg.wav",
+    }
+    address, _ = await shelf.row("tokens")
+    before = await shelf.read(address)
+    headers = {"Accept-Language": LANGUAGES[language]}
+    for method, path in (("POST", "/tokens"), ("PUT", address)):
+        answer = await shelf.ask(method, path, {**FEW_FIELDS, **wrong}, headers=headers)
+        assert_problem(answer, 422, "request_invalid", language)
+        assert {error["field"] for error in answer.json()["errors"]} == set(wrong)
+        for error in answer.json()["errors"]:
+            assert_sentence(error["message"], language)
+    assert await shelf.read(address) == before

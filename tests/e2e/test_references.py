@@ -48,8 +48,8 @@ async def has_reference(sori: Sori, token_id: int, audio: bytes = ACTOR) -> Row:
 async def test_a_recording_is_sent_with_all_that_its_token_is_compared_by(
     sori: Sori, bucket: Bucket, analysis_server: AnalysisServer
 ) -> None:
-    pitch = f"https://{bucket.name}.s3.us-east-1.amazonaws.com/actors/jack.json"
-    token = await new_catalogue_token(sori, s3_textgrid_url="actors/jack.TextGrid", s3_pitch_url=pitch)
+    pitch = f"https://{bucket.name}.s3.us-east-1.amazonaws.com/catalogue/jack.json"
+    token = await new_catalogue_token(sori, s3_textgrid_url="catalogue/jack.TextGrid", s3_pitch_url=pitch)
     second = await new_script(sori, token["id"], 63.25, 66.0, "진실을 감당할 수 없어!")
     first = await new_script(sori, token["id"], 61.6, 63.2, "You can't handle the truth!")
     token = await has_reference(sori, token["id"])
@@ -62,7 +62,7 @@ async def test_a_recording_is_sent_with_all_that_its_token_is_compared_by(
     assert set(asked) == KNOWN_FIELDS | {"s3_reference_url", "s3_textgrid_url", "s3_pitch_url", "scripts"}
     assert asked["s3_reference_url"] == token["reference_audio_url"]
     assert await bucket.read(key_of(token)) == ACTOR
-    assert asked["s3_textgrid_url"] == f"s3://{bucket.name}/actors/jack.TextGrid"
+    assert asked["s3_textgrid_url"] == f"s3://{bucket.name}/catalogue/jack.TextGrid"
     assert asked["s3_pitch_url"] == pitch
     assert json.loads(asked["scripts"]) == [
         {"script_id": first["id"], "start_seconds": 0.1, "end_seconds": 1.7, "script": first["script"]},

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from contracts import events
-from contracts.job import Job
+from contracts.job import MAX_RETRIES, Job
 from tests.support.analysis_server import AnalysisServer
 from tests.support.answers import LANGUAGES, assert_problem
 from tests.support.broker import Broker
@@ -171,6 +171,26 @@ async def test_a_retry_of_a_cancelled_job_completes(sori: Sori) -> None:
     answer = await sori.webhook(again, {"status": "success", "result": {"score": 2}})
     assert answer.status_code == 200
     assert (await sori.ended(again))["result"] == {"score": 2}
+
+
+async def test_a_recording_has_so_many_retries_and_no_more_at_all_replicas_together(sori: Sori, bucket: Bucket) -> None:
+    job_id = (await sori.completed())["job_id"]
+    answers = await asyncio.gather(*(retry(sori, job_id) for _ in range(MAX_RETRIES * 2)))
+    made = [answer.json()["job_id"] for answer in answers if answer.status_code == 202]
+    assert len(made) == MAX_RETRIES
+    for answer in answers:
+        if answer.status_code != 202:
+            assert_problem(answer, 409, "retries_spent")
+    await asyncio.gather(*(sori.ended(one) for one in made))
+    for language in LANGUAGES:
+        assert_problem(await retry(sori, made[3], language), 409, "retries_spent", language)
+    await purge(sori, made[0])
+    await until(lambda: _accepted(sori, made[3]), "room for one more once one was purged")
+    await bucket.until_inbox_is_empty()
+
+
+async def _accepted(sori: Sori, job_id: str) -> bool:
+    return (await retry(sori, job_id)).status_code == 202
 
 
 async def test_what_has_no_recording_cannot_be_retried(sori: Sori, bucket: Bucket) -> None:

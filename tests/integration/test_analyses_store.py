@@ -1,5 +1,6 @@
 """The collection of analyses: what the bridge counts on holds in MongoDB as in the stand-in of the unit tests."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from analyzer_bridge import store
-from analyzer_bridge.analysis import Analysis, AnalysisStatus, Outcome
+from analyzer_bridge.analysis import Analysis, AnalysisStatus, CachedResult, Outcome
 from analyzer_bridge.bridge import Analyses
 from chassis.mongodb import MESSAGE_LIMITS, MongoDB
 from contracts.failures import FailureCode
@@ -155,18 +156,122 @@ async def test_what_is_overdue_or_not_announced_is_found(analyses: Analyses) -> 
     assert await analyses.unannounced(10) == []
 
 
-async def test_what_waits_and_is_due_comes_oldest_first(analyses: Analyses) -> None:
-    began = datetime(2026, 11, 2, tzinfo=UTC)
-    first, second, third = (replace(waiting(), created_at=began + timedelta(seconds=age)) for age in range(3))
-    ended, later = waiting(), replace(waiting(hours=1), created_at=began - timedelta(seconds=1))
-    for analysis in (third, ended, first, new(), later, second):
+A, B, C = (f"user:{letter * 32}" for letter in "abc")
+BEGAN = datetime(2026, 11, 2, tzinfo=UTC)
+
+
+async def waits(analyses: Analyses, owner: str | None, *places: int) -> None:
+    """Have an owner's analyses wait: `a5` is the name of A's in the fifth place."""
+    for place in places:
+        name = f"{'-' if owner is None else owner[5]}{place}"
+        await analyses.insert(replace(waiting(), job_id=name, owner=owner, created_at=BEGAN + timedelta(seconds=place)))
+
+
+async def turns(analyses: Analyses, limit: int, after: str | None = None) -> list[str]:
+    return [one.job_id for one in await analyses.due(datetime.now(UTC), limit, after)]
+
+
+async def test_one_owners_come_oldest_first_once_they_are_due(analyses: Analyses) -> None:
+    ended = replace(waiting(), owner=A)
+    later = replace(waiting(hours=1), owner=A, created_at=BEGAN)
+    for analysis in (ended, replace(new(), owner=A), later):
         await analyses.insert(analysis)
+    await waits(analyses, A, 3, 1, 2)
     await analyses.conclude(ended.job_id, CANCELLED, announced=True)
-    now = datetime.now(UTC)
-    assert [one.job_id for one in await analyses.due(now, 10)] == [first.job_id, second.job_id, third.job_id]
-    assert [one.job_id for one in await analyses.due(now, 2)] == [first.job_id, second.job_id]
-    assert [one.job_id for one in await analyses.due(now + timedelta(hours=2), 1)] == [later.job_id]
-    assert (await analyses.due(now, 1))[0].waiting
+    assert await turns(analyses, 10) == ["a1", "a2", "a3"]
+    assert await turns(analyses, 2) == ["a1", "a2"]
+    in_two_hours = await analyses.due(datetime.now(UTC) + timedelta(hours=2), 10, None)
+    assert [one.job_id for one in in_two_hours] == [later.job_id, "a1", "a2", "a3"]
+    assert all(one.waiting and one.owner == A for one in in_two_hours)
+
+
+async def test_one_that_the_server_failed_with_comes_behind_those_that_came_during_its_pause(
+    analyses: Analyses,
+) -> None:
+    await waits(analyses, A, 2, 4)
+    failed = replace(waiting(), owner=A, job_id="failed", created_at=BEGAN + timedelta(seconds=1))
+    await analyses.insert(failed)
+    paused = replace(failed, failures=1, deadline=BEGAN + timedelta(seconds=3))
+    assert await analyses.reschedule(failed, paused)
+    assert await turns(analyses, 9) == ["a2", "failed", "a4"]
+    busy = replace(paused, failures=0, deadline=BEGAN + timedelta(seconds=5))
+    assert await analyses.reschedule(paused, busy)
+    assert await turns(analyses, 9) == ["failed", "a2", "a4"], "its age counts"
+
+
+async def test_owners_come_in_turn_and_those_without_one_are_one(analyses: Analyses) -> None:
+    await waits(analyses, C, 7)
+    await waits(analyses, A, 1, 2, 3, 4)
+    await waits(analyses, None, 5, 6)
+    await waits(analyses, B, 8, 9)
+    assert await turns(analyses, 4) == ["a1", "b8", "c7", "-5"]
+    assert await turns(analyses, 9) == ["a1", "b8", "c7", "-5", "a2", "b9", "-6", "a3", "a4"]
+    assert await turns(analyses, 2) == ["a1", "b8"]
+    assert await turns(analyses, 2, after=A) == ["b8", "c7"]
+    assert await turns(analyses, 2, after=B) == ["c7", "-5"]
+    assert await turns(analyses, 3, after=C) == ["-5", "a1", "b8"]
+    assert await turns(analyses, 5, after=B) == ["c7", "-5", "a1", "b8", "-6"]
+    assert await turns(analyses, 1, after="user:aaaab") == ["b8"], "one who has nothing there any more"
+
+
+@pytest.mark.parametrize("limit", range(1, 12))
+async def test_as_many_come_as_there_are_and_as_are_wanted(analyses: Analyses, limit: int) -> None:
+    await waits(analyses, A, 1)
+    await waits(analyses, None, *range(2, 8))
+    await waits(analyses, B, 8, 9)
+    for after in (None, A, B, C):
+        found = await turns(analyses, limit, after)
+        assert len(set(found)) == len(found) == min(limit, 9)
+
+
+async def test_analyses_of_earlier_versions_have_no_owner_and_wait_with_those_without(url: str) -> None:
+    async with opened(url) as real:
+        await waits(real, None, 1, 2)
+        async with AsyncMongoClient[dict[str, Any]](url) as mongodb:
+            earlier = {"$unset": {"owner": "", "place": ""}}
+            await mongodb.get_default_database()["analyses"].update_one({"_id": "-1"}, earlier)
+        await waits(real, A, 3)
+        assert await turns(real, 10) == ["a3", "-1", "-2"]
+        assert await real.count_waiting(10) == 3
+
+
+async def test_how_much_is_read_does_not_depend_on_how_much_waits(url: str) -> None:
+    """10,000 of one owner's, of which some rest, and 10,000 owners; and 10,000 with which the server fails."""
+    limit = 9
+    async with opened(url) as real, AsyncMongoClient[dict[str, Any]](url) as mongodb:
+        collection = mongodb.get_default_database()["analyses"]
+        for name, owners in (("one", [A] * 10_000), ("many", [f"user:{number:032x}" for number in range(10_000)])):
+            await collection.delete_many({})
+            kept = replace(waiting(), owner=B)
+            await real.insert(kept)
+            template = await collection.find_one_and_delete({"_id": kept.job_id})
+            assert template is not None
+            ages = (BEGAN + timedelta(seconds=number) for number in range(10_000))
+            await collection.insert_many(
+                template | {"_id": f"{name}{number}", "owner": owner, "created_at": age, "place": age}
+                for number, (owner, age) in enumerate(zip(owners, ages, strict=True))
+            )
+            # The server was busy, or was told of them a moment ago.
+            resting = [f"{name}{number}" for number in range(0, 10_000, 500)]
+            later = datetime.now(UTC) + timedelta(hours=1)
+            await collection.update_many({"_id": {"$in": resting}}, {"$set": {"deadline": later}})
+            # It fails with all these.
+            failing = (
+                template | {"_id": f"failing{number}", "owner": C, "deadline": later, "place": later, "failures": 9}
+                for number in range(10_000)
+            )
+            await collection.insert_many(failing)
+            async with profiled(url) as entries:
+                for after in (None, owners[5000], B, C):
+                    assert len(await real.due(datetime.now(UTC), limit, after)) == limit
+                await real.cached("a")
+            asked = [entry for entry in entries if entry["op"] == "query"]
+            assert len(asked) <= 4 * (limit + 3) + 1
+            for entry in asked:
+                assert entry["planSummary"].startswith("IXSCAN"), entry["command"]
+                assert "hasSortStage" not in entry, entry["command"]
+                assert entry["docsExamined"] <= limit, entry["command"]
+                assert entry["keysExamined"] <= limit + 2 * len(resting), entry["command"]
 
 
 async def test_what_was_asked_for_and_what_waits_is_counted_as_far_as_told(analyses: Analyses) -> None:
@@ -184,11 +289,31 @@ async def test_a_result_answers_for_its_key_until_it_is_purged(analyses: Analyse
     for outcome in (FAILED, CANCELLED):
         await analyses.insert(new(outcome, cache_key=key))
     assert await analyses.cached(key) is None
-    done = new(DONE, cache_key=key)
+    done = replace(new(DONE, cache_key=key), owner=A)
     await analyses.insert(done)
-    assert await analyses.cached(key) == DONE.result_json
+    assert await analyses.cached(key) == CachedResult(done.job_id, A, '{"score":1}')
     await analyses.forget(done.job_id)
     assert await analyses.cached(key) is None
+
+
+async def test_an_owners_own_result_is_found_among_others(analyses: Analyses) -> None:
+    key = uuid4().hex
+    for owner in (A, None, B):
+        await analyses.insert(replace(new(DONE, cache_key=key), owner=owner))
+    for owner in (A, None, B):
+        found = await analyses.cached_of(key, owner)
+        assert found is not None
+        assert found.owner == owner
+    assert await analyses.cached_of(key, C) is None
+    assert await analyses.cached_of(uuid4().hex, A) is None
+
+
+async def test_one_key_with_many_results_hides_no_other_that_is_asked_for_with_it(analyses: Analyses) -> None:
+    many, one, none = uuid4().hex, uuid4().hex, uuid4().hex
+    for key in (*[many] * 20, one):
+        await analyses.insert(new(DONE, cache_key=key))
+    found = await asyncio.gather(*(analyses.cached(key) for key in (none, many, one, many, none)))
+    assert [result is not None for result in found] == [False, True, True, True, False]
 
 
 async def test_an_early_outcome_gets_to_know_its_recording(analyses: Analyses) -> None:
@@ -250,6 +375,17 @@ async def test_a_mark_holds_nothing_of_the_job_and_goes_by_itself(url: str) -> N
     assert index["partialFilterExpression"] == {"status": "purged"}
 
 
+async def test_the_indexes_of_earlier_versions_go(url: str) -> None:
+    async with AsyncMongoClient[dict[str, Any]](url) as mongodb:
+        collection = mongodb.get_default_database()["analyses"]
+        for name, field in (("cache", "cache_key"), ("waiting", "created_at")):
+            await collection.create_index(field, name=name)
+        for _ in range(2):
+            async with opened(url):
+                names = set(await collection.index_information())
+        assert names == {"_id_", "results", "deadlines", "turns", "not_announced", "purged"}
+
+
 async def test_the_questions_that_are_asked_all_the_time_use_an_index(url: str) -> None:
     now = datetime.now(UTC)
     async with opened(url) as real:
@@ -258,12 +394,13 @@ async def test_the_questions_that_are_asked_all_the_time_use_an_index(url: str) 
         async with profiled(url) as entries:
             await real.unannounced(10)
             await real.overdue(now, 10)
-            await real.due(now, 10)
+            await real.due(now, 10, A)
             await real.cached("a")
+            await real.cached_of("a", None)
             assert await real.count_asked(10) == 1
             assert await real.count_waiting(10) == 1
     plans = [entry for entry in entries if "planSummary" in entry]
-    assert len(plans) == 6
+    assert len(plans) == 9
     for entry in plans:
         assert entry["planSummary"].startswith("IXSCAN"), entry["command"]
         assert "hasSortStage" not in entry, entry["command"]

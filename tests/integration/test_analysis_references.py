@@ -88,7 +88,8 @@ class Case:
         self.store.put(self.reference, content)
 
     def kept(self) -> list[str]:
-        return [key for key in self.store.keys(self.reference) if key != self.reference]
+        assert self.store.keys(self.reference) == [self.reference], "nothing is written beside it"
+        return self.store.keys(f"analysis/{self.reference}")
 
     async def asked(self, server: Program, receiver: Receiver, **more: str) -> str:
         form = {"s3_reference_url": f"s3://{BUCKET}/{self.reference}", "scripts": scripts(SENTENCE)} | more
@@ -111,13 +112,13 @@ def case(store: Store) -> Case:
     return Case(store)
 
 
-async def test_a_reference_is_understood_once_and_kept_beside_it(
+async def test_a_reference_is_understood_once_and_kept_apart_from_it(
     case: Case, store: Store, server: Program, receiver: Receiver
 ) -> None:
     first = await case.result(server, receiver)
     assert first["warnings"] == []
     (kept,) = case.kept()
-    assert kept.startswith(f"{case.reference}.analysis-")
+    assert kept.startswith(f"analysis/{case.reference}.")
     assert await case.result(server, receiver) == first
     by_another_address = f"{store.url}/{BUCKET}/{case.reference}"
     assert await case.result(server, receiver, s3_reference_url=by_another_address) == first

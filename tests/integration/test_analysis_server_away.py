@@ -53,9 +53,9 @@ async def test_jobs_wait_and_the_server_is_left_alone_until_it_is_back(
     async def warned() -> bool:
         healths = [await sori.client.get(f"{stack.parts[bridge].address}/health") for bridge in BRIDGES]
         warnings = [warning for health in healths for warning in health.json()["warnings"]]
-        return any("the analysis server is away" in one for one in warnings) and any(
-            "recordings wait for the analysis server" in one for one in warnings
-        )
+        is_away = any("the analysis server is away" in one for one in warnings)
+        assert not (is_away and status), "busy is not away"
+        return is_away == (not status) and any("recordings wait for the analysis server" in one for one in warnings)
 
     known = new_token()
     recording = wav(0.4, seed=31)

@@ -202,6 +202,18 @@ async def test_a_page_costs_what_it_has_and_not_what_there_is(tokens: TokenStore
     assert {entry["docsExamined"] <= 20 for entry in entries if entry["ns"].endswith(".tokens")} == {True}
 
 
+async def test_a_row_that_is_older_than_a_rule_is_read_all_the_same(
+    tokens: TokenStore, address: str, catalogue: CatalogueStore
+) -> None:
+    kept = (await tokens.add(token_body())).row
+    old = {"token_name": "ad\u200bmin", "youtube_url": "https://youtu.be/<b>", "s3_pitch_url": "s3://sori/audio/1.wav"}
+    await (await catalogue.collection("tokens")).update_one({"_id": kept.id}, {"$set": old})
+    found = await tokens.find(kept.id)
+    assert found is not None
+    assert found.row == kept.model_copy(update=old)
+    assert found.row in await tokens.page(TokenFilter(), WHOLE)
+
+
 async def test_of_many_writers_with_one_tag_one_has_its_way(tokens: TokenStore) -> None:
     kept = await tokens.add(token_body())
     expected = frozenset({kept.revision})

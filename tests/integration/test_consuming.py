@@ -15,9 +15,11 @@ import aio_pika
 import pytest
 
 from chassis.errors import BackEndError
+from chassis.rabbitmq import connection as connection_module
 from chassis.rabbitmq.connection import RabbitMQ
 from contracts import events, topology
 from local_stack.stack import Stack
+from tests.support import rabbitmqctl
 from tests.support.broker import Broker, connected
 from tests.support.proxy import Proxies
 from tests.support.rabbitmqctl import virtual_host
@@ -271,3 +273,29 @@ async def test_depths_are_of_what_waits_and_0_where_there_is_no_queue(url: str, 
 async def test_there_are_no_depths_while_the_broker_is_away() -> None:
     with pytest.raises(BackEndError):
         await RabbitMQ("amqp://127.0.0.1:1/").depths([QUEUE.name])
+
+
+async def test_a_connection_that_confirms_other_publishes_is_not_given_up_for_a_slow_queue(
+    stack: Stack, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is under way would fail with it. One that confirms nothing is given up."""
+    monkeypatch.setattr(connection_module, "PUBLISH_SECONDS", 2.0)
+    with Proxies.running() as proxies:
+        way = proxies.in_front_of("rabbitmq", url)
+        rabbitmq = RabbitMQ(way.through(url))
+        rabbitmq.start()
+        for queue in (QUEUE, OTHER_QUEUE):
+            # A channel's first message to a queue makes the broker wait for that queue, and the whole channel with it.
+            await until(lambda queue=queue: confirmed(rabbitmq.redrive(an_event(), queue)), "a confirm")  # type: ignore[misc] # mypy cannot infer a lambda with a default
+        async with rabbitmqctl.stood_still(stack, OTHER_QUEUE.name, url):
+            connections = way.accepted
+            slow = asyncio.create_task(confirmed(rabbitmq.redrive(an_event(), OTHER_QUEUE)))
+            while not slow.done():
+                assert await confirmed(rabbitmq.redrive(an_event(), QUEUE))
+            assert not slow.result()
+            assert await confirmed(rabbitmq.redrive(an_event(), QUEUE))
+            assert way.accepted == connections
+            assert not await confirmed(rabbitmq.redrive(an_event(), OTHER_QUEUE)), "nothing else was published"
+            await until_true(lambda: way.accepted > connections, "a new connection")
+        await until(lambda: confirmed(rabbitmq.redrive(an_event(), OTHER_QUEUE)), "a confirm")
+        await rabbitmq.stop()

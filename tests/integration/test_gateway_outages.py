@@ -18,6 +18,7 @@ from tests.contract.service_process import BACK_ENDS, SERVICES, ServiceProcess
 from tests.support.answers import assert_problem
 from tests.support.proxy import Proxies, Proxy
 from tests.support.raw_http import BOUNDARY, part, raw_connection
+from tests.support.recordings import wav
 from tests.support.sori import RECORDING, Sori, new_token
 from tests.support.waiting import until
 
@@ -151,6 +152,27 @@ async def test_without_rabbitmq_everything_is_accepted_at_once_and_done_later(
         assert (await sori.ended(job_id, limit_seconds=60))["status"] == "completed"
     assert (await sori.ended(answered, limit_seconds=60))["result"] == {"score": 3}
     assert (await sori.ended(cancelled, limit_seconds=60))["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_without_mongodb_a_webhook_is_safe_all_the_same(outages: Outages, sori: Sori, how: str) -> None:
+    """It comes once: RabbitMQ takes it, and the bridge, whose MongoDB is there, ends the job."""
+    answered = await sori.job(wav(0.3, seed=510 + HOW.index(how)), new_token("never-calls-back"))
+    await sori.reached(answered, 90)
+    getattr(outages.proxies["mongodb"], how)()
+    try:
+        await until(lambda: _refused(outages), "the outage is noticed")
+        call = outages.sori.webhook(answered, {"status": "success", "result": {"score": 4}})
+        answer, seconds = await timed(call)
+        assert (answer.status_code, seconds < AT_ONCE_SECONDS) == (200, True)
+        assert (await sori.ended(answered))["result"] == {"score": 4}
+        unknown = await outages.sori.webhook(str(uuid.uuid4()), {"status": "success", "result": {}})
+        assert unknown.status_code == 200, "nobody can tell now; the bridge keeps it for a recording that never comes"
+        outages.proxies["rabbitmq"].refuse()
+        neither = await outages.sori.webhook(answered, {"status": "success", "result": {"score": 5}})
+        assert_problem(neither, 503, "unavailable")
+    finally:
+        await outages.ready()
 
 
 async def test_an_outage_in_the_middle_of_an_upload_makes_no_job_that_is_lost(outages: Outages, jobs: Any) -> None:

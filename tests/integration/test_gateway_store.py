@@ -167,6 +167,30 @@ async def test_every_list_has_the_jobs_that_match_it_the_newest_first(
         assert [one.job_id for one in found] == matching[:limit]
 
 
+def retry(of: str, number: int) -> Job:
+    return job().model_copy(update={"recording_of": of, "retry_number": number})
+
+
+async def test_each_number_of_a_recordings_retries_is_there_once(jobs: Jobs) -> None:
+    first, other = await kept(jobs, job(), job())
+    await kept(jobs, retry(first, 1), retry(first, 3), retry(other, 1))
+    assert not await jobs.insert(retry(first, 3))
+    assert await jobs.retry_numbers(first) == {1, 3}
+    assert sorted(await asyncio.gather(*(jobs.insert(retry(first, 2)) for _ in range(8)))) == [False] * 7 + [True]
+    assert await jobs.retry_numbers(first) == {1, 2, 3}
+    assert await jobs.retry_numbers(str(uuid.uuid4())) == set()
+
+
+async def test_a_recordings_retries_are_read_from_an_index(real_jobs: JobStore, address: str) -> None:
+    first = str(uuid.uuid4())
+    await kept(real_jobs, *(job() for _ in range(50)), *(retry(first, number) for number in range(1, 4)))
+    async with profiled(address) as entries:
+        await real_jobs.retry_numbers(first)
+    (entry,) = [one for one in entries if one["ns"].endswith(".jobs")]
+    assert indexes(entry["execStats"]) == {"retries"}
+    assert entry["docsExamined"] <= 3
+
+
 ASKED: list[tuple[MetadataAsked, list[int]]] = [
     ([("user", "7")], [5, 4, 2, 0]),
     ([("user", "7.0")], [5, 4, 2, 0]),

@@ -1,10 +1,12 @@
 """The analyzer-bridge's collection in memory, for unit tests: it makes the same conditional changes as the real one."""
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 
-from analyzer_bridge.analysis import Analysis, AnalysisStatus, Outcome
+from analyzer_bridge.analysis import Analysis, AnalysisStatus, CachedResult, Outcome
 
 
 @dataclass
@@ -46,12 +48,15 @@ class Analyses:
         await self.turn()
         return self.of(job_id) if job_id in self.kept else None
 
-    async def cached(self, cache_key: str) -> str | None:
+    async def cached(self, cache_key: str) -> CachedResult | None:
         """Return the result of an earlier analysis under this key; None when there is none."""
         await self.turn()
-        done = [kept.analysis for kept in self.kept.values() if kept.analysis.cache_key == cache_key]
-        results = [one.outcome.result_json for one in done if one.outcome and one.outcome.result_json is not None]
-        return results[0] if results else None
+        return next(self._results(cache_key), None)
+
+    async def cached_of(self, cache_key: str, owner: str | None) -> CachedResult | None:
+        """Return the result of an earlier analysis of this owner's under this key; None when there is none."""
+        await self.turn()
+        return next((one for one in self._results(cache_key) if one.owner == owner), None)
 
     async def describe(self, analysis: Analysis) -> None:
         """Add the recording's data to an analysis; leave one that was purged as it is."""
@@ -63,6 +68,7 @@ class Analyses:
                 traceparent=analysis.traceparent,
                 token_id=analysis.token_id,
                 metadata=analysis.metadata,
+                owner=analysis.owner,
                 s3_url=analysis.s3_url,
                 cache_key=analysis.cache_key,
                 reference=analysis.reference,
@@ -102,11 +108,15 @@ class Analyses:
         await self.turn()
         return [one for one in self._of(AnalysisStatus.PENDING) if one.deadline and one.deadline < now][:limit]
 
-    async def due(self, now: datetime, limit: int) -> list[Analysis]:
-        """Return analyses that wait and are to be asked for, the oldest first."""
+    async def due(self, now: datetime, limit: int, after: str | None) -> list[Analysis]:
+        """Return analyses that wait and are to be asked for: one of each owner in turn, then the next one of each."""
         await self.turn()
         due = [one for one in self._of(AnalysisStatus.WAITING) if one.deadline and one.deadline <= now]
-        return sorted(due, key=lambda one: one.created_at)[:limit]
+        places: list[tuple[int, bool, str, Analysis]] = []
+        for owner, queue in groupby(sorted(due, key=_place), lambda one: one.owner or ""):
+            was_before = owner <= (after or "")
+            places += [(number, was_before, owner, one) for number, one in enumerate(queue)]
+        return [one for *_, one in sorted(places, key=lambda place: place[:3])][:limit]
 
     async def count_asked(self, limit: int) -> int:
         """Return how many analyses were asked for and have not ended; `limit` if there are more."""
@@ -140,6 +150,11 @@ class Analyses:
         kept.analysis = replace(kept.analysis, deadline=datetime.now(UTC) - timedelta(seconds=1))
         return kept.analysis
 
+    def _results(self, cache_key: str) -> Iterator[CachedResult]:
+        for one in (kept.analysis for kept in self.kept.values() if kept.analysis.cache_key == cache_key):
+            if one.outcome is not None and one.outcome.result_json is not None:
+                yield CachedResult(one.job_id, one.owner, one.outcome.result_json)
+
     def _of(self, status: AnalysisStatus) -> list[Analysis]:
         return [kept.analysis for kept in self.kept.values() if kept.status == status]
 
@@ -147,3 +162,7 @@ class Analyses:
         await asyncio.sleep(0)
         self.turns += 1
         self.writes += writes
+
+
+def _place(analysis: Analysis) -> tuple[str, datetime]:
+    return analysis.owner or "", analysis.place

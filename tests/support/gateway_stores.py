@@ -86,7 +86,8 @@ class Jobs:
         await self._turn()
         if self.error:
             raise self.error
-        if job.job_id in self.kept:
+        same = (job.recording_of, job.retry_number)
+        if job.job_id in self.kept or (job.recording_of and same in map(_retry, self.kept.values())):
             return False
         self.kept[job.job_id] = job
         self._done.append("inserted")
@@ -94,6 +95,11 @@ class Jobs:
             self.unsure = False
             raise AwayError("MongoDB", "down")
         return True
+
+    async def retry_numbers(self, recording_of: str) -> set[int]:
+        """Return the numbers of a recording's retries."""
+        await self._turn()
+        return {job.retry_number or 0 for job in self.kept.values() if job.recording_of == recording_of}
 
     async def find(self, job_id: str) -> Job | None:
         """Return the job without its history."""
@@ -589,6 +595,10 @@ def _place(job: Job) -> tuple[datetime, str]:
 
 def _has_ended(job: Job) -> bool:
     return is_terminal(job.view.status)
+
+
+def _retry(job: Job) -> tuple[str | None, int | None]:
+    return job.recording_of, job.retry_number
 
 
 def _matches(job: Job, job_filter: JobFilter) -> bool:

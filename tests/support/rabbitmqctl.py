@@ -32,9 +32,13 @@ def traced(stack: Stack) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def stood_still(stack: Stack, queue: str) -> AsyncIterator[None]:
-    """Suspend a quorum queue until the block ends: it neither answers nor refuses anything."""
-    process = f"whereis('%2F_{queue}')"
+async def stood_still(stack: Stack, queue: str, url: str | None = None) -> AsyncIterator[None]:
+    """Suspend a quorum queue until the block ends: it neither answers nor refuses anything.
+
+    It is the stack's own, or one of the virtual host with this address.
+    """
+    host = "%2F" if url is None else urlsplit(url).path[1:]
+    process = f"whereis('{host}_{queue}')"
     await asyncio.to_thread(_run, stack, "eval", f"sys:suspend({process}).")
     try:
         yield

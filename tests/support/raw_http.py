@@ -63,6 +63,11 @@ class RawConnection:
             body = await self._reader.readexactly(int(headers.get("content-length", "0")))
         return Answer(int(first.split()[1]), headers, body)
 
+    async def status(self) -> int:
+        """Read the first line of the answer, and no more; TimeoutError when there is none within the limit."""
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return int((await self._reader.readline()).split()[1])
+
     async def until_closed(self) -> None:
         """Wait until the server has closed its side; AssertionError when it sends more, or leaves it open."""
         try:
@@ -82,10 +87,11 @@ class RawConnection:
 
 
 @asynccontextmanager
-async def raw_connection(url: str) -> AsyncIterator[RawConnection]:
-    """Connect to the server of `url`, and close at the end."""
+async def raw_connection(url: str, from_address: str | None = None) -> AsyncIterator[RawConnection]:
+    """Connect to the server of `url`, from any of the loopback's addresses, and close at the end."""
     place = urlsplit(url)
-    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    own = None if from_address is None else (from_address, 0)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port, local_addr=own)
     try:
         yield RawConnection(reader, writer, place.netloc)
     finally:

@@ -30,8 +30,8 @@ AUDIO = events.AudioInfo(
 )
 REFERENCE = events.Reference(
     audio_url="s3://sori/references/7/00000000000000aa",
-    textgrid_url="s3://sori/actors/7.TextGrid",
-    pitch_url="https://sori.s3.us-east-1.amazonaws.com/actors/7.json",
+    textgrid_url="s3://sori/catalogue/7.TextGrid",
+    pitch_url="https://sori.s3.us-east-1.amazonaws.com/catalogue/7.json",
     scripts=[
         events.ReferenceScript(script_id=11, start_seconds=0.25, end_seconds=1.5, script="You can't handle the truth!"),
         events.ReferenceScript(script_id=12, start_seconds=2.0, end_seconds=3.75, script="진실을 감당할 수 없어"),
@@ -70,10 +70,17 @@ def stored(
     digest: str = SHA256,
     token_id: str = TOKEN_ID,
     reference: events.Reference | None = None,
+    owner: str | None = None,
 ) -> events.AudioStored:
     """The uploader kept the recording."""
     data = events.AudioStoredData(
-        token_id=token_id, s3_url=S3_URL, sha256=digest, size_bytes=4, audio=AUDIO, reference=reference
+        token_id=token_id,
+        s3_url=S3_URL,
+        sha256=digest,
+        size_bytes=4,
+        audio=AUDIO,
+        reference=reference,
+        owner=owner,
     )
     event = made(events.AudioStored, data, job_id=job_id)
     assert isinstance(event, events.AudioStored)
@@ -123,10 +130,10 @@ def delayed() -> Event:
     return made(events.AnalysisDelayed, events.AnalysisDelayedData(token_id=TOKEN_ID, s3_url=S3_URL))
 
 
-def webhook_ignored(attempt: int = 1) -> Event:
+def webhook_ignored(attempt: int = 1, body: str = "") -> Event:
     """The analysis server called back after the analysis had ended."""
     data = events.AnalysisWebhookIgnoredData(attempt=attempt, said="completed")
-    return made(events.AnalysisWebhookIgnored, data, str(attempt))
+    return made(events.AnalysisWebhookIgnored, data, f"{attempt}{body}")
 
 
 def held(queue: str, kind: type[Event], step: str = "", replays: int = 0) -> Event:

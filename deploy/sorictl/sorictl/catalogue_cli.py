@@ -16,7 +16,7 @@ from sorictl.mongodb import Database, connected
 from sorictl.rendering import printable
 from sorictl.rows import TABLES, File, Problem, Source
 from sorictl.screen import EXIT_STATUSES, err, out, progress
-from sorictl.settings import DatabaseSettings, read_settings
+from sorictl.settings import AddressSettings, DatabaseSettings, read_settings
 
 MOST_PROBLEMS = 20
 STANDARD_OUTPUT = Path("-")
@@ -36,11 +36,14 @@ def import_file(
 ) -> None:
     """Take all rows of a file in, or none: a row replaces the one that has its id.
 
-    A token keeps its views and its reference audio when the file does not speak of them.
+    A token keeps its views and its reference audio when the file does not speak of them. If tokens have S3 addresses,
+    S3_BUCKET_NAME and CATALOGUE_PREFIX say which of them may be.
     """
     rows = File(_source(_text(file)))
     if not len(rows):
         _refuse(file, rows.problems)
+    if rows.have_addresses:
+        rows.check_addresses(read_settings(AddressSettings).catalogue_addresses)
     with _database() as database, progress("Importing", len(rows)) as show_done:
         changes = database.apply(rows, dry_run=dry_run, show_done=show_done)
     _refuse(file, rows.problems)

@@ -1,7 +1,7 @@
 """What can go wrong with a command, each with a sentence for the person at the terminal and an exit status.
 
 SorictlError (1)
-├── SettingError (2)        RABBITMQ_URL, MONGODB_URL or SESSION_KEYS is missing or wrong
+├── SettingError (2)        RABBITMQ_URL, MONGODB_URL, S3_BUCKET_NAME or SESSION_KEYS is missing or wrong
 ├── NobodyToAskError (2)    a confirmation is needed, and there is no terminal
 ├── NothingMatchesError     there is nothing of what was asked for
 ├── DeclinedError           the answer to a confirmation was no

@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from contracts.catalogue import Actor, Script, Token, folded
+from contracts.addresses import CatalogueAddresses
+from contracts.catalogue import S3_FIELDS, Actor, Script, Token, folded
 
 TABLES: Mapping[str, type[Token | Script | Actor]] = {"actors": Actor, "tokens": Token, "scripts": Script}
 """By their names in PostgreSQL and MongoDB; a table comes after those that its rows refer to."""
@@ -20,6 +21,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "scripts": ("id", "token_id", "start_time", "end_time", "script", "translation"),
 }
 """In the order in which they are written."""
+WRONG_ADDRESS = "only files under references/ and CATALOGUE_PREFIX, or https addresses outside of the bucket"
 LARGEST_VIEWS = 2**53 - 1
 """The largest integer that a browser reads exactly; MongoDB goes on counting from the imported number."""
 
@@ -88,6 +90,18 @@ class File:
     def refuse(self, row: Row, name: str, said: str) -> None:
         """Note that a field of a row does not fit."""
         self.problems.append(Problem(self.line(row, name), f"{row.table} {row.id}: {name}: {said}"))
+
+    @property
+    def have_addresses(self) -> bool:
+        """Whether a token has an S3 address."""
+        return any(getattr(row.value, name) for row in self.rows["tokens"] for name in S3_FIELDS)
+
+    def check_addresses(self, addresses: CatalogueAddresses) -> None:
+        """Note each S3 address that the catalogue may not have."""
+        for row in self.rows["tokens"]:
+            if isinstance(row.value, Token):
+                for name in row.value.wrong_addresses(addresses):
+                    self.refuse(row, name, WRONG_ADDRESS)
 
     def _valid(self, table: str) -> Iterator[Row]:
         for number, raw in enumerate(self._source.rows.get(table, [])):

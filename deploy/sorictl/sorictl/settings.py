@@ -6,7 +6,7 @@ from pydantic import AfterValidator, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from chassis.identity.own_tokens import OwnTokens
-from chassis.settings import MongoDBSettings, RabbitMQSettings
+from chassis.settings import CatalogueSettings, MongoDBSettings, RabbitMQSettings
 from sorictl.errors import SettingError
 
 Wanted = TypeVar("Wanted", bound="Settings")
@@ -35,6 +35,10 @@ class SessionKeySettings(Settings):
     """What is made of the present session keys."""
 
     session_keys: Annotated[SecretStr, AfterValidator(_usable)]
+
+
+class AddressSettings(CatalogueSettings, Settings):
+    """What an import needs whose tokens have S3 addresses."""
 
 
 def read_settings(wanted: type[Wanted]) -> Wanted:

@@ -8,7 +8,6 @@ import structlog
 from fastapi import FastAPI
 
 from analysis_server.accepted import Accepted
-from analysis_server.addresses import Addresses
 from analysis_server.health import health_routes
 from analysis_server.jobs import JobsInHand
 from analysis_server.references import References
@@ -18,6 +17,7 @@ from analysis_server.storage import Bucket
 from analysis_server.webhook import Webhook
 from analysis_server.workers import Workers
 from chassis.methods import answer_all_methods
+from contracts.addresses import Addresses
 
 _log = structlog.get_logger()
 

@@ -16,13 +16,13 @@ from pydantic import BaseModel
 
 import analysis_server
 import decoding
-from analysis_server.addresses import AddressError, Addresses, OtherBucketError
 from analysis_server.errors import AnalysisError, StorageError
 from analysis_server.job import Job, Part, Script
 from analysis_server.omissions import Warnings, all_left_out, left_out
 from analysis_server.settings import Settings
 from analysis_server.storage import Bucket
 from analysis_server.workers import EXHAUSTED, LATE, Workers
+from contracts.addresses import UNDERSTOOD, AddressError, Addresses, OtherBucketError
 
 _log = structlog.get_logger()
 
@@ -161,8 +161,8 @@ class References:
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
     async def _found_out(self, digest: str, sources: Sources, scripts: Sequence[Script], begins: Begins) -> Known:
-        beside = next(sources[part] for part in get_args(Part) if part in sources)
-        key = f"{beside.key}.analysis-{digest}"
+        first = next(sources[part] for part in get_args(Part) if part in sources)
+        key = f"{UNDERSTOOD}{first.key}.{digest}"
         kept = await self._kept(key)
         if kept is not None:
             return kept

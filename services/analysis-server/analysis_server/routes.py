@@ -12,10 +12,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from analysis_server.addresses import AddressError, Addresses, OtherBucketError
 from analysis_server.errors import ProblemError
 from analysis_server.job import Job, Part, Script
 from analysis_server.jobs import JobsInHand
+from contracts.addresses import AddressError, Addresses, OtherBucketError
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_SCRIPTS, MAX_SCRIPT_CHARACTERS = 100, 500

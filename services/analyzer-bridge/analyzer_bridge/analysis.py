@@ -73,9 +73,20 @@ class Analysis:
     metadata: JsonObject | None = None
     """The metadata that came with the recording: every event about it passes this on."""
     owner: str | None = None
-    """Who the recording belongs to: every event about it passes this on too."""
+    """Who the recording belongs to: every event about it passes this on too, and owners are asked for in turn.
+
+    Those without one are one owner's together.
+    """
     outcome: Outcome | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def place(self) -> datetime:
+        """Where it waits among its owner's: by age, or by the end of its pause if the analysis server failed with it.
+
+        So what rests in great numbers is behind what is due, and is not looked through.
+        """
+        return self.deadline if self.failures and self.deadline is not None else self.created_at
 
     @property
     def status(self) -> AnalysisStatus:
@@ -83,3 +94,21 @@ class Analysis:
         if self.outcome is not None:
             return self.outcome.status
         return AnalysisStatus.WAITING if self.waiting else AnalysisStatus.PENDING
+
+
+@dataclass(frozen=True)
+class CachedResult:
+    """The result of an earlier analysis, as JSON text, with the job and the owner that it was made for."""
+
+    job_id: str
+    owner: str | None
+    result_json: str
+
+    def may_answer(self, owner: str | None) -> bool:
+        """Tell whether this owner's recording may be answered with it.
+
+        Anybody's may, unless the result names the job that it was made for: that is the owner's alone. All that an
+        analysis server is told of one job (the recording's address, the webhook's) has its id in it.
+        """
+        named = (self.job_id, self.job_id.replace("-", ""))
+        return owner == self.owner or not any(name in self.result_json.lower() for name in named)

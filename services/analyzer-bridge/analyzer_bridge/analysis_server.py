@@ -10,7 +10,12 @@ from httpx_aiohttp import AiohttpTransport
 from pydantic import TypeAdapter
 
 from analyzer_bridge.breaker import Breaker
-from analyzer_bridge.errors import AnalysisRefusedError, AnalysisServerFailedError, AnalysisServerUnavailableError
+from analyzer_bridge.errors import (
+    AnalysisRefusedError,
+    AnalysisServerBusyError,
+    AnalysisServerFailedError,
+    AnalysisServerUnavailableError,
+)
 from analyzer_bridge.retry_after import seconds_asked_for
 from analyzer_bridge.settings import Settings
 from contracts import webhook
@@ -30,7 +35,7 @@ DETAIL_CHARACTERS = 500
 """How much of the body of an error is logged."""
 
 _BUSY = {429, 503}
-_AWAY = {502, 504, *_BUSY}
+_AWAY = {502, 504}
 _TRY_LATER = {408, 425}
 _SCRIPTS = TypeAdapter(list[ReferenceScript])
 
@@ -70,8 +75,8 @@ class AnalysisServerClient:
         """Return once the server has accepted the recording; a reference to compare it with is sent along.
 
         AnalysisRefusedError when it will never accept this recording, AnalysisServerFailedError when it failed with it,
-        AnalysisServerUnavailableError when it can accept none now. While it is away, the last is raised at once,
-        without a request.
+        AnalysisServerBusyError when it has no room now, AnalysisServerUnavailableError when it is away. While it is
+        away, the last is raised at once, without a request.
         """
         form = {
             "s3_audio_url": s3_url,
@@ -112,8 +117,7 @@ class AnalysisServerClient:
         except (httpx.HTTPError, aiohttp.ClientError, TimeoutError) as error:
             raise AnalysisServerUnavailableError(type(error).__name__) from error
         if response.status_code in _AWAY:
-            reason, busy = f"answered {response.status_code}", response.status_code in _BUSY
-            raise AnalysisServerUnavailableError(reason, _retry_after(response), busy=busy)
+            raise AnalysisServerUnavailableError(f"answered {response.status_code}", _retry_after(response))
         return response
 
 
@@ -139,6 +143,8 @@ def _check(response: httpx.Response) -> None:
     if response.is_success:
         return
     reason = f"answered {response.status_code}"
+    if response.status_code in _BUSY:
+        raise AnalysisServerBusyError(reason, _retry_after(response))
     log.warning("analysis server refuses", status=response.status_code, detail=response.text[:DETAIL_CHARACTERS])
     if response.is_server_error or response.status_code in _TRY_LATER:
         raise AnalysisServerFailedError(reason, _retry_after(response))

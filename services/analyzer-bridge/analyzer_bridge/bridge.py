@@ -9,11 +9,12 @@ from typing import Protocol
 import structlog
 
 from analyzer_bridge import SERVICE, telling
-from analyzer_bridge.analysis import Analysis, AnalysisStatus, Outcome
+from analyzer_bridge.analysis import Analysis, AnalysisStatus, CachedResult, Outcome
 from analyzer_bridge.errors import (
     AnalysisChangedError,
     AnalysisNotTakenError,
     AnalysisRefusedError,
+    AnalysisServerBusyError,
     AnalysisServerFailedError,
     AnalysisServerUnavailableError,
 )
@@ -40,7 +41,7 @@ log = structlog.get_logger()
 LEASE = timedelta(seconds=30)
 """How long one replica has to ask for an analysis that waits before another may; longer than a request takes."""
 PAUSE_SECONDS = 5.0
-"""How long a recording waits that was not taken on, unless the server asked for more; and if it is busy, all others."""
+"""How long a recording waits that was not taken on, or a busy server rests, unless the server asked for more."""
 LONGEST_PAUSE_SECONDS = 60.0
 """How long one waits at most during which the connection broke again and again, unless the server asked for more."""
 FAILURE_DELAYS = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0)
@@ -61,8 +62,11 @@ class Analyses(Protocol):
     async def find(self, job_id: str) -> Analysis | None:
         """Return the job's analysis; None when there is none."""
 
-    async def cached(self, cache_key: str) -> str | None:
-        """Return the result, as JSON text, of an earlier analysis under this key; None when there is none."""
+    async def cached(self, cache_key: str) -> CachedResult | None:
+        """Return the result of an earlier analysis under this key, whoever its owner is; None when there is none."""
+
+    async def cached_of(self, cache_key: str, owner: str | None) -> CachedResult | None:
+        """Return the result of an earlier analysis of this owner's under this key; None when there is none."""
 
     async def describe(self, analysis: Analysis) -> None:
         """Add the recording's data to an analysis whose webhook came first; leave one that was purged as it is."""
@@ -82,8 +86,11 @@ class Analyses(Protocol):
     async def overdue(self, now: datetime, limit: int) -> list[Analysis]:
         """Return analyses that were asked for and whose deadline has passed."""
 
-    async def due(self, now: datetime, limit: int) -> list[Analysis]:
-        """Return analyses that wait and are to be asked for, the oldest first."""
+    async def due(self, now: datetime, limit: int, after: str | None) -> list[Analysis]:
+        """Return analyses that wait and are to be asked for: one of each owner in turn, then the next one of each.
+
+        The owner who follows `after` comes first; an owner's own come by their places.
+        """
 
     async def count_asked(self, limit: int) -> int:
         """Return how many analyses were asked for and have not ended; `limit` if there are more."""
@@ -220,7 +227,7 @@ class Bridge:
         While it is asked for it still waits, until its lease is over: after a crash somebody asks for it once more.
         """
         leased = replace(due, deadline=datetime.now(UTC) + LEASE)
-        self._room.take()
+        self._room.begin_asking()
         taken = False
         try:
             if not await self._analyses.reschedule(due, leased):
@@ -228,8 +235,7 @@ class Bridge:
             event = await self._ask(leased)
             taken = isinstance(event, AnalysisRequested)
         finally:
-            if not taken:
-                self._room.give_back()
+            self._room.end_asking(taken=taken)
         return None if isinstance(event, AnalysisDelayed) else event
 
     async def announced(self, event: Event) -> None:
@@ -240,7 +246,7 @@ class Bridge:
     async def _new(self, event: AudioStored) -> Analysis:
         """Return the analysis to record: completed from the cache, asked for, or waiting."""
         key = _cache_key(event, self._version)
-        result = await self._analyses.cached(key)
+        result = await self._cached(key, event.data.owner)
         now = datetime.now(UTC)
         waits = result is None and not self._may_ask()
         return Analysis(
@@ -255,6 +261,13 @@ class Bridge:
             deadline=now if waits else now + self._timeout,
             outcome=None if result is None else Outcome.completed(result, by="cache", cached=True),
         )
+
+    async def _cached(self, key: str, owner: str | None) -> str | None:
+        """Return the result, as JSON text, of an earlier analysis that may answer this owner's recording."""
+        cached = await self._analyses.cached(key)
+        if cached is not None and not cached.may_answer(owner):
+            cached = await self._analyses.cached_of(key, owner)
+        return None if cached is None else cached.result_json
 
     def _may_ask(self) -> bool:
         return not self._room.somebody_waits and self._room.free > 0 and self._server.away_for() == 0
@@ -343,25 +356,14 @@ class Bridge:
 
     async def _wait(self, analysis: Analysis, error: AnalysisNotTakenError) -> Event | None:
         """Have an analysis that was not taken on wait for its next try, which uses no attempt up."""
-        failures, at_least = analysis.failures, error.retry_after or 0.0
-        if isinstance(error, AnalysisServerFailedError):
-            failures += 1
-            seconds = max(_failure_delay(failures), at_least)
-        elif isinstance(error, AnalysisServerUnavailableError) and error.asked and not error.busy:
-            # A few recordings that it cannot bear must not make the server look away all the time.
-            failures += 1
-            seconds = max(PAUSE_SECONDS, min(_failure_delay(failures), LONGEST_PAUSE_SECONDS), at_least)
-        else:
-            seconds = max(PAUSE_SECONDS, at_least)
-            if isinstance(error, AnalysisServerUnavailableError) and error.busy:
-                self._room.rest(seconds)
-        log.warning("analysis not taken on", reason=str(error), failures=failures, delay_seconds=seconds)
-        deadline = datetime.now(UTC) + timedelta(seconds=seconds)
-        later = replace(analysis, waiting=True, deadline=deadline, failures=failures)
+        later, seconds = _after(analysis, error)
+        log.warning("analysis not taken on", reason=str(error), failures=later.failures, delay_seconds=seconds)
+        if isinstance(error, AnalysisServerBusyError):
+            await self._room.busy(seconds, self._analyses.count_asked)
         if not await self._analyses.reschedule(analysis, later):
             return await self._standing(analysis.job_id)
         if not analysis.waiting:
-            self._room.give_back()
+            self._room.give_back(not_taken=True)
         return telling.stands(later)
 
     async def _standing(self, job_id: str) -> Event | None:
@@ -380,6 +382,24 @@ def _outcome(event: AnalysisWebhookReceived) -> Outcome | webhook.Interim:
         return Outcome.completed(events.to_json(said.result), by=event.id)
     log.warning("analysis failed", code=said.code, detail=said.detail)
     return Outcome.failed(said.code, by=event.id)
+
+
+def _after(analysis: Analysis, error: AnalysisNotTakenError) -> tuple[Analysis, float]:
+    """Return an analysis as it waits after it was not taken on, and how many seconds it, or a busy server, rests."""
+    failures, at_least = analysis.failures, error.retry_after or 0.0
+    if isinstance(error, AnalysisServerFailedError):
+        failures += 1
+        seconds = max(_failure_delay(failures), at_least)
+    elif isinstance(error, AnalysisServerUnavailableError) and error.asked:
+        # A few recordings that it cannot bear must not make the server look away all the time.
+        failures += 1
+        seconds = max(PAUSE_SECONDS, min(_failure_delay(failures), LONGEST_PAUSE_SECONDS), at_least)
+    else:
+        seconds = max(PAUSE_SECONDS, at_least)
+    # A busy server may have room for it as soon as something ends, unless it has said when to come back.
+    pause = at_least if isinstance(error, AnalysisServerBusyError) else seconds
+    deadline = datetime.now(UTC) + timedelta(seconds=pause)
+    return replace(analysis, waiting=True, deadline=deadline, failures=failures), seconds
 
 
 def _failure_delay(failures: int) -> float:

@@ -3,7 +3,8 @@
 AnalysisRefusedError ── the analysis server will never accept this recording
 AnalysisNotTakenError ── it did not accept this recording, but may do so later
 ├── AnalysisServerFailedError ── it failed with this recording
-└── AnalysisServerUnavailableError ── it can accept no recording now
+├── AnalysisServerBusyError ── it says that it has no room for one more now
+└── AnalysisServerUnavailableError ── it is away
 AnalysisChangedError ── the analysis changed between two reads of it
 """
 
@@ -30,20 +31,22 @@ class AnalysisServerFailedError(AnalysisNotTakenError):
     code = "analysis_server_failed"
 
 
+class AnalysisServerBusyError(AnalysisNotTakenError):
+    """The analysis server is there, and says that it has no room for one more now; `retry_after` is its own word."""
+
+    code = "analysis_server_busy"
+
+
 class AnalysisServerUnavailableError(AnalysisNotTakenError):
     """The analysis server can accept no recording now.
 
-    `busy` says that the server told so itself, `asked` that it was asked at all. If it was, and did not say so, this
-    recording may be what it cannot bear.
+    `asked` says that it was asked at all. If it was, this recording may be what it cannot bear.
     """
 
     code = "analysis_server_unavailable"
 
-    def __init__(
-        self, reason: str, retry_after: float | None = None, *, busy: bool = False, asked: bool = True
-    ) -> None:
+    def __init__(self, reason: str, retry_after: float | None = None, *, asked: bool = True) -> None:
         super().__init__(reason, retry_after)
-        self.busy = busy
         self.asked = asked
 
 

@@ -1,12 +1,17 @@
 """MongoDB: the `analyses` collection, each change of it one conditional update."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain, groupby, zip_longest
 from typing import Any
 
+from bson import MinKey
 from pymongo import ASCENDING, ReturnDocument
+from pymongo.errors import OperationFailure
 
-from analyzer_bridge.analysis import Analysis, AnalysisStatus, Outcome
+from analyzer_bridge.analysis import Analysis, AnalysisStatus, CachedResult, Outcome
 from chassis.batches import Batches
 from chassis.mongodb import MongoDB, insert_new, translating
 from contracts import events
@@ -18,16 +23,22 @@ MARK_SECONDS = 7 * 24 * 3600
 _PENDING = AnalysisStatus.PENDING.value
 _WAITING = AnalysisStatus.WAITING.value
 _PURGED = AnalysisStatus.PURGED.value
-_INDEXES: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
-    ("cache", "cache_key", {"status": AnalysisStatus.COMPLETED.value}, {}),
-    ("deadlines", "deadline", {"status": _PENDING}, {}),
-    ("waiting", "created_at", {"status": _WAITING}, {}),
-    ("not_announced", "announced", {"announced": False}, {}),
-    ("purged", "purged_at", {"status": _PURGED}, {"expireAfterSeconds": MARK_SECONDS}),
+_COMPLETED = AnalysisStatus.COMPLETED.value
+_INDEXES: tuple[tuple[str, tuple[str, ...], dict[str, Any], dict[str, Any]], ...] = (
+    ("results", ("cache_key", "owner"), {"status": _COMPLETED}, {}),
+    ("deadlines", ("deadline",), {"status": _PENDING}, {}),
+    ("turns", ("owner", "place", "deadline"), {"status": _WAITING}, {}),
+    ("not_announced", ("announced",), {"announced": False}, {}),
+    ("purged", ("purged_at",), {"status": _PURGED}, {"expireAfterSeconds": MARK_SECONDS}),
 )
-"""Each index: its name, its field, the documents that it covers, and further options."""
+"""Each index: its name, its fields, the documents that it covers, and further options."""
+_RETIRED_INDEXES = ("cache", "waiting")
+"""What earlier versions asked by; each would cost every analysis a write."""
+_NOT_THERE = (26, 27)
+"""MongoDB's codes for a collection and an index that it does not have."""
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 """Earlier than any date here: asking for later ones has a count read the index alone."""
+_OF_A_RESULT = {"cache_key": 1, "owner": 1, "result_json": 1}
 _DESCRIPTION = ("traceparent", "token_id", "metadata_json", "owner", "s3_url", "cache_key", "reference_json")
 
 
@@ -40,12 +51,14 @@ class AnalysisStore:
         self._caches = Batches(self._find_cached)
 
     async def prepare(self) -> None:
-        """Create the indexes for the queries of the cache, of the deadlines and of what waits."""
+        """Create the indexes for the queries of the cache, of the deadlines and of what waits; remove earlier ones."""
         with translating():
-            for name, field, which, options in _INDEXES:
+            for name, fields, which, options in _INDEXES:
                 await self._analyses.create_index(
-                    [(field, ASCENDING)], name=name, partialFilterExpression=which, **options
+                    [(field, ASCENDING) for field in fields], name=name, partialFilterExpression=which, **options
                 )
+            for name in _RETIRED_INDEXES:
+                await self._drop_index(name)
 
     async def insert(self, analysis: Analysis) -> bool:
         """Store a new analysis; False when the job already has one."""
@@ -57,9 +70,16 @@ class AnalysisStore:
             found = await self._analyses.find_one({"_id": job_id})
         return None if found is None else _analysis(found)
 
-    async def cached(self, cache_key: str) -> str | None:
-        """Return the result, as JSON text, of an earlier analysis under this key; None when there is none."""
+    async def cached(self, cache_key: str) -> CachedResult | None:
+        """Return the result of an earlier analysis under this key, whoever its owner is; None when there is none."""
         return await self._caches.answer(cache_key)
+
+    async def cached_of(self, cache_key: str, owner: str | None) -> CachedResult | None:
+        """Return the result of an earlier analysis of this owner's under this key; None when there is none."""
+        query = {"cache_key": cache_key, "status": _COMPLETED, "owner": owner}
+        with translating():
+            found = await self._analyses.find_one(query, _OF_A_RESULT)
+        return None if found is None else _cached(found)
 
     async def describe(self, analysis: Analysis) -> None:
         """Add the recording's data to an analysis whose webhook came first; leave one that was purged as it is."""
@@ -72,11 +92,9 @@ class AnalysisStore:
 
         False when the analysis has ended, or its status or deadline is another.
         """
+        expected = {"status": analysis.status.value, "deadline": analysis.deadline}
         with translating():
-            changed = await self._analyses.update_one(
-                {"_id": analysis.job_id, "status": analysis.status.value, "deadline": analysis.deadline},
-                {"$set": _schedule(later)},
-            )
+            changed = await self._analyses.update_one({"_id": analysis.job_id, **expected}, {"$set": _schedule(later)})
         return bool(changed.matched_count)
 
     async def conclude(self, job_id: str, outcome: Outcome, *, announced: bool) -> Analysis | None:
@@ -102,12 +120,24 @@ class AnalysisStore:
             found = await late.to_list(limit)
         return [_analysis(document) for document in found]
 
-    async def due(self, now: datetime, limit: int) -> list[Analysis]:
-        """Return analyses that wait and are to be asked for, the oldest first."""
-        with translating():
-            waiting = self._analyses.find({"status": _WAITING, "deadline": {"$lte": now}}).sort("created_at", ASCENDING)
-            found = await waiting.limit(limit).to_list(limit)
-        return [_analysis(document) for document in found]
+    async def due(self, now: datetime, limit: int, after: str | None) -> list[Analysis]:
+        """Return analyses that wait and are to be asked for: one of each owner in turn, then the next one of each.
+
+        The owner who follows `after` comes first; an owner's own come by their places. However many wait, it takes at
+        most `limit` + 3 queries, each for few documents that lie side by side in the index.
+        """
+        queues: list[list[dict[str, Any]]] = []
+        for owners in _in_turn(after):
+            while len(queues) < limit:
+                # Together they fill `limit`, and each has its share of it.
+                few = max(limit - sum(map(len, queues)), math.ceil(limit / (len(queues) + 1)))
+                found = await self._due_of(owners, now, few)
+                queues += [list(queue) for _, queue in groupby(found, _owner_of)]
+                if owners is None or len(found) < few:
+                    break
+                owners = {**owners, "$gt": _owner_of(found[-1])}  # noqa: PLW2901 - what is left of them
+        in_turn = chain.from_iterable(zip_longest(*queues))
+        return [_analysis(document) for document in in_turn if document is not None][:limit]
 
     async def count_asked(self, limit: int) -> int:
         """Return how many analyses were asked for and have not ended; `limit` if there are more."""
@@ -115,7 +145,8 @@ class AnalysisStore:
 
     async def count_waiting(self, limit: int) -> int:
         """Return how many analyses wait; `limit` if there are more."""
-        return await self._count({"status": _WAITING, "created_at": {"$gt": _LONG_AGO}}, limit)
+        # Of any owner, and of none: the index begins with it.
+        return await self._count({"status": _WAITING, "owner": {"$gte": MinKey()}}, limit)
 
     async def announced(self, job_id: str) -> None:
         """Note that the outcome was published."""
@@ -128,6 +159,21 @@ class AnalysisStore:
         with translating():
             await self._analyses.replace_one({"_id": job_id}, mark, upsert=True)
 
+    async def _due_of(self, owners: Any, now: datetime, limit: int) -> list[dict[str, Any]]:
+        """Return what is due of one owner after the other, by place; earlier versions gave none, so it is not later."""
+        waiting = {"status": _WAITING, "owner": owners, "place": {"$not": {"$gt": now}}, "deadline": {"$lte": now}}
+        with translating():
+            found = self._analyses.find(waiting).sort([("owner", ASCENDING), ("place", ASCENDING)])
+            documents: list[dict[str, Any]] = await found.limit(limit).to_list(limit)
+        return documents
+
+    async def _drop_index(self, name: str) -> None:
+        try:
+            await self._analyses.drop_index(name)
+        except OperationFailure as error:
+            if error.code not in _NOT_THERE:
+                raise
+
     async def _count(self, which: dict[str, Any], limit: int) -> int:
         with translating():
             return int(await self._analyses.count_documents(which, limit=limit))
@@ -135,12 +181,42 @@ class AnalysisStore:
     async def _insert_all(self, analyses: list[Analysis]) -> list[bool]:
         return await insert_new(self._analyses, [_document(analysis) for analysis in analyses])
 
-    async def _find_cached(self, cache_keys: list[str]) -> list[str | None]:
-        query = {"cache_key": {"$in": cache_keys}, "status": AnalysisStatus.COMPLETED.value}
+    async def _find_cached(self, cache_keys: list[str]) -> list[CachedResult | None]:
+        """Return a result for each key, if there is one; however many a key has, few are read."""
+        keys = list(set(cache_keys))
+        found = await self._results(keys)
+        results = {document["cache_key"]: document for document in found}
+        if len(found) == len(keys):
+            # One key's many results may have left no place for another's.
+            for key in set(keys) - results.keys():
+                results |= {document["cache_key"]: document for document in await self._results([key])}
+        return [_cached(results[key]) if key in results else None for key in cache_keys]
+
+    async def _results(self, cache_keys: list[str]) -> list[dict[str, Any]]:
+        query, few = {"cache_key": {"$in": cache_keys}, "status": _COMPLETED}, len(cache_keys)
         with translating():
-            cursor = self._analyses.find(query, {"cache_key": 1, "result_json": 1})
-            found = {document["cache_key"]: str(document["result_json"]) for document in await cursor.to_list(None)}
-        return [found.get(cache_key) for cache_key in cache_keys]
+            found: list[dict[str, Any]] = await self._analyses.find(query, _OF_A_RESULT).limit(few).to_list(few)
+        return found
+
+
+def _in_turn(after: str | None) -> Iterator[Any]:
+    """Yield which owners are asked for, one query after the other: who follows `after`, those without one, the rest.
+
+    Those without one are asked for by themselves: to MongoDB, nothing is less than a text but another text.
+    """
+    yield {"$gt": after or ""}
+    yield None
+    if after is not None:
+        yield {"$gt": "", "$lte": after}
+
+
+def _owner_of(document: dict[str, Any]) -> str | None:
+    owner: str | None = document.get("owner")
+    return owner
+
+
+def _cached(document: dict[str, Any]) -> CachedResult:
+    return CachedResult(document["_id"], _owner_of(document), str(document["result_json"]))
 
 
 def _document(analysis: Analysis) -> dict[str, Any]:
@@ -164,6 +240,7 @@ def _schedule(analysis: Analysis) -> dict[str, Any]:
         "status": analysis.status.value,
         "attempt": analysis.attempt,
         "deadline": analysis.deadline,
+        "place": analysis.place,
         "failures": analysis.failures,
     }
 
@@ -200,7 +277,7 @@ def _analysis(document: dict[str, Any]) -> Analysis:
         traceparent=document["traceparent"],
         token_id=document["token_id"],
         metadata=None if metadata_json is None else events.from_json(metadata_json),
-        owner=document.get("owner"),
+        owner=_owner_of(document),
         s3_url=document["s3_url"],
         cache_key=document["cache_key"],
         reference=None if reference_json is None else Reference.model_validate_json(reference_json),

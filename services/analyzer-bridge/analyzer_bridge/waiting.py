@@ -1,4 +1,4 @@
-"""Asks for the analyses that wait, oldest first. MongoDB keeps them, so any replica may ask."""
+"""Asks for the analyses that wait, of all owners in turn. MongoDB keeps them, so any replica may ask."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -31,6 +31,7 @@ class Waiting:
         self._room = room
         self._open: set[asyncio.Task[None]] = set()
         self._count = 0
+        self._last_owner: str | None = None
         self._rounds = Periodic(self._ask_when_woken, seconds=0.0, waiting="analyses wait", at_once=True)
 
     def start(self) -> None:
@@ -56,17 +57,18 @@ class Waiting:
             pass
 
     async def _ask_a_round(self) -> bool:
-        """Ask for the oldest that are due; tell whether there were more of them than places."""
+        """Ask for those whose turn it is; tell whether more were due than there were places."""
         if len(self._open) >= AT_ONCE:
             await asyncio.wait(self._open, timeout=ROUND_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        away = self._room.rests or self._server.away_for() > 0
+        away = self._server.away_for() > 0
         places = 0 if away else min(AT_ONCE - len(self._open), self._room.free)
         self._room.begin_look()
-        due = await self._analyses.due(datetime.now(UTC), places + 1)
+        due = await self._analyses.due(datetime.now(UTC), places + 1, self._last_owner)
         self._room.left_over(len(due) > places)
-        self._count = await self._analyses.count_waiting(COUNTED) if away else 0
+        self._count = await self._analyses.count_waiting(COUNTED) if away or self._room.rests else 0
         if not due[:places]:
             return False
+        self._last_owner = due[:places][-1].owner
         begun = {asyncio.create_task(self._ask(analysis)) for analysis in due[:places]}
         self._open |= begun
         for task in begun:
@@ -75,5 +77,4 @@ class Waiting:
         return len(due) > places
 
     async def _ask(self, analysis: Analysis) -> None:
-        if not self._room.rests:
-            await pursue(analysis, self._bridge.ask_waiting, self._bridge, self._publisher)
+        await pursue(analysis, self._bridge.ask_waiting, self._bridge, self._publisher)

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import AmqpDsn, BeforeValidator, Field, MongoDsn, SecretStr
 from pydantic_settings import BaseSettings
 
+from contracts.addresses import CatalogueAddresses
+
 
 class ServiceSettings(BaseSettings):
     """The settings of every service; each sets its own `port`. A field's variable has the same name in upper case."""
@@ -42,6 +44,21 @@ class S3Settings(BucketSettings):
 
     aws_access_key_id: SecretStr = Field(min_length=1)
     aws_secret_access_key: SecretStr = Field(min_length=1)
+
+
+class CatalogueSettings(BucketSettings):
+    """Where the files lie that the catalogue may name."""
+
+    catalogue_prefix: str = Field(
+        default="",
+        pattern=r"^(s3://[^/\s]+/([^/\s]+/)+)?$",
+        description="s3://bucket/folder/; empty: catalogue/ in the bucket",
+    )
+
+    @property
+    def catalogue_addresses(self) -> CatalogueAddresses:
+        """Which addresses the catalogue may have."""
+        return CatalogueAddresses(self.s3_bucket_name, self.s3_endpoint_url, self.catalogue_prefix)
 
 
 class OriginSettings(BaseSettings):

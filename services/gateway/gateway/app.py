@@ -131,10 +131,11 @@ def create_api(settings: Settings) -> FastAPI:
     sharing = Sharing(SERVICE, counts, UsageStore(mongodb, counts.limits), {JOBS_WAITING: job_store.waiting})
     quotas = ClientQuotas(counts, proxies)
     catalogue = CatalogueStore(mongodb)
+    addresses = settings.catalogue_addresses
     # References come rarely: its process is started when the first one does.
     decoder = Decoder(1, settings.max_audio_seconds, MOST_CPU_SECONDS)
     token_store, script_store, actor_store = TokenStore(catalogue), ScriptStore(catalogue), ActorStore(catalogue)
-    references = References(token_store, records, bucket, decoder, settings.s3_bucket_name)
+    references = References(token_store, records, bucket, decoder, addresses)
     after = timedelta(seconds=settings.redrive_after)
     submissions = Submissions(bucket, job_store, references, after)
     claims = ClaimStore(mongodb)
@@ -186,8 +187,8 @@ def create_api(settings: Settings) -> FastAPI:
             submissions, idempotency, publishing, visible, bucket, availability, upload_slots, quotas, max_bytes
         ),
         JobParts(job_store, visible, bucket, redrive.look_soon, availability, reader_slots),
-        WebhookParts(job_store, webhooks, availability, settings.webhook_secret.get_secret_value(), max_result),
-        CatalogueParts(token_store, script_store, actor_store, availability),
+        WebhookParts(job_store, webhooks, availability, settings.webhook_secrets, max_result),
+        CatalogueParts(token_store, script_store, actor_store, availability, addresses),
         ReferenceParts(references, bucket, availability, Slots(MAX_REFERENCES), reader_slots, quotas, max_bytes),
         AccountParts(identity, sessions, visible),
         PersonParts(identity, owned, erasing, bucket, availability, reader_slots, sharing),

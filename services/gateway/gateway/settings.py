@@ -9,6 +9,7 @@ from chassis.identity.own_tokens import OwnTokens
 from chassis.identity.settings import AuthSettings
 from chassis.quotas.settings import QuotaSettings
 from chassis.settings import (
+    CatalogueSettings,
     MongoDBSettings,
     OriginSettings,
     RabbitMQSettings,
@@ -22,6 +23,7 @@ class Settings(
     RabbitMQSettings,
     MongoDBSettings,
     S3Settings,
+    CatalogueSettings,
     OriginSettings,
     AuthSettings,
     ProxySettings,
@@ -32,6 +34,9 @@ class Settings(
     port: int = Field(default=8010, ge=1, le=65535)
     catalogue_public: bool = Field(default=True, description="Whether the catalogue is read without a login")
     webhook_secret: SecretStr = Field(min_length=16)
+    webhook_secret_previous: SecretStr | None = Field(
+        default=None, min_length=16, description="Signed the webhook addresses that are still in use after a change"
+    )
     limit_uploads: int = Field(default=50, ge=0, description="Uploads of one client under way at once")
     limit_upload_bytes: int = Field(default=20 * 1024**3, ge=0, description="Of one client a day")
     limit_jobs_waiting: int = Field(default=2000, ge=0, description="Of one owner")
@@ -59,6 +64,12 @@ class Settings(
         if value is not None and not OwnTokens(value.get_secret_value()).can_sign:
             raise ValueError("the gateway signs with the first key, which needs its private part")
         return value
+
+    @property
+    def webhook_secrets(self) -> list[str]:
+        """What a webhook's address may be signed with."""
+        secrets = (self.webhook_secret, self.webhook_secret_previous)
+        return [secret.get_secret_value() for secret in secrets if secret is not None]
 
     @property
     def retention(self) -> timedelta | None:

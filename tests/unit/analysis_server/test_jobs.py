@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from analysis_server.accepted import PREFIX, Accepted
-from analysis_server.addresses import Addresses
 from analysis_server.errors import ProblemError
 from analysis_server.job import Job, Script
 from analysis_server.jobs import MOST_STARTS, JobsInHand
@@ -18,6 +17,7 @@ from analysis_server.references import References
 from analysis_server.settings import Settings
 from analysis_server.webhook import Webhook
 from analysis_server.workers import Workers
+from contracts.addresses import Addresses
 from tests.support.analysis_bucket import BucketInMemory
 from tests.support.waiting import until_true
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis_server.addresses import Addresses
 from analysis_server.job import Job, Part, Script
 from analysis_server.omissions import Warnings
 from analysis_server.references import Known, References, Source
@@ -17,6 +16,7 @@ from analysis_server.settings import Settings
 from analysis_server.storage import Bucket
 from analysis_server.workers import Workers
 from chassis.children import Children, ExhaustedError
+from contracts.addresses import Addresses
 from tests.support.analysis_bucket import BucketInMemory
 from tests.support.waiting import until_true
 

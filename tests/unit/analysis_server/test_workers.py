@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from analysis_server.addresses import Addresses
 from analysis_server.errors import AnalysisError
 from analysis_server.job import Job
 from analysis_server.references import References
 from analysis_server.settings import Settings
 from analysis_server.workers import LATE, Workers
 from chassis.children import Children, LateError
+from contracts.addresses import Addresses
 from tests.support.analysis_bucket import BucketInMemory
 
 SETTINGS = Settings(s3_bucket_name="bucket")

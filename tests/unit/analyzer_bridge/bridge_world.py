@@ -7,6 +7,7 @@ from typing import Any
 
 from analyzer_bridge.analysis import Analysis
 from analyzer_bridge.bridge import Bridge
+from analyzer_bridge.errors import AnalysisServerBusyError
 from analyzer_bridge.room import Room
 from analyzer_bridge.subscribers import subscribe
 from chassis.subscribing import Delivery
@@ -35,6 +36,8 @@ class Server:
         self.compared_with: list[Reference | None] = []
         self.answers = list(answers)
         self.meanwhile: Callable[[], Coroutine[Any, Any, object]] | None = None
+        self.room: Callable[[], bool] | None = None
+        """Whether it has room for one more, if that is limited."""
         self.away_seconds = 0.0
         self.open = self.most = self.not_taken = 0
 
@@ -54,6 +57,9 @@ class Server:
             await asyncio.sleep(0)
         finally:
             self.open -= 1
+        if self.room is not None and not self.room():
+            self.not_taken += 1
+            raise AnalysisServerBusyError("answered 503")
         answer = self.answers.pop(0) if self.answers else None
         if answer:
             self.not_taken += 1
@@ -100,7 +106,7 @@ class World:
 
     async def due(self) -> list[Analysis]:
         """What waits and is to be asked for."""
-        return await self.analyses.due(datetime.now(UTC), 10)
+        return await self.analyses.due(datetime.now(UTC), 10, None)
 
 
 class Broker(Queues):

@@ -12,7 +12,9 @@ from analyzer_bridge.analysis import Analysis, AnalysisStatus, Outcome
 from analyzer_bridge.bridge import CLOCKS, LEASE, LONGEST_PAUSE_SECONDS, PAUSE_SECONDS
 from analyzer_bridge.errors import (
     AnalysisChangedError,
+    AnalysisNotTakenError,
     AnalysisRefusedError,
+    AnalysisServerBusyError,
     AnalysisServerFailedError,
     AnalysisServerUnavailableError,
 )
@@ -38,7 +40,8 @@ from tests.unit import stories
 from tests.unit.analyzer_bridge.bridge_world import AGAIN, FIRST, REDRIVEN, REDRIVEN_AGAIN, TIMEOUT, World
 from tests.unit.stories import JOB_ID, REFERENCE, RESULT, called_back, stored
 
-OTHER_JOB = "00000000-0000-4000-8000-000000000003"
+OTHER_JOB = "00000000-0000-4000-8000-00000000000a"
+THIRD_JOB = "00000000-0000-4000-8000-00000000000b"
 SUCCESS: JsonObject = {"status": "success", "result": RESULT}
 FAILURE: JsonObject = {"status": "failed", "error": "no speech"}
 
@@ -316,6 +319,59 @@ async def test_a_recording_is_asked_for_again_with_what_it_was_compared_with_at_
     assert world.server.compared_with == [REFERENCE, REFERENCE]
     await world.replica().begin(stored(reference=REFERENCE), AGAIN)
     assert world.server.compared_with[2] == REFERENCE, "a redelivery too"
+
+
+A, B = "user:" + "a" * 32, "user:" + "b" * 32
+
+
+async def done_for(world: World, owner: str | None, result: JsonObject) -> None:
+    """Have the other job analysed for this owner, with this result."""
+    await world.bridge.begin(stored(OTHER_JOB, owner=owner), FIRST)
+    called = called_back({"status": "success", "result": result}).model_dump() | {"subject": OTHER_JOB}
+    await world.bridge.finish(AnalysisWebhookReceived.model_validate(called))
+
+
+NAMES_ITS_JOB: list[JsonObject] = [
+    {"job": OTHER_JOB},
+    {"score": 1, "files": [{"audio": f"s3://sori/audio/{OTHER_JOB}.wav"}]},
+    {"callback": f"https://sori.example/webhook?job_id={OTHER_JOB.replace('-', '')}&attempt=1"},
+    {f"{OTHER_JOB}".upper(): 1},
+]
+
+
+@pytest.mark.parametrize("result", NAMES_ITS_JOB)
+async def test_a_result_that_names_its_job_answers_nobody_elses_recording(result: JsonObject) -> None:
+    world = World()
+    await done_for(world, A, result)
+    assert of(await world.bridge.begin(stored(owner=B), FIRST)) == ASKED
+    assert of(await world.bridge.begin(stored(THIRD_JOB), FIRST)) == ASKED, "nor one without an owner"
+
+
+@pytest.mark.parametrize("result", [RESULT, *NAMES_ITS_JOB])
+@pytest.mark.parametrize("owner", [A, None])
+async def test_any_result_answers_its_owners_own_recordings(owner: str | None, result: JsonObject) -> None:
+    world = World()
+    await done_for(world, owner, result)
+    assert of(await world.bridge.begin(stored(owner=owner), FIRST)) == (AnalysisCompleted, result)
+
+
+async def test_a_result_that_names_no_job_answers_anybodys_recording_and_gives_nothing_of_the_other_job() -> None:
+    world = World()
+    await done_for(world, A, RESULT)
+    event = await world.bridge.begin(stored(owner=B), FIRST)
+    assert isinstance(event, AnalysisCompleted)
+    assert (event.data.result, event.data.cached, event.data.owner) == (RESULT, True, B)
+    assert event.data.s3_url == stories.S3_URL
+    assert not {A, OTHER_JOB} & set(event.encode().decode().split('"'))
+
+
+async def test_an_owners_own_result_is_found_behind_somebody_elses() -> None:
+    world = World()
+    await done_for(world, A, NAMES_ITS_JOB[0])
+    own: JsonObject = {"job": JOB_ID}
+    await world.bridge.begin(stored(owner=B), FIRST)
+    await world.bridge.finish(called_back({"status": "success", "result": own}))
+    assert of(await world.bridge.begin(stored(THIRD_JOB, owner=B), FIRST)) == (AnalysisCompleted, own)
 
 
 async def test_a_failure_is_not_cached() -> None:
@@ -600,10 +656,17 @@ async def test_a_recording_that_breaks_the_connection_each_time_waits_up_to_a_mi
     assert all(29 < seconds <= LONGEST_PAUSE_SECONDS for seconds in waits[4:])
 
 
-async def test_a_server_that_is_left_alone_says_nothing_about_the_recording() -> None:
-    world = World(AnalysisServerUnavailableError("left alone", 3.0, asked=False))
+@pytest.mark.parametrize(
+    "error", [AnalysisServerUnavailableError("left alone", 3.0, asked=False), AnalysisServerBusyError("503", 300.0)]
+)
+async def test_a_server_that_is_busy_or_left_alone_says_nothing_about_the_recording(
+    error: AnalysisNotTakenError,
+) -> None:
+    world = World(error)
     await world.bridge.begin(stored(), FIRST)
-    assert world.analyses.of(JOB_ID).failures == 0
+    kept = world.analyses.of(JOB_ID)
+    assert kept.failures == 0
+    assert 0 < waits_for(kept) <= (error.retry_after or 0) + PAUSE_SECONDS, "nobody else asks for it sooner"
 
 
 async def test_what_the_server_asks_for_with_one_recording_is_granted() -> None:

@@ -17,6 +17,7 @@ from analyzer_bridge.analysis_server import FAILURES, OPEN_REQUESTS, AnalysisSer
 from analyzer_bridge.errors import (
     AnalysisNotTakenError,
     AnalysisRefusedError,
+    AnalysisServerBusyError,
     AnalysisServerFailedError,
     AnalysisServerUnavailableError,
 )
@@ -98,7 +99,8 @@ async def refusals(server: AnalysisServerClient, count: int) -> list[BaseExcepti
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        *[(status, AnalysisServerUnavailableError) for status in (0, 429, 502, 503, 504)],
+        *[(status, AnalysisServerUnavailableError) for status in (0, 502, 504)],
+        *[(status, AnalysisServerBusyError) for status in (429, 503)],
         *[(status, AnalysisServerFailedError) for status in (408, 425, 500, 501, 599)],
         *[(status, AnalysisRefusedError) for status in (301, 400, 401, 404, 413, 422)],
     ],
@@ -181,7 +183,7 @@ async def test_requests_that_were_given_up_leave_their_places_to_others(
 
 
 async def test_a_server_that_is_away_is_left_alone(remote: Remote) -> None:
-    remote.status = 503
+    remote.status = 502
     async with calling(remote.port) as server:
         assert server.warnings() == []
         errors = await refusals(server, FAILURES + 20)
@@ -196,26 +198,27 @@ async def test_a_server_that_is_away_is_left_alone(remote: Remote) -> None:
         assert 0 < last.retry_after <= analysis_server.REST_SECONDS, "what is left of the rest"
 
 
-@pytest.mark.parametrize("status", [400, 500])
+@pytest.mark.parametrize("status", [400, 429, 500, 503])
 async def test_a_server_that_answers_is_not_away_whatever_it_answers(remote: Remote, status: int) -> None:
     remote.status = status
     async with calling(remote.port) as server:
         await refusals(server, 4 * FAILURES)
         assert remote.asked == 4 * FAILURES
         assert server.away_for() == 0
+        assert server.warnings() == []
 
 
 async def test_failures_between_which_it_answers_are_no_absence(remote: Remote) -> None:
     async with calling(remote.port) as server:
         for _ in range(3):
-            remote.status = 503
+            remote.status = 502
             await refusals(server, FAILURES - 1)
             remote.status = 200
             await ask(server)
     assert remote.asked == 3 * FAILURES
 
 
-@pytest.mark.parametrize("answer", [200, 400, 500])
+@pytest.mark.parametrize("answer", [200, 400, 500, 503])
 async def test_after_its_rest_a_few_ask_until_it_answers_and_then_everybody(
     remote: Remote, monkeypatch: pytest.MonkeyPatch, answer: int
 ) -> None:
@@ -243,7 +246,7 @@ async def test_after_its_rest_it_is_left_alone_again_when_it_is_still_away(
     remote: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(analysis_server, "REST_SECONDS", 0.5)
-    remote.status = 503
+    remote.status = 502
     async with calling(remote.port) as server:
         await refusals(server, 3 * FAILURES)
         await until_true(lambda: server.away_for() == 0, "the end of its rest")
@@ -266,17 +269,26 @@ async def test_one_recording_that_it_cannot_bear_does_not_keep_the_others_away(
         await ask(server)
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("status", "error", "times_asked"),
+    [
+        *[(status, AnalysisServerUnavailableError, 1) for status in (502, 504)],
+        *[(status, AnalysisServerBusyError, 3) for status in (429, 503)],
+    ],
+)
 @pytest.mark.parametrize("as_date", [False, True], ids=["seconds", "date"])
-async def test_a_server_that_asks_for_time_is_left_alone_that_long(remote: Remote, status: int, as_date: bool) -> None:
+async def test_the_time_that_it_asks_for_is_told_and_one_that_is_away_is_left_alone_for_it(
+    remote: Remote, status: int, error: type[AnalysisNotTakenError], times_asked: int, as_date: bool
+) -> None:
+    """How much a busy server is asked for is for the room to say."""
     at = datetime.now(UTC) + timedelta(seconds=300)
     remote.status, remote.retry_after = status, format_datetime(at, usegmt=True) if as_date else "300"
     async with calling(remote.port) as server:
-        for error in await refusals(server, 3):
-            assert isinstance(error, AnalysisServerUnavailableError)
-            assert error.retry_after is not None
-            assert 290 < error.retry_after <= 300
-    assert remote.asked == 1
+        for told in await refusals(server, 3):
+            assert isinstance(told, error)
+            assert told.retry_after is not None
+            assert 290 < told.retry_after <= 300
+    assert remote.asked == times_asked
 
 
 async def test_who_fails_at_one_recording_and_asks_for_time_is_asked_for_others(remote: Remote) -> None:
@@ -286,16 +298,6 @@ async def test_who_fails_at_one_recording_and_asks_for_time_is_asked_for_others(
         assert isinstance(error, AnalysisServerFailedError)
         assert error.retry_after == 300
         assert server.away_for() == 0
-
-
-@pytest.mark.parametrize(("status", "busy"), [(429, True), (503, True), (502, False), (504, False), (0, False)])
-async def test_only_what_the_server_says_itself_tells_that_it_is_busy(remote: Remote, status: int, busy: bool) -> None:
-    """Otherwise it may be this recording that keeps it from answering."""
-    remote.status = status
-    async with calling(remote.port) as server:
-        (error,) = await refusals(server, 1)
-        assert isinstance(error, AnalysisServerUnavailableError)
-        assert error.busy == busy
 
 
 def waits(value: str) -> float | None:

@@ -240,7 +240,7 @@ class Run:
         now = datetime.now(UTC)
         for late in [*await self.analyses.unannounced(10), *await self.analyses.overdue(now, 10)]:
             await self._publish(await self.bridge.pursue(late))
-        for due in await self.analyses.due(datetime.now(UTC), 10):
+        for due in await self.analyses.due(datetime.now(UTC), 10, None):
             await self._publish(await self.bridge.ask_waiting(due))
 
     async def _publish(self, event: Event | None) -> None:
@@ -278,4 +278,4 @@ async def test_killed_before_any_step_it_ends_as_if_nothing_had_been(name: str) 
         assert course.asked <= len(run.server.asked) <= course.asked + bool(dies_before), place
         now = datetime.now(UTC)
         assert await run.analyses.unannounced(10) == [], place
-        assert [*await run.analyses.overdue(now, 10), *await run.analyses.due(now, 10)] == [], place
+        assert [*await run.analyses.overdue(now, 10), *await run.analyses.due(now, 10, None)] == [], place

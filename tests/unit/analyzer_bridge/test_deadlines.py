@@ -124,7 +124,7 @@ async def test_an_overdue_analysis_waits_to_be_asked_for_again_and_somebody_is_w
         assert room.somebody_waits
     assert broker.published == []
     assert store.prepared == 1
-    (due,) = await store.due(datetime.now(UTC), 10)
+    (due,) = await store.due(datetime.now(UTC), 10, None)
     assert due.job_id == stories.JOB_ID
 
 

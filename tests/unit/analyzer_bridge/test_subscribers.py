@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from analyzer_bridge.errors import AnalysisServerFailedError, AnalysisServerUnavailableError
+from analyzer_bridge.errors import AnalysisServerBusyError, AnalysisServerFailedError, AnalysisServerUnavailableError
 from contracts import topology
 from contracts.events import (
     AnalysisCompleted,
@@ -31,7 +31,7 @@ def kinds(broker: Broker) -> list[type[Event]]:
     "failure",
     [
         lambda: AnalysisServerUnavailableError("ConnectError"),
-        lambda: AnalysisServerUnavailableError("answered 503", 300.0, busy=True),
+        lambda: AnalysisServerBusyError("answered 503", 300.0),
         lambda: AnalysisServerFailedError("answered 500"),
     ],
     ids=["away", "busy", "failed"],

@@ -1,6 +1,7 @@
-"""Asking for what waits: oldest first, as far as there is room, on while there is, and not while the server rests."""
+"""Asking for what waits: owners in turn, as far as there is room, on while there is, no more than the server bears."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,7 +14,12 @@ from analyzer_bridge import room as room_module
 from analyzer_bridge import waiting as waiting_module
 from analyzer_bridge.analysis import Analysis, AnalysisStatus
 from analyzer_bridge.bridge import PAUSE_SECONDS
-from analyzer_bridge.errors import AnalysisRefusedError, AnalysisServerFailedError, AnalysisServerUnavailableError
+from analyzer_bridge.errors import (
+    AnalysisRefusedError,
+    AnalysisServerBusyError,
+    AnalysisServerFailedError,
+    AnalysisServerUnavailableError,
+)
 from analyzer_bridge.room import AFTER_A_REST
 from analyzer_bridge.waiting import AT_ONCE, Waiting
 from contracts.events import (
@@ -33,6 +39,7 @@ from tests.unit.analyzer_bridge.bridge_world import FIRST, REDRIVEN, World
 from tests.unit.stories import RESULT, called_back, stored
 
 SUCCESS: JsonObject = {"status": "success", "result": RESULT}
+A, B = "user:" + "a" * 32, "user:" + "b" * 32
 BEGAN = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 
 
@@ -40,8 +47,8 @@ def job(number: int) -> str:
     return f"00000000-0000-4000-8000-{number:012}"
 
 
-def busy(seconds: float | None = None) -> AnalysisServerUnavailableError:
-    return AnalysisServerUnavailableError("answered 503", seconds, busy=True)
+def busy(seconds: float | None = None) -> AnalysisServerBusyError:
+    return AnalysisServerBusyError("answered 503", seconds)
 
 
 class Clock:
@@ -71,8 +78,8 @@ class Broker(Queues):
         await super().publish(event, redriven=redriven)
 
 
-async def wait(world: World, *numbers: int) -> None:
-    """Have analyses wait, each older the lower its number is."""
+async def wait(world: World, *numbers: int, owner: str | None = None) -> None:
+    """Have an owner's analyses wait, each older the lower its number is."""
     for number in numbers:
         await world.analyses.insert(
             Analysis(
@@ -80,6 +87,7 @@ async def wait(world: World, *numbers: int) -> None:
                 stories.TRACEPARENT,
                 token_id=stories.TOKEN_ID,
                 s3_url=stories.S3_URL,
+                owner=owner,
                 waiting=True,
                 deadline=datetime.now(UTC),
                 created_at=BEGAN + timedelta(seconds=number),
@@ -254,6 +262,40 @@ async def test_replicas_share_the_limit_by_counting() -> None:
         await asked(world, 0, 1, 2, 3, 4)
 
 
+async def test_owners_are_asked_for_in_turn_and_each_ones_oldest_first() -> None:
+    world = World(limit=1)
+    await wait(world, *range(1, 9), owner=A)
+    async with asking(world):
+        await asked(world, 1)
+        await world.bridge.finish(ended(1))
+        await asked(world, 1, 2)
+        await wait(world, 11, 12, owner=B)
+        await wait(world, 21)
+        order = [1, 2]
+        # B follows A, those without an owner are one, and nobody goes without.
+        for number in (11, 21, 3, 12, 4, 5):
+            await world.bridge.finish(ended(order[-1]))
+            order.append(number)
+            await asked(world, *order)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+async def test_one_recording_behind_hundreds_of_another_owners_is_soon_asked_for(replicas: int) -> None:
+    world = World(limit=8)
+    rooms = [world.room, *(room_module.Room(8) for _ in range(replicas - 1))]
+    await wait(world, *range(500), owner=A)
+    async with contextlib.AsyncExitStack() as stack:
+        for room in rooms:
+            await room.count(world.analyses.count_asked)
+            await stack.enter_async_context(asking(world, room=room))
+        await until_true(lambda: in_flight(world) >= 8, "as many as there is room for")
+        await wait(world, 1000, owner=B)
+        for number in range(2):
+            await world.bridge.finish(ended(int(world.server.asked[number][0][-12:])))
+            await looked(world)
+    assert job(1000) in [one[0] for one in world.server.asked[8:]]
+
+
 @pytest.mark.parametrize(("retry_after", "seconds"), [(None, PAUSE_SECONDS), (300.0, 300.0)])
 async def test_a_busy_server_is_given_the_time_that_it_asks_for(
     clock: Clock, retry_after: float | None, seconds: float
@@ -275,6 +317,30 @@ async def test_a_busy_server_is_given_the_time_that_it_asks_for(
     assert [type(event) for event in broker.published] == [AnalysisRequested] * 2, "that it waits was told before"
 
 
+async def test_what_a_busy_server_bears_is_found_and_used(clock: Clock) -> None:
+    """It has room for three, and nobody told; those that it did not take on keep their places."""
+    world, ends = World(), list[str]()
+    world.server.room = lambda: len(world.server.asked) - world.server.not_taken - len(ends) <= 3
+    await wait(world, *range(2 * AT_ONCE))
+    async with asking(world):
+        await until_true(lambda: in_flight(world) == 3 and world.server.open == 0, "as many as it bears")
+        await looked(world)
+        refused = world.server.not_taken
+        assert refused <= AT_ONCE
+        for _ in range(10):
+            under_way = [one for one, kept in world.analyses.kept.items() if kept.status == AnalysisStatus.PENDING]
+            ends.append(under_way[0])
+            await world.bridge.finish(ended(int(ends[-1][-12:])))
+            await until_true(lambda: in_flight(world) == 3, "another one in its place")
+            await looked(world)
+        assert world.server.not_taken == refused, "none in vain"
+        clock.now += PAUSE_SECONDS
+        world.server.room = None
+        world.room.wake()
+        left = 2 * AT_ONCE - len(ends)
+        await until_true(lambda: in_flight(world) == left, "all that are left, now that it bears more")
+
+
 async def test_those_not_begun_yet_when_the_server_is_busy_are_not_asked_for(clock: Clock) -> None:
     world = World(*[busy(60.0)] * 100)
     await wait(world, *range(3 * AT_ONCE))
@@ -288,7 +354,7 @@ async def test_those_not_begun_yet_when_the_server_is_busy_are_not_asked_for(clo
 async def test_after_its_rest_a_server_is_asked_little_until_it_takes_one_on(clock: Clock) -> None:
     """What it is asked while it is busy must not grow with what waits."""
     world = World(*[busy(60.0)] * (1 + AFTER_A_REST))
-    await world.bridge.begin(stored(job(0)), FIRST)
+    assert isinstance(await world.bridge.begin(stored(job(0)), FIRST), AnalysisDelayed)
     await wait(world, *range(1, 3 * AT_ONCE))
     async with asking(world):
         clock.now += 60.0
@@ -451,11 +517,11 @@ class Down(Analyses):
 
     outages = 3
 
-    async def due(self, now: datetime, limit: int) -> list[Analysis]:
+    async def due(self, now: datetime, limit: int, after: str | None) -> list[Analysis]:
         if self.outages:
             self.outages -= 1
             raise ConnectionError("down")
-        return await super().due(now, limit)
+        return await super().due(now, limit, after)
 
 
 async def test_an_outage_of_the_store_only_delays_it() -> None:

@@ -94,6 +94,22 @@ def test_a_row_is_read_back_from_its_document() -> None:
         ({"s3_pitch_url": "/etc/passwd"}, "s3_pitch_url"),
         ({"s3_textgrid_url": "file:///etc/passwd"}, "s3_textgrid_url"),
         ({"youtube_url": "javascript:alert(1)"}, "youtube_url"),
+        ({"start_time": False}, "start_time"),
+        ({"start_time": "1"}, "start_time"),
+        ({"end_time": True}, "end_time"),
+        ({"token_name": 7}, "token_name"),
+        ({"token_name": "ad\u200bmin"}, "token_name"),
+        ({"actor_name": "\u202eJack"}, "actor_name"),
+        ({"category": "\u3164"}, "category"),
+        ({"s3_pitch_url": "https://host/<script>"}, "s3_pitch_url"),
+        ({"s3_textgrid_url": "catalogue/\u202e.TextGrid"}, "s3_textgrid_url"),
+        *(
+            ({name: f"https://youtu.be/{wrong}"}, name)
+            for name in ("youtube_url", "thumbnail_url")
+            for wrong in ("a\0", "a b", "a\n", "<b>", 'a"onload=', "a\\b", "a`", "\u202ea", "a\u200b", "a\x85", "a\xa0")
+        ),
+        ({"youtube_url": "https://<host>"}, "youtube_url"),
+        ({"youtube_url": "https://"}, "youtube_url"),
     ],
 )
 def test_a_token_that_makes_no_sense_is_refused_by_field(given: dict[str, Any], field: str) -> None:
@@ -108,7 +124,33 @@ def test_an_s3_address_may_be_a_key_or_an_address(address: str) -> None:
     assert body.s3_textgrid_url == body.reference_audio_url == address
 
 
-@pytest.mark.parametrize("given", [{"end_time": 0}, {"token_id": 0}, {"token_id": 2**31}, {"script": ""}, {"id": 1}])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://www.youtube.com/watch?v=c0ffee&t=61s#a",
+        "http://img.example:8080/한글 1.jpg".replace(" ", "%20"),
+        "https://img.example?id=1",
+        "https://img.example/it's~(1).jpg",
+    ],
+)
+def test_a_link_may_be_any_address_of_the_web(address: str) -> None:
+    body = TokenBody.model_validate({**TOKEN, "youtube_url": address, "thumbnail_url": address})
+    assert body.youtube_url == body.thumbnail_url == address
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"end_time": 0},
+        {"token_id": 0},
+        {"token_id": "1"},
+        {"token_id": True},
+        {"token_id": 1.0},
+        {"token_id": 2**31},
+        {"script": ""},
+        {"id": 1},
+    ],
+)
 def test_a_script_that_makes_no_sense_is_refused(given: dict[str, Any]) -> None:
     ScriptBody.model_validate(SCRIPT)
     with pytest.raises(ValidationError):
@@ -117,9 +159,11 @@ def test_a_script_that_makes_no_sense_is_refused(given: dict[str, Any]) -> None:
 
 def test_an_actor_has_a_name_and_so_many_aliases() -> None:
     assert ActorBody(name=" 최민식 ").name == "최민식"
-    for aliases in ([""], ["a"] * (catalogue.MAX_ALIASES + 1)):
+    for aliases in ([""], ["ad\u200bmin"], ["a"] * (catalogue.MAX_ALIASES + 1)):
         with pytest.raises(ValidationError):
             ActorBody(name="a", aliases=aliases)
+    with pytest.raises(ValidationError):
+        ActorBody.model_validate({"name": "a", "aliases": [7]})
 
 
 def test_indexes_of_a_collection_have_names_of_their_own() -> None:

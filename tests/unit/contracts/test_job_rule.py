@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from contracts import api, events
 from contracts.events import Event
 from contracts.failures import FailureCode
-from contracts.job import Job, Stage, Status, apply, changed, is_terminal, progressed, views_since
+from contracts.job import MAX_IGNORED_CALLS, Job, Stage, Status, apply, changed, is_terminal, progressed, views_since
 from tests.unit import stories
 from tests.unit.stories import COURSES, HOLDS, OUTSIDE_ENDS
 
@@ -406,6 +406,15 @@ def test_a_progress_that_nobody_sees_is_not_kept_in_the_history() -> None:
     assert [apply(job, event) for event in unseen] == [None] * 8
     ended = after(job, [stories.completed()])
     assert apply(ended, stories.progressed(90)) is None
+
+
+def test_calls_after_the_end_add_a_bounded_number_of_lines_and_a_repeat_adds_none() -> None:
+    ended = after(stories.new_job(), [*COURSES["begun"], stories.completed()])
+    called = after(ended, [stories.webhook_ignored()] * 50)
+    assert len(called.history) == len(ended.history) + 1
+    called = after(called, [stories.webhook_ignored(body=f"/{n}") for n in range(500)])
+    assert len(called.history) == len(ended.history) + MAX_IGNORED_CALLS
+    assert called.view == ended.view
 
 
 @given(arrivals() | ended_from_outside(), st.lists(st.tuples(st.integers(0, 100), st.integers(0, 20)), max_size=5))

@@ -28,7 +28,7 @@ VALUES = st.recursive(_PLAIN, lambda inner: st.dictionaries(KEYS | st.text(), in
 
 
 def is_valid(attempt: str, given_signature: str, *, secret: str = SECRET, job_id: str = JOB_ID) -> bool:
-    return webhook.signature_is_valid(secret, job_id, attempt, given_signature)
+    return webhook.signature_is_valid([secret], job_id, attempt, given_signature)
 
 
 def test_a_signature_is_the_hmac_that_anyone_can_compute() -> None:
@@ -47,6 +47,13 @@ def test_a_signature_is_the_hmac_that_anyone_can_compute() -> None:
 )
 def test_a_signature_is_good_for_one_secret_and_one_job(other: dict[str, str]) -> None:
     assert not is_valid("1", webhook.signature(SECRET, JOB_ID, 1), **other)
+
+
+@pytest.mark.parametrize("secrets", [["new", "old"], ["old", "new"], ["old"]])
+def test_a_signature_under_any_of_the_secrets_counts_while_these_change(secrets: list[str]) -> None:
+    assert webhook.signature_is_valid(secrets, JOB_ID, "1", webhook.signature("old", JOB_ID, 1))
+    assert not webhook.signature_is_valid(secrets, JOB_ID, "1", webhook.signature("older", JOB_ID, 1))
+    assert not webhook.signature_is_valid([], JOB_ID, "1", webhook.signature("old", JOB_ID, 1))
 
 
 def test_a_signature_is_good_for_one_attempt() -> None:

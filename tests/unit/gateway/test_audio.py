@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 from typing import Any, cast
 
 import httpx
@@ -12,14 +13,17 @@ from starlette.types import Message
 from structlog.testing import capture_logs
 
 from chassis.audit import Audit
+from chassis.clients import Clients, Proxies
 from chassis.errors import BackEndError
 from chassis.identity.caller import ANYBODY
+from chassis.plain_http import TAKE_OVER
 from gateway import storage
 from gateway.audio import AudioGoneError, StoredAudio
 from gateway.availability import Availability
 from gateway.jobs import audio
 from gateway.jobs.routes import JobParts
 from gateway.jobs.visible import VisibleJobs
+from gateway.web import pace
 from gateway.web.callers import read_caller
 from gateway.web.parts import give
 from gateway.web.problems import handle_errors
@@ -63,6 +67,22 @@ async def up() -> bool:
     return True
 
 
+def scope_of(spec: str) -> dict[str, Any]:
+    """A request for the recording, as a server of this version of ASGI tells it."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": spec},
+        "http_version": "1.1",
+        "method": "GET",
+        "path": f"/jobs/{JOB_ID}/audio",
+        "raw_path": f"/jobs/{JOB_ID}/audio".encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [],
+        "client": ("127.0.0.1", 50_000),
+    }
+
+
 @pytest.fixture
 def bucket() -> Bucket:
     return Bucket()
@@ -76,6 +96,7 @@ def app(bucket: Bucket) -> FastAPI:
     visible = VisibleJobs(jobs, cast(Audit, None))
     parts = JobParts(jobs, visible, cast("storage.Bucket", bucket), lambda: None, back_ends, Slots(MAX_READERS))
     give(made, parts)
+    made.add_middleware(Clients, proxies=Proxies([ip_network("127.0.0.1")]))
     made.dependency_overrides[read_caller] = lambda: ANYBODY
     made.include_router(audio.router)
     handle_errors(made)
@@ -88,8 +109,22 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield made
 
 
+def asking(client: httpx.AsyncClient, count: int, address: str = "198.51.100.{}") -> list[asyncio.Task[httpx.Response]]:
+    """Ask so many times at once, each from another address unless they are given one."""
+    return [
+        asyncio.create_task(client.get(f"/jobs/{JOB_ID}/audio", headers={"X-Forwarded-For": address.format(number)}))
+        for number in range(count)
+    ]
+
+
 async def statuses(client: httpx.AsyncClient, count: int) -> list[int]:
-    answers = await asyncio.gather(*(client.get(f"/jobs/{JOB_ID}/audio") for _ in range(count)))
+    """What those get that ask."""
+    return await ended(asking(client, count))
+
+
+async def ended(asked: list[asyncio.Task[httpx.Response]]) -> list[int]:
+    """What these get."""
+    answers = await asyncio.gather(*asked)
     return [answer.status_code for answer in answers]
 
 
@@ -103,12 +138,25 @@ async def assert_all_slots_free(client: httpx.AsyncClient, bucket: Bucket) -> No
 async def test_of_many_that_come_at_the_same_moment_only_so_many_are_served(
     client: httpx.AsyncClient, bucket: Bucket
 ) -> None:
-    asking = asyncio.create_task(statuses(client, MAX_READERS + 70))
-    await until_true(lambda: bucket.open == MAX_READERS, "all slots taken")
+    asked = asking(client, MAX_READERS + 70)
+    await until_true(lambda: sum(one.done() for one in asked) == 70, "all others refused")
     bucket.going.set()
-    answers = await asking
+    answers = await ended(asked)
     assert (answers.count(200), answers.count(503)) == (MAX_READERS, 70)
     assert bucket.asked == MAX_READERS
+    await assert_all_slots_free(client, bucket)
+
+
+async def test_one_client_leaves_some_of_the_slots_to_others(client: httpx.AsyncClient, bucket: Bucket) -> None:
+    share = MAX_READERS * 3 // 4
+    asked = asking(client, MAX_READERS + 70, address="192.0.2.1")
+    await until_true(lambda: sum(one.done() for one in asked) == MAX_READERS + 70 - share, "what is more refused")
+    others = asking(client, 3)
+    await until_true(lambda: bucket.open == share + 3, "slots for others")
+    bucket.going.set()
+    answers = await ended(asked)
+    assert (answers.count(200), answers.count(429)) == (share, MAX_READERS + 70 - share)
+    assert await ended(others) == [200] * 3
     await assert_all_slots_free(client, bucket)
 
 
@@ -123,6 +171,33 @@ async def test_what_cannot_be_opened_takes_no_slot(
 
 
 @pytest.mark.parametrize("spec", ["2.3", "2.4"])
+async def test_who_takes_nothing_is_cut_off_and_leaves_its_slot(
+    app: FastAPI, client: httpx.AsyncClient, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, spec: str
+) -> None:
+    bucket.going.set()
+    cut: list[str] = []
+
+    async def receive() -> Message:
+        return await asyncio.Event().wait() and {}
+
+    async def send(message: Message) -> None:
+        if message.get("body"):
+            await asyncio.Event().wait()
+
+    class Transport(asyncio.Transport):
+        def abort(self) -> None:
+            cut.append("cut off")
+
+    with capture_logs() as logged, monkeypatch.context() as impatient:
+        impatient.setattr(pace, "IDLE_SECONDS", 0.01)
+        await app({**scope_of(spec), "extensions": {TAKE_OVER: lambda _: Transport()}}, receive, send)
+        await app(scope_of(spec), receive, send)
+    assert cut == ["cut off"]
+    assert [line["event"] for line in logged] == ["slow reader cut off"] * 2
+    await assert_all_slots_free(client, bucket)
+
+
+@pytest.mark.parametrize("spec", ["2.3", "2.4"])
 async def test_who_is_gone_before_the_body_begins_takes_no_slot(
     app: FastAPI, client: httpx.AsyncClient, bucket: Bucket, spec: str
 ) -> None:
@@ -132,28 +207,22 @@ async def test_who_is_gone_before_the_body_begins_takes_no_slot(
     async def send(_: Message) -> None:
         raise OSError("gone")
 
-    scope: dict[str, Any] = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": spec},
-        "http_version": "1.1",
-        "method": "GET",
-        "path": f"/jobs/{JOB_ID}/audio",
-        "raw_path": f"/jobs/{JOB_ID}/audio".encode(),
-        "root_path": "",
-        "query_string": b"",
-        "headers": [],
-    }
+    scopes = [
+        {**scope_of(spec), "headers": [(b"x-forwarded-for", b"192.0.2.%d" % number)]}
+        for number in range(MAX_READERS + 1)
+    ]
     with capture_logs():  # the server that calls an app sees such errors, and they are long
-        for _ in range(MAX_READERS + 1):
-            await asyncio.gather(app(scope, receive, send), return_exceptions=True)
+        for one in scopes:
+            await asyncio.gather(app(one, receive, send), return_exceptions=True)
     assert bucket.asked == MAX_READERS + 1, "none of them was refused"
     await assert_all_slots_free(client, bucket)
 
 
 async def test_who_is_cancelled_while_it_reads_leaves_its_slot(client: httpx.AsyncClient, bucket: Bucket) -> None:
-    asking = asyncio.create_task(statuses(client, MAX_READERS))
+    asked = asking(client, MAX_READERS)
     await until_true(lambda: bucket.open == MAX_READERS, "all slots taken")
-    asking.cancel()
-    await asyncio.wait([asking])
+    for one in asked:
+        one.cancel()
+    await asyncio.wait(asked)
     await until_true(lambda: bucket.open == 0, "all connections given back")
     await assert_all_slots_free(client, bucket)

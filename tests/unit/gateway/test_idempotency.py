@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from chassis.errors import BackEndError
 from contracts import events
+from contracts.addresses import CatalogueAddresses
 from contracts.events import JsonObject
 from gateway.references.references import References
 from gateway.uploads import idempotency
@@ -63,7 +64,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.bucket, self.jobs, self.claims, tokens = Bucket(), Jobs(), Claims(), Tokens()
-        references = References(tokens, Records(tokens), self.bucket, Decoder(), "sori")
+        references = References(tokens, Records(tokens), self.bucket, Decoder(), CatalogueAddresses("sori"))
         self.core = Idempotency(self.claims, self.jobs, Submissions(self.bucket, self.jobs, references, REDRIVE_AFTER))
 
     async def accept(

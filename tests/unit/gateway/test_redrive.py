@@ -1,5 +1,6 @@
 """The loop that tells again what stands still: what it tells, to whom, how often at most, and what an outage does."""
 
+import asyncio
 import time
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from gateway.availability import Availability
 from gateway.jobs.removals import Ending
 from gateway.redrive import loop
 from gateway.redrive.loop import Redrive
+from gateway.webhook import kept as kept_module
 from gateway.webhook.kept import Webhooks
 from tests.support.gateway_stores import Broker, Jobs, KeptWebhooks, Redrives
 from tests.support.waiting import until_true
@@ -323,6 +325,20 @@ async def test_a_webhook_that_cannot_be_published_is_kept(failures: int, is_up: 
     kept, broker = KeptWebhooks(), Broker(failures)
     await Webhooks(kept, broker, availability(lambda: is_up)).take(webhook(), interim=False)
     assert (list(kept.kept.values()), broker.published) == ([webhook()], [])
+
+
+async def test_a_webhook_whose_publish_takes_long_is_kept_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker has too much to do, and confirms it later or never."""
+
+    class Slow(Broker):
+        async def publish(self, event: Event, *, redriven: bool = False) -> None:
+            await asyncio.Event().wait()
+            await super().publish(event, redriven=redriven)
+
+    monkeypatch.setattr(kept_module, "SOON_SECONDS", 0.01)
+    kept = KeptWebhooks()
+    await Webhooks(kept, Slow(), availability(lambda: True)).take(webhook(), interim=False)
+    assert list(kept.kept.values()) == [webhook()]
 
 
 async def test_a_webhook_that_can_be_published_is_not_kept() -> None:

@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 from typing import cast
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
-from chassis.clients import Proxies
+from chassis.clients import Clients, Proxies
 from chassis.errors import BackEndError
+from chassis.identity.caller import ANYBODY
 from chassis.quotas.counts import Counts
 from contracts.catalogue import Token
 from gateway.availability import Availability
@@ -19,6 +21,7 @@ from gateway.references import routes
 from gateway.references.references import References, UploadTooLateError
 from gateway.references.routes import ReferenceParts
 from gateway.storage import Bucket
+from gateway.web.callers import read_caller
 from gateway.web.forms import FileForm
 from gateway.web.parts import give
 from gateway.web.problems import handle_errors
@@ -65,6 +68,8 @@ async def calling(core: Core, *, up: bool = True) -> AsyncIterator[httpx.AsyncCl
         app, ReferenceParts(references, cast("Bucket", None), back_ends, Slots(SLOTS), Slots(SLOTS), quotas, MAX_BYTES)
     )
     app.include_router(routes.router)
+    app.add_middleware(Clients, proxies=Proxies([ip_network("127.0.0.1")]))
+    app.dependency_overrides[read_caller] = lambda: ANYBODY
     handle_errors(app)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
         yield client
@@ -133,7 +138,7 @@ async def test_only_so_many_come_in_at_once_and_each_leaves_its_slot() -> None:
     core = Core()
     core.going.clear()
     async with calling(core) as client:
-        coming = [asyncio.create_task(put(client)) for _ in range(SLOTS)]
+        coming = [asyncio.create_task(put(client, X_Forwarded_For=f"192.0.2.{n}")) for n in range(SLOTS)]
         await until_true(lambda: len(core.asked) == SLOTS, "all slots taken")
         refused = await put(client)
         assert (refused.status_code, refused.json()["code"]) == (503, "busy")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from chassis.errors import BackEndError
+from contracts.addresses import CatalogueAddresses
 from contracts.audio import CONTAINERS, UNKNOWN_TYPE, Container
 from contracts.catalogue import LARGEST_ID, Script, Token
 from contracts.events import JsonObject, Reference, ReferenceScript
@@ -58,7 +59,7 @@ class World:
         self.records = Records(self.tokens, self._step)
         self.bucket = Bucket(self._step)
         self.decoder = Decoder()
-        self.references = References(self.tokens, self.records, self.bucket, self.decoder, "sori")
+        self.references = References(self.tokens, self.records, self.bucket, self.decoder, CatalogueAddresses("sori"))
         self.sweeper = ReferenceSweeper(self.records, self.bucket, AGE)
 
     def _step(self) -> None:
@@ -117,7 +118,7 @@ async def test_what_cannot_be_decoded_is_refused_and_nothing_of_it_is_kept() -> 
     assert list(world.records.kept) == [before]
 
 
-@pytest.mark.parametrize("url", [None, "https://elsewhere.example/a.wav", "actors/7.wav", "s3://other/{}"])
+@pytest.mark.parametrize("url", [None, "https://elsewhere.example/a.wav", "catalogue/7.wav", "s3://other/{}"])
 async def test_only_what_was_uploaded_here_is_given_out(url: str | None) -> None:
     world = World()
     await world.put()
@@ -288,22 +289,24 @@ async def test_what_is_named_again_in_time_stays() -> None:
     assert world.records.kept == {key: Record(key)}
 
 
-async def test_what_the_analysis_server_keeps_beside_a_reference_goes_with_it_even_if_it_comes_late() -> None:
+async def test_what_the_analysis_server_keeps_of_a_reference_goes_with_it_even_if_it_comes_late() -> None:
     world = World(TOKEN, TOKEN.model_copy(update={"id": 77}))
     await world.put()
     key = str(world.named)
     await world.references.replace(77, File(), None)
     other = str(key_in(str(world.tokens.kept[77].row.reference_audio_url)))
-    world.bucket.objects |= {f"{key}.analysis-1": b"", f"{other}.analysis-1": b""}
+    of_others = {other, f"{other}.analysis-1", f"analysis/{other}.1"}
+    world.bucket.objects |= {f"{key}.analysis-1": b"by an earlier version", f"analysis/{key}.1": b""}
+    world.bucket.objects |= dict.fromkeys(of_others, b"")
     world.tokens.name(TOKEN.id, None)
     await world.look()
     await world.look(after=AGE * 2)
-    assert set(world.bucket.objects) == {other, f"{other}.analysis-1"}
-    world.bucket.objects[f"{key}.analysis-2"] = b"by a job that was under way"
+    assert set(world.bucket.objects) == of_others
+    world.bucket.objects[f"analysis/{key}.2"] = b"by a job that was under way"
     await world.look()
     assert key in world.records.kept, "not at once: it may still be under way"
     await world.look(after=AGE * 2)
-    assert set(world.bucket.objects) == {other, f"{other}.analysis-1"}
+    assert set(world.bucket.objects) == of_others
     assert set(world.records.kept) == {other}
 
 
@@ -316,7 +319,7 @@ async def test_an_upload_that_took_longer_than_the_age_names_nothing_that_was_sw
             await super().write(key, chunks, content_type)
 
     store = SweptMeanwhile()
-    references = References(world.tokens, world.records, store, world.decoder, "sori")
+    references = References(world.tokens, world.records, store, world.decoder, CatalogueAddresses("sori"))
     with pytest.raises(UploadTooLateError):
         await references.replace(TOKEN.id, File(), None)
     world.bucket.objects = store.objects
@@ -368,20 +371,35 @@ async def test_a_recording_is_given_all_that_its_token_has() -> None:
     token = TOKEN.model_copy(
         update={
             "reference_audio_url": "s3://sori/references/7/00000000000000aa",
-            "s3_textgrid_url": "actors/7 jack.TextGrid",
-            "s3_pitch_url": "https://sori.s3.amazonaws.com/actors/7.json",
+            "s3_textgrid_url": "catalogue/7 jack.TextGrid",
+            "s3_pitch_url": "https://sori.s3.amazonaws.com/catalogue/7.json",
         }
     )
     world = World(token, scripts=(script(11, 61.6, 63.2), script(12, 63.3, 66.0), script(13, 1, 2, token_id=8)))
     assert await world.references.of("7") == Reference(
         audio_url="s3://sori/references/7/00000000000000aa",
-        textgrid_url="s3://sori/actors/7 jack.TextGrid",
-        pitch_url="https://sori.s3.amazonaws.com/actors/7.json",
+        textgrid_url="s3://sori/catalogue/7 jack.TextGrid",
+        pitch_url="https://sori.s3.amazonaws.com/catalogue/7.json",
         scripts=[
             ReferenceScript(script_id=11, start_seconds=0.1, end_seconds=1.7, script="No. 11"),
             ReferenceScript(script_id=12, start_seconds=1.8, end_seconds=4.5, script="No. 12"),
         ],
     )
+
+
+async def test_what_a_token_names_of_other_peoples_files_is_not_used() -> None:
+    """A row may be older than the rule that the catalogue's routes and imports keep."""
+    names = {
+        "reference_audio_url": "s3://sori/audio/73732cad-5149-44d4-a954-e9c4781635c3.wav",
+        "s3_textgrid_url": "inbox/73732cad-5149-44d4-a954-e9c4781635c3",
+        "s3_pitch_url": "https://sori.s3.amazonaws.com/audio/73732cad-5149-44d4-a954-e9c4781635c3.wav",
+    }
+    world = World(TOKEN.model_copy(update=names))
+    with capture_logs() as logs:
+        assert await world.references.of("7") == Reference()
+    assert {(entry["event"], entry["token_id"], entry["field"]) for entry in logs} == {
+        ("address of the catalogue not used", 7, name) for name in names
+    }
 
 
 async def test_a_token_that_has_nothing_gives_nothing_but_is_in_the_catalogue() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import random
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
@@ -12,13 +13,14 @@ from hypothesis import strategies as st
 
 from chassis.errors import BackEndError
 from contracts import events, problems
+from contracts.addresses import CatalogueAddresses
 from contracts.catalogue import Script, Token
 from contracts.events import JsonObject
-from contracts.job import Job
+from contracts.job import MAX_RETRIES, Job
 from contracts.metadata import terms
 from gateway.audio import AudioGoneError, Recording, StoredAudio
 from gateway.references.references import References
-from gateway.uploads.submissions import Dubbed, JobExistsError, Submissions
+from gateway.uploads.submissions import Dubbed, JobExistsError, RetriesSpentError, Submissions
 from gateway.web.problems import ProblemError
 from tests.support.gateway_stores import Bucket, Jobs
 from tests.support.references import Decoder, Records, Tokens
@@ -74,8 +76,13 @@ class Taken:
         self.jobs = Jobs(done=self.done)
         self.jobs.error = error
         self.tokens = Tokens(scripts=SCRIPTS)
-        references = References(self.tokens, Records(self.tokens), self.bucket, Decoder(), "sori")
-        self.submissions = Submissions(self.bucket, self.jobs, references, REDRIVE_AFTER)
+        references = References(self.tokens, Records(self.tokens), self.bucket, Decoder(), CatalogueAddresses("sori"))
+        self._references = references
+        self.submissions = self.another()
+
+    def another(self) -> Submissions:
+        """The core of one more replica."""
+        return Submissions(self.bucket, self.jobs, self._references, REDRIVE_AFTER)
 
     @property
     def inserted(self) -> list[Job]:
@@ -197,10 +204,68 @@ async def test_a_retry_is_a_new_job_with_the_old_ones_recording() -> None:
     (job,) = taken.inserted
     assert taken.done == ["taken back", "inserted"]
     assert (job.retry_of, job.filename, job.token_id) == (old.job_id, "녹음.wav", old.token_id)
+    assert (job.recording_of, job.retry_number) == (old.job_id, 1)
     assert event.subject == job.job_id != old.job_id
     assert (event.data.size_bytes, event.data.sha256) == (KEPT.size_bytes, old.sha256)
     assert taken.bucket.objects == {KEPT.key: b"the audio", event.data.inbox_key: b"the audio"}
     assert events.decode((job.upload_received or "").encode()) == event
+
+
+async def test_a_retry_is_its_recordings_owners() -> None:
+    taken = Taken()
+    taken.bucket.objects[KEPT.key] = b"the audio"
+    old = Job.received(stories.received(), None).model_copy(update={"owner": "user:" + "0a" * 16})
+    event = await taken.submissions.accept_again(old, KEPT, stories.TRACEPARENT)
+    assert event.data.owner == taken.inserted[0].owner == old.owner
+
+
+async def test_so_many_retries_of_a_recording_are_made_and_no_more_a_retrys_retry_included() -> None:
+    taken = Taken()
+    taken.bucket.objects[KEPT.key] = b"the audio"
+    old = Job.received(stories.received(), None)
+
+    async def again() -> events.UploadReceived | None:
+        one = random.Random(len(taken.inserted)).choice([old, *taken.inserted])
+        try:
+            return await taken.submissions.accept_again(one, KEPT, stories.TRACEPARENT)
+        except RetriesSpentError:
+            return None
+
+    made = [await again() for _ in range(3)] + await asyncio.gather(*(again() for _ in range(40)))
+    assert sum(one is not None for one in made) == MAX_RETRIES
+    assert sorted(job.retry_number or 0 for job in taken.inserted) == list(range(1, MAX_RETRIES + 1))
+    assert {job.recording_of for job in taken.inserted} == {old.job_id}
+    assert taken.done.count("taken back") == MAX_RETRIES, "none is copied in vain"
+    del taken.jobs.kept[taken.inserted[4].job_id]
+    assert await again() is not None, "one that was purged makes room"
+    assert await again() is None
+
+
+async def test_retries_that_meet_those_of_another_replica_are_no_more_and_leave_nothing() -> None:
+    taken = Taken()
+    taken.bucket.objects[KEPT.key] = b"the audio"
+    old = Job.received(stories.received(), None)
+    replicas = [taken.submissions, *(taken.another() for _ in range(4))]
+
+    async def again(replica: Submissions) -> bool:
+        try:
+            await replica.accept_again(old, KEPT, stories.TRACEPARENT)
+        except RetriesSpentError:
+            return False
+        return True
+
+    made = await asyncio.gather(*(again(replica) for _ in range(8) for replica in replicas))
+    assert made.count(True) == len(taken.inserted) == MAX_RETRIES
+    keys = {f"inbox/{job.job_id}" for job in taken.inserted}
+    assert set(taken.bucket.objects) == {KEPT.key, *keys}
+
+
+async def test_a_retry_of_an_earlier_version_counts_for_the_recording_that_it_names() -> None:
+    taken = Taken()
+    taken.bucket.objects[KEPT.key] = b"the audio"
+    old = Job.received(stories.received(), None, retry_of=OTHER_ID)
+    await taken.submissions.accept_again(old, KEPT, stories.TRACEPARENT)
+    assert taken.inserted[0].recording_of == OTHER_ID
 
 
 async def test_a_job_says_when_the_request_began_that_brought_it() -> None:

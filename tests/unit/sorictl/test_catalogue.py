@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.addresses import CatalogueAddresses
 from contracts.catalogue import MAX_SCRIPTS, Actor, Script, Token, document
+from contracts.names import is_plain
 from sorictl import cli, csv_files, json_files
 from sorictl.csv_files import parse_array, written_array
 from sorictl.imports import Changes, PresentRows, changes
@@ -120,7 +122,7 @@ def test_every_array_that_is_written_is_read_again(elements: list[str]) -> None:
 
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20).filter(
-    lambda text: text.strip()
+    lambda text: text.strip() and is_plain(text)
 )
 sentences = st.text(
     st.characters(codec="utf-8", exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=20
@@ -260,6 +262,25 @@ def test_every_problem_of_csv_has_the_line_that_its_row_begins_in() -> None:
         (8, "scripts: 4 fields, and there are 5 columns"),
         (10, "scripts: unexpected end of data"),
     ]
+
+
+def test_every_address_that_the_catalogue_may_not_have_is_told_by_line() -> None:
+    file = of_json(
+        {
+            "tokens": [
+                {**TOKEN, "s3_pitch_url": "catalogue/1.json", "reference_audio_url": "s3://sori/audio/1.wav"},
+                {**TOKEN, "id": 2, "s3_textgrid_url": "inbox/2", "s3_bgvoice_url": "https://web.example/2.wav"},
+            ]
+        }
+    )
+    assert file.have_addresses
+    file.check_addresses(CatalogueAddresses("sori"))
+    why = "only files under references/ and CATALOGUE_PREFIX, or https addresses outside of the bucket"
+    assert said(file) == [
+        (10, f"tokens 1: reference_audio_url: {why}"),
+        (18, f"tokens 2: s3_textgrid_url: {why}"),
+    ]
+    assert not of_json({"tokens": [TOKEN], "actors": [ACTOR]}).have_addresses
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,18 @@ import gateway.uploads.submissions
 from analyzer_bridge.analysis import Analysis, AnalysisStatus
 from analyzer_bridge.bridge import Bridge
 from analyzer_bridge.deadlines import Deadlines
-from analyzer_bridge.errors import AnalysisRefusedError, AnalysisServerFailedError, AnalysisServerUnavailableError
+from analyzer_bridge.errors import (
+    AnalysisRefusedError,
+    AnalysisServerBusyError,
+    AnalysisServerFailedError,
+    AnalysisServerUnavailableError,
+)
 from analyzer_bridge.room import Room
 from analyzer_bridge.subscribers import subscribe as subscribe_bridge
 from analyzer_bridge.waiting import Waiting
 from chassis.errors import BackEndError
 from contracts import events, topology
+from contracts.addresses import CatalogueAddresses
 from contracts.audio import UNKNOWN_TYPE
 from contracts.events import AudioInfo, Event, JobProgressed, JsonObject, Reference
 from contracts.failures import FailureCode
@@ -306,7 +312,7 @@ class AnalysisServer:
             self.known_away = True
             raise AnalysisServerUnavailableError("ConnectError")
         if self.answers == "busy":
-            raise AnalysisServerUnavailableError("answered 503", 2.0, busy=True)
+            raise AnalysisServerBusyError("answered 503", 2.0)
         if self.answers == "fails":
             raise AnalysisServerFailedError("answered 500")
         told = self._world.told[job_id]
@@ -718,7 +724,7 @@ class Gateway:
         redrives = replica.reaching("MongoDB", gateway_stores.Redrives(world.jobs))
         kept = replica.reaching("MongoDB", world.kept_webhooks)
         tokens = Tokens()
-        references = References(tokens, Records(tokens), bucket, Decoder(), "sori")
+        references = References(tokens, Records(tokens), bucket, Decoder(), CatalogueAddresses("sori"))
         submissions = Submissions(bucket, self._jobs, references, REDRIVE_AFTER)
         self._availability = Availability({name: partial(self._is_up, name) for name in ("RabbitMQ", "MongoDB", "S3")})
         self._submissions = submissions

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from time import monotonic
 from typing import Any
 
 import structlog
@@ -69,6 +70,7 @@ class RabbitMQ:
         self._given_up: UnderlayConnection | None = None
         self._running: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
+        self._confirmed_at = 0.0
 
     def subscribe(self, queue: topology.Queue, deliver: Deliver) -> None:
         """Call `deliver` with every message of `queue`; acknowledge when it returns, requeue when it raises."""
@@ -214,17 +216,22 @@ class RabbitMQ:
                         routing_key=routing_key,
                         mandatory=True,
                     )
+                self._confirmed_at = monotonic()
         except Exception as error:
             raise BackEndError("RabbitMQ", type(error).__name__) from error
 
     @contextmanager
     def _noticing(self, connection: AbstractRobustConnection, to: str) -> Iterator[None]:
-        """Learn from a publish that fails: replace the connection after a timeout, the queues when one is missing."""
-        transport = connection.transport
+        """Learn from a publish that fails: replace a connection that confirms nothing, and queues that are missing.
+
+        A connection on which other publishes were confirmed meanwhile is good, and the broker, or one queue, is slow.
+        To replace it would fail all that is under way, and have it done again by a broker that has too much to do.
+        """
+        transport, began = connection.transport, monotonic()
         try:
             yield
         except TimeoutError:
-            if transport is not None and transport is not self._given_up:
+            if self._confirmed_at < began and transport is not None and transport is not self._given_up:
                 log.warning("rabbitmq connection given up")
                 self._given_up = transport
                 in_background(_close(transport))

@@ -21,6 +21,7 @@ from gateway.catalogue.rows import ActorNotFoundError
 _ADDRESS = "/actors/{actor_id}"
 _WRITING = (
     problems.ACTOR_EXISTS,
+    problems.UPLOAD_TOO_SLOW,
     problems.BODY_TOO_LARGE,
     problems.ENCODING_UNSUPPORTED,
     problems.REQUEST_INVALID,

@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.types import Message
 
 from contracts import problems
+from contracts.addresses import CatalogueAddresses
 from contracts.catalogue import LARGEST_ID, NAME_CHARACTERS
 from contracts.problems import ProblemKind
 from gateway.availability import Availability
@@ -29,6 +30,7 @@ from gateway.catalogue.rows import (
 )
 from gateway.catalogue.store import ActorStore, ScriptStore, TokenStore
 from gateway.web.bodies import refuse_compressed
+from gateway.web.pace import paced
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError, problem_response
 
@@ -56,6 +58,7 @@ class CatalogueParts:
     scripts: ScriptStore
     actors: ActorStore
     availability: Availability
+    addresses: CatalogueAddresses
 
 
 Parts = Annotated[CatalogueParts, given(CatalogueParts)]
@@ -92,12 +95,13 @@ async def _page(
 
 
 async def _expected(
-    if_match: Annotated[
-        list[str] | None,
+    request: Request,
+    if_match: Annotated[  # noqa: ARG001 - for the document: it may come in several lines (RFC 9110, section 5.3)
+        str | None,
         Header(description="The `ETag` that the row was read with; if it was changed since then, nothing is done"),
     ] = None,
 ) -> Expected:
-    return expected_revisions(if_match or ())
+    return expected_revisions(request.headers.getlist("if-match"))
 
 
 TokenNumber = Annotated[int, _id_in_address("token_id", TokenNotFoundError)]
@@ -132,7 +136,7 @@ async def _mongodb_is_up(parts: Parts) -> None:
 
 
 class _SmallBodyRoute(APIRoute):
-    """Reads MAX_BODY_BYTES at most; FastAPI's own `max_body_size` would not answer with a problem body."""
+    """Reads MAX_BODY_BYTES at most, at a pace; FastAPI's own `max_body_size` would not answer with a problem body."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -146,7 +150,7 @@ class _SmallBodyRoute(APIRoute):
 
 async def _body(request: Request) -> bytes:
     body = bytearray()
-    async for chunk in request.stream():
+    async for chunk in paced(request.stream()):
         body += chunk
         if len(body) > MAX_BODY_BYTES:
             raise ProblemError(problems.BODY_TOO_LARGE, close=True)

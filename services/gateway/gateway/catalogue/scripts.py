@@ -20,6 +20,7 @@ _ADDRESS = "/scripts/{script_id}"
 _WRITING = (
     problems.TOKEN_NOT_FOUND,
     problems.TOO_MANY_SCRIPTS,
+    problems.UPLOAD_TOO_SLOW,
     problems.BODY_TOO_LARGE,
     problems.ENCODING_UNSUPPORTED,
     problems.REQUEST_INVALID,

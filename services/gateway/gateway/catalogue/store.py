@@ -362,9 +362,9 @@ def _revised(model: type[Row], found: Document) -> RevisedRow[Row]:
 
 
 def _row(model: type[Row], found: Document) -> Row:
-    return model.model_validate(
-        {name: value for name, value in found.items() if name in model.model_fields or name == "_id"}
-    )
+    """Return a row as it is kept, which may be older than a rule that its fields would have to keep now."""
+    fields = {name: value for name, value in found.items() if name in model.model_fields}
+    return model.model_construct(id=found["_id"], **fields)
 
 
 def _without(row: Document, *names: str) -> Document:

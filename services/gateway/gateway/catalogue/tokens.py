@@ -3,10 +3,12 @@
 from typing import Annotated
 
 from fastapi import Query, Response
+from fastapi.exceptions import RequestValidationError
 
 from contracts import api, problems
 from contracts.catalogue import Token, TokenBody, TokenDetails, Views
 from gateway.catalogue.requests import (
+    CatalogueParts,
     ExpectedRevisions,
     ListPage,
     NameText,
@@ -20,6 +22,7 @@ from gateway.catalogue.rows import Order, TokenFilter, TokenNotFoundError
 
 _ADDRESS = "/tokens/{token_id}"
 _WRITING = (
+    problems.UPLOAD_TOO_SLOW,
     problems.BODY_TOO_LARGE,
     problems.ENCODING_UNSUPPORTED,
     problems.REQUEST_INVALID,
@@ -38,6 +41,7 @@ router = catalogue_router("tokens")
 )
 async def add_token(parts: Parts, response: Response, body: TokenBody) -> Token:
     """Add a token to the catalogue, which gives it an id."""
+    _check_addresses(parts, body)
     added = await parts.tokens.add(body)
     response.headers["Location"] = _ADDRESS.format(token_id=added.row.id)
     return tagged(response, added)
@@ -80,7 +84,7 @@ async def read_token(parts: Parts, response: Response, token_id: TokenNumber) ->
     """Return the token with its scripts by start time. Its `ETag` changes with either, and not with views."""
     token = tagged(response, known(await parts.tokens.find(token_id), TokenNotFoundError))
     # After the token: of scripts that change meanwhile the tag is too old, which If-Match notices.
-    return TokenDetails(**dict(token), scripts=await parts.tokens.scripts_of(token_id))
+    return TokenDetails.model_construct(**dict(token), scripts=await parts.tokens.scripts_of(token_id))
 
 
 @router.put(
@@ -96,6 +100,7 @@ async def replace_token(
 
     Its `reference_audio_url` stays as well when the body has no such field; null removes it.
     """
+    _check_addresses(parts, body)
     return tagged(response, await parts.tokens.replace(token_id, body, expected))
 
 
@@ -118,3 +123,10 @@ async def remove_token(parts: Parts, token_id: TokenNumber, expected: ExpectedRe
 async def view_token(parts: Parts, token_id: TokenNumber) -> Views:
     """Count one more view. Reading counts none."""
     return await parts.tokens.view(token_id)
+
+
+def _check_addresses(parts: CatalogueParts, body: TokenBody) -> None:
+    """Raise RequestValidationError for addresses that the catalogue may not have."""
+    wrong = body.wrong_addresses(parts.addresses)
+    if wrong:
+        raise RequestValidationError([{"type": "address_not_allowed", "loc": ("body", name)} for name in wrong])

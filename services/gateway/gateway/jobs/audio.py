@@ -1,13 +1,14 @@
 """The route of a job's recording."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from chassis.identity.caller import Caller
 from contracts import api, problems
 from gateway.audio import StoredAudio
 from gateway.jobs.routes import JobParts, Parts
-from gateway.web.audio import IfRange, Range, audio_answers, audio_head, audio_response
+from gateway.web.audio import IfRange, Range, Reader, audio_answers, audio_head, audio_response
 from gateway.web.callers import CallerIs
+from gateway.web.client import client_of
 from gateway.web.parameters import JobId, canonical
 from gateway.web.problems import ProblemError
 
@@ -23,18 +24,18 @@ router = APIRouter(tags=["jobs"])
     responses=audio_answers(problems.JOB_NOT_FOUND, problems.AUDIO_NOT_FOUND),
 )
 async def job_audio(
+    *,
     parts: Parts,
     caller: CallerIs,
+    request: Request,
     job_id: JobId,
     range: Range = None,  # noqa: A002 - the header's name
     if_range: IfRange = None,
 ) -> Response:
     """Return the audio as it was sent, or a range of it; HEAD says how large it is."""
     audio, name = await _found(parts, caller, job_id)
-    gone = problems.AUDIO_NOT_FOUND
-    return await audio_response(
-        parts.bucket, parts.readers, audio, asked=range, if_range=if_range, gone=gone, name=name
-    )
+    reader = Reader(parts.readers, client_of(request, caller), problems.AUDIO_NOT_FOUND)
+    return await audio_response(parts.bucket, reader, audio, asked=range, if_range=if_range, name=name)
 
 
 @router.head(_PATH, include_in_schema=False)

@@ -13,7 +13,13 @@ class Jobs(Protocol):
     """The `jobs` collection. A job that is to be purged is not there any more for any question but `unfinished`."""
 
     async def insert(self, job: Job) -> bool:
-        """Insert a new job; False when there is one with this id. Once it returns, the job cannot be lost."""
+        """Insert a new job; False when there is one with this id, or with this number among a recording's retries.
+
+        Once it returns, the job cannot be lost.
+        """
+
+    async def retry_numbers(self, recording_of: str) -> set[int]:
+        """Return the numbers of the retries that are kept of a recording, those that are being purged too."""
 
     async def find(self, job_id: str) -> Job | None:
         """Return the job without its history."""

@@ -10,6 +10,8 @@ from contracts.job import Status
 NEWEST = [("created_at", DESCENDING), ("_id", DESCENDING)]
 WITH_METADATA = {"metadata_terms": {"$type": "string"}}
 """The jobs with metadata. A query has to ask for them in these words to get the index."""
+RETRIES = {"recording_of": {"$type": "string"}}
+"""The retries. As above."""
 DUE = "publish_at"
 CANCELS = "cancels"
 PURGES = "purges"
@@ -38,7 +40,7 @@ async def create(jobs: Any) -> None:
     """Create the indexes.
 
     Four for lists (all, a token's, an owner's, by metadata), one to count owners' unfinished jobs, one for scores, and
-    three for what is told again.
+    three for what is told again. And one that lets each number of a recording's retries be there once.
     """
     with translating():
         await jobs.create_index([("view.status", ASCENDING), *NEWEST], name="status")
@@ -54,6 +56,12 @@ async def create(jobs: Any) -> None:
         )
         await jobs.create_index(
             [("owner", ASCENDING), ("token_id", ASCENDING), *NEWEST], name="scores", partialFilterExpression=SCORED
+        )
+        await jobs.create_index(
+            [("recording_of", ASCENDING), ("retry_number", ASCENDING)],
+            name="retries",
+            unique=True,
+            partialFilterExpression=RETRIES,
         )
         for name, which in WHICH.items():
             await jobs.create_index([("publish_at", ASCENDING)], name=name, partialFilterExpression=which)

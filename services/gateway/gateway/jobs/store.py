@@ -35,8 +35,18 @@ class JobStore:
         self._traceparents = Batches(self._find_traceparents)
 
     async def insert(self, job: Job) -> bool:
-        """Insert a new job; it is on a majority's disks when this returns. False when there is one with this id."""
+        """Insert a new job; it is on a majority's disks when this returns. False when there is one like it.
+
+        That is one with this id, or with this number among a recording's retries.
+        """
         return await self._inserts.answer(job)
+
+    async def retry_numbers(self, recording_of: str) -> set[int]:
+        """Return the numbers of the retries that are kept of a recording, those that are being purged too."""
+        query = {"$and": [{"recording_of": recording_of}, indexes.RETRIES]}
+        with translating():
+            found = self._jobs.find(query, {"_id": 0, "retry_number": 1})
+            return {document["retry_number"] for document in await found.to_list(None)}
 
     async def find(self, job_id: str) -> Job | None:
         """Return the job without its history."""

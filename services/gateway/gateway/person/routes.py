@@ -27,6 +27,7 @@ from gateway.person.export import exported
 from gateway.person.scores import page_of_scores
 from gateway.storage import Bucket
 from gateway.web.callers import CallerIs
+from gateway.web.pace import sent_at_a_pace
 from gateway.web.parameters import AcceptLanguage
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
@@ -111,7 +112,7 @@ async def my_scores(
             "description": "`jobs.json`, `results/`, `audio/`; `missing.json` names what was removed meanwhile",
             "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
         },
-        **api.problem_answers(problems.LOGIN_OFF, problems.BUSY, problems.UNAVAILABLE),
+        **api.problem_answers(problems.LOGIN_OFF, problems.TOO_MANY_AT_ONCE, problems.BUSY, problems.UNAVAILABLE),
     },
 )
 async def my_export(parts: Parts, caller: CallerIs, accept_language: AcceptLanguage = None) -> Response:
@@ -119,7 +120,7 @@ async def my_export(parts: Parts, caller: CallerIs, accept_language: AcceptLangu
     owner = _owner(caller)
     await parts.availability.require("S3", "MongoDB")
     with ExitStack() as held:
-        held.enter_context(parts.readers.taken())
+        held.enter_context(parts.readers.taken(owner))
         chunks = exported(parts.owned, parts.bucket, owner, preferred_language(accept_language))
         first = await anext(chunks)  # what fails at once gets an answer of its own
         return _Export(first, chunks, held.pop_all())
@@ -164,7 +165,7 @@ class _Export(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._held:
             async with aclosing(self._chunks):
-                await super().__call__(scope, receive, send)
+                await sent_at_a_pace(super().__call__, scope, receive, send)
 
 
 async def _with_first(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -11,22 +11,25 @@ from tempfile import TemporaryFile
 from typing import IO, Protocol
 from urllib.parse import unquote
 
+import structlog
+
 from chassis.children import LateError
 from chassis.errors import AwayError
+from contracts.addresses import REFERENCES, CatalogueAddresses
 from contracts.audio import container
 from contracts.catalogue import Script, Token
 from contracts.events import AudioInfo, Reference, ReferenceScript
 from gateway.audio import ArrivingFile, ObjectStore
 from gateway.catalogue.rows import ChangedError, Expected, RevisedRow, TokenNotFoundError, row_id
 
-PREFIX = "references/"
-"""The keys are references/<token_id>/<16 hex>; the analysis server adds suffixes for files of its own."""
 MOST_CPU_SECONDS = 30.0
 """What decoding a reference may take of a processor: somebody waits for the answer. An hour of speech takes 12 s."""
 INSPECT_SECONDS = 100.0
 """How long decoding may take with all that waits before it; less than the edge waits for an answer."""
+log = structlog.get_logger()
+
 _READ_BYTES = 256 * 1024
-_KEY = re.compile(r"references/[0-9]+/[0-9a-f]{16}(?![0-9a-f])")
+_KEY = re.compile(rf"{REFERENCES}[0-9]+/[0-9a-f]{{16}}(?![0-9a-f])")
 
 
 @dataclass(frozen=True)
@@ -104,13 +107,13 @@ class References:
     """
 
     def __init__(
-        self, tokens: Tokens, records: Records, store: ObjectStore, decoder: Decoder, bucket_name: str
+        self, tokens: Tokens, records: Records, store: ObjectStore, decoder: Decoder, addresses: CatalogueAddresses
     ) -> None:
         self._tokens = tokens
         self._records = records
         self._store = store
         self._decoder = decoder
-        self._bucket_name = bucket_name
+        self._addresses = addresses
 
     async def replace(self, token_id: int, file: ArrivingFile, expected: Expected) -> RevisedRow[Token]:
         """Make the file the token's reference audio, once it was decoded: what is no speech would fail every recording.
@@ -132,7 +135,7 @@ class References:
             raise TokenNotFoundError
         url = token.row.reference_audio_url or ""
         key = key_in(url)
-        return key if self._address(url) == f"s3://{self._bucket_name}/{key}" else None
+        return key if key is not None and self._addresses.full(url) == self._addresses.full(key) else None
 
     async def media_type(self, key: str) -> str | None:
         """Return the media type that a reference was found to have, None for one of an earlier version."""
@@ -147,9 +150,9 @@ class References:
         token = found.row
         scripts = await self._tokens.scripts_of(token.id)
         return Reference(
-            audio_url=self._address(token.reference_audio_url),
-            textgrid_url=self._address(token.s3_textgrid_url),
-            pitch_url=self._address(token.s3_pitch_url),
+            audio_url=self._usable(token, "reference_audio_url"),
+            textgrid_url=self._usable(token, "s3_textgrid_url"),
+            pitch_url=self._usable(token, "s3_pitch_url"),
             scripts=[_within(token, script) for script in scripts],
         )
 
@@ -157,14 +160,14 @@ class References:
         """Decode the file, store it and return its s3:// address."""
         async with _arrived(file) as content:
             media_type = container((await self._inspected(content)).container).media_type
-            key = f"{PREFIX}{token_id}/{secrets.token_hex(8)}"
+            key = f"{REFERENCES}{token_id}/{secrets.token_hex(8)}"
             # Before the object is written: the sweeper finds objects only by their records.
             await self._records.add(key, media_type)
             content.seek(0)
             await self._store.write(key, _chunks(content), media_type)
         if not await self._records.renew(key):
             raise UploadTooLateError(key)
-        return f"s3://{self._bucket_name}/{key}"
+        return self._addresses.full(key)
 
     async def _inspected(self, content: IO[bytes]) -> AudioInfo:
         try:
@@ -173,11 +176,13 @@ class References:
         except TimeoutError:
             raise LateError from None
 
-    def _address(self, written: str | None) -> str | None:
-        """Return an address of the catalogue in full; a bare key is one of our bucket."""
-        if written is None or written.startswith(("s3://", "https://")):
-            return written
-        return f"s3://{self._bucket_name}/{written}"
+    def _usable(self, token: Token, field: str) -> str | None:
+        """Return a token's address in full; None when it may not be used, since rows may be older than that rule."""
+        written = getattr(token, field)
+        address = None if written is None else self._addresses.allowed(written)
+        if written is not None and address is None:
+            log.warning("address of the catalogue not used", token_id=token.id, field=field)
+        return address
 
 
 def key_in(url: str) -> str | None:

@@ -17,8 +17,10 @@ from gateway.catalogue.requests import ExpectedRevisions, TokenNumber, tagged
 from gateway.catalogue.rows import ChangedError, Expected, RevisedRow, TokenNotFoundError, entity_tag, row_id
 from gateway.references.references import References, UploadTooLateError
 from gateway.storage import Bucket
-from gateway.web.audio import IfRange, Range, audio_answers, audio_head, audio_response
+from gateway.web.audio import IfRange, Range, Reader, audio_answers, audio_head, audio_response
 from gateway.web.bodies import arriving_file, file_body
+from gateway.web.callers import CallerIs
+from gateway.web.client import client_of
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
 from gateway.web.quotas import UPLOAD_BYTES, UPLOADS, ClientQuotas
@@ -66,17 +68,24 @@ router = APIRouter(tags=["tokens"])
         problems.TOO_MANY_REQUESTS,
         problems.TOO_MANY_UPLOADS,
         problems.TOO_MANY_BYTES,
+        problems.TOO_MANY_AT_ONCE,
         problems.BUSY,
         problems.UNAVAILABLE,
     ),
     openapi_extra=file_body("The actor's own speech, from `start_time` to `end_time`"),
 )
 async def replace_reference_audio(
-    parts: Parts, request: Request, response: Response, token_id: TokenId, expected: ExpectedRevisions
+    *,
+    parts: Parts,
+    caller: CallerIs,
+    request: Request,
+    response: Response,
+    token_id: TokenId,
+    expected: ExpectedRevisions,
 ) -> Token:
     """Take the actor's speech in and decode it; recordings that come from then on are compared with it."""
     parts.quotas.check(request, UPLOAD_BYTES)
-    with parts.quotas.held(request, UPLOADS), parts.uploads.taken(close=True):
+    with parts.quotas.held(request, UPLOADS), parts.uploads.taken(client_of(request, caller), close=True):
         file = parts.quotas.counted(request, arriving_file(request, parts.max_bytes, reads_metadata=False))
         await parts.availability.require("S3", "MongoDB")
         token = await _replaced(parts.references, token_id, file, expected)
@@ -92,17 +101,18 @@ async def replace_reference_audio(
     responses=audio_answers(problems.TOKEN_NOT_FOUND, problems.REFERENCE_NOT_FOUND),
 )
 async def reference_audio(
+    *,
     parts: Parts,
+    caller: CallerIs,
+    request: Request,
     token_id: TokenNumber,
     range: Range = None,  # noqa: A002 - the header's name
     if_range: IfRange = None,
 ) -> Response:
     """Return the audio as it was sent, or a range of it; HEAD says how large it is."""
     audio = await _found(parts, token_id)
-    gone = problems.REFERENCE_NOT_FOUND
-    return await audio_response(
-        parts.bucket, parts.readers, audio, asked=range, if_range=if_range, gone=gone, name=_name(token_id)
-    )
+    reader = Reader(parts.readers, client_of(request, caller), problems.REFERENCE_NOT_FOUND)
+    return await audio_response(parts.bucket, reader, audio, asked=range, if_range=if_range, name=_name(token_id))
 
 
 @router.head(_PATH, include_in_schema=False)

@@ -7,8 +7,9 @@ import structlog
 
 from chassis.errors import AwayError, BackEndError, reason_of
 from chassis.periodic import Periodic, pace
+from contracts.addresses import REFERENCES, UNDERSTOOD
 from gateway.audio import ObjectStore
-from gateway.references.references import PREFIX, Record, Records, key_in
+from gateway.references.references import Record, Records, key_in
 
 log = structlog.get_logger()
 
@@ -41,7 +42,7 @@ class ReferenceSweeper:
 
     async def look(self, moment: datetime) -> None:
         """Record which references are used now, and remove those that have been unused since before `moment`."""
-        aborted = await self._store.abort_unfinished(PREFIX, moment)
+        aborted = await self._store.abort_unfinished(REFERENCES, moment)
         records = await self._records.all()
         named = {key_in(url) for url in await self._records.named()}
         await self._mark([record for record in records if record.swept_at is None], named)
@@ -74,13 +75,18 @@ class ReferenceSweeper:
     async def _remove(self, record: Record) -> bool:
         if not await self._records.condemn(record):
             return False
-        await self._store.remove_under(record.key)
+        await self._remove_all(record.key)
         return True
 
     async def _remove_for_good(self, record: Record) -> None:
-        """Remove once more: an analysis that was reading the reference may have written a file beside it since."""
-        await self._store.remove_under(record.key)
+        """Remove once more: an analysis that was reading the reference may have kept what it understood since."""
+        await self._remove_all(record.key)
         await self._records.forget(record.key)
+
+    async def _remove_all(self, key: str) -> None:
+        """Remove the object, and what the analysis server has kept of it; earlier versions kept that beside it."""
+        await self._store.remove_under(key)
+        await self._store.remove_under(f"{UNDERSTOOD}{key}")
 
 
 def _is_before(at: datetime | None, moment: datetime) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from contracts import api, problems
 from contracts.api import SharedJob, ShareRight
@@ -12,7 +12,8 @@ from contracts.problems import ProblemKind
 from gateway.audio import StoredAudio
 from gateway.sharing.links import Link
 from gateway.sharing.routes import Parts, ShareParts
-from gateway.web.audio import IfRange, Range, audio_answers, audio_head, audio_response
+from gateway.web.audio import IfRange, Range, Reader, audio_answers, audio_head, audio_response
+from gateway.web.client import client_address
 from gateway.web.parameters import AcceptLanguage
 from gateway.web.problems import ProblemError
 
@@ -48,16 +49,15 @@ async def shared_job(parts: Parts, secret: Secret, accept_language: AcceptLangua
 )
 async def shared_audio(
     parts: Parts,
+    request: Request,
     secret: Secret,
     range: Range = None,  # noqa: A002 - the header's name
     if_range: IfRange = None,
 ) -> Response:
     """Return the audio as it was sent, or a range of it, when the link's right is `audio`. Needs no login."""
     audio = await _linked_audio(parts, secret)
-    gone = problems.AUDIO_NOT_FOUND
-    answer = await audio_response(
-        parts.bucket, parts.readers, audio, asked=range, if_range=if_range, gone=gone, name=_NAME
-    )
+    reader = Reader(parts.readers, client_address(request), problems.AUDIO_NOT_FOUND)
+    answer = await audio_response(parts.bucket, reader, audio, asked=range, if_range=if_range, name=_NAME)
     answer.headers.update(PRIVATE)
     return answer
 

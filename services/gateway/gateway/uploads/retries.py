@@ -9,6 +9,7 @@ from contracts.job import is_terminal
 from gateway.audio import AudioGoneError
 from gateway.jobs.links import job_links
 from gateway.uploads.routes import Parts
+from gateway.uploads.submissions import RetriesSpentError
 from gateway.web.callers import CallerIs
 from gateway.web.parameters import JobId, Traceparent, canonical
 from gateway.web.problems import ProblemError
@@ -27,6 +28,7 @@ router = APIRouter(tags=["jobs"])
         problems.JOB_NOT_FOUND,
         problems.JOB_NOT_ENDED,
         problems.RECORDING_GONE,
+        problems.RETRIES_SPENT,
         problems.TOO_MANY_REQUESTS,
         problems.TOO_MANY_BYTES,
         problems.TOO_MANY_JOBS,
@@ -57,6 +59,8 @@ async def retry_job(
         event = await parts.submissions.accept_again(job, audio, events.continued_trace(traceparent))
     except AudioGoneError:
         raise ProblemError(problems.RECORDING_GONE) from None
+    except RetriesSpentError:
+        raise ProblemError(problems.RETRIES_SPENT) from None
     # It takes a copy of the recording.
     parts.quotas.add(request, UPLOAD_BYTES, audio.size_bytes)
     parts.quotas.add(request, JOBS_WAITING, 1)

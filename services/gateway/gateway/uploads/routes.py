@@ -1,6 +1,5 @@
 """The route that takes recordings in."""
 
-import unicodedata
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from contracts import api, events, problems
 from contracts.api import UploadAccepted
 from contracts.metadata import MAX_BYTES
+from contracts.names import is_plain
 from gateway.audio import ArrivingFile
 from gateway.availability import Availability
 from gateway.jobs.links import job_links
@@ -28,6 +28,7 @@ from gateway.uploads.publishing import Publishing
 from gateway.uploads.submissions import Dubbed, Submissions
 from gateway.web.bodies import arriving_file, file_body
 from gateway.web.callers import CallerIs
+from gateway.web.client import client_of
 from gateway.web.parameters import Traceparent
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
@@ -104,6 +105,7 @@ router = APIRouter(tags=["jobs"])
         problems.TOO_MANY_UPLOADS,
         problems.TOO_MANY_BYTES,
         problems.TOO_MANY_JOBS,
+        problems.TOO_MANY_AT_ONCE,
         problems.BUSY,
         problems.UNAVAILABLE,
     ),
@@ -124,7 +126,7 @@ async def upload_audio(
     _check_token_id(token_id)
     key = _key(request)
     parts.quotas.check(request, JOBS_WAITING, UPLOAD_BYTES)
-    with parts.quotas.held(request, UPLOADS), parts.uploads.taken(close=True):
+    with parts.quotas.held(request, UPLOADS), parts.uploads.taken(client_of(request, caller), close=True):
         file = parts.quotas.counted(request, arriving_file(request, parts.max_bytes, reads_metadata=True))
         await parts.availability.require("S3", "MongoDB")
         dubbed = Dubbed(token_id, caller.owner, events.continued_trace(traceparent))
@@ -165,6 +167,5 @@ def _key(request: Request) -> str | None:
 
 
 def _check_token_id(token_id: str) -> None:
-    printable = all(unicodedata.category(c) not in {"Cc", "Cs"} for c in token_id)
-    if not printable or not token_id.strip() or len(token_id) > TOKEN_ID_CHARACTERS:
+    if not is_plain(token_id) or not token_id.strip() or len(token_id) > TOKEN_ID_CHARACTERS:
         raise ProblemError(problems.TOKEN_ID_INVALID, close=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Header, Response
@@ -14,6 +15,7 @@ from contracts.problems import ProblemKind
 from gateway.audio import AudioGoneError, StoredAudio
 from gateway.storage import Bucket
 from gateway.web.file_names import inline
+from gateway.web.pace import sent_at_a_pace
 from gateway.web.problems import ProblemError
 from gateway.web.ranges import ByteRange, UnsatisfiableRangeError, requested_range
 from gateway.web.slots import Slots
@@ -23,27 +25,31 @@ _BYTES = {"audio/*": {"schema": {"type": "string", "format": "binary"}}}
 Range = Annotated[str | None, Header(description="One range of bytes (RFC 9110); several are answered with the whole")]
 IfRange = Annotated[str | None, Header(description="The `ETag` that a range is of; of any other one gets the whole")]
 
+_REFUSALS = (problems.RANGE_NOT_SATISFIABLE, problems.TOO_MANY_AT_ONCE, problems.BUSY, problems.UNAVAILABLE)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Who asks for audio: the client, the slots of which it needs one, and what it is told when the audio is gone."""
+
+    slots: Slots
+    client: str
+    gone: ProblemKind
+
 
 def audio_answers(*not_found: ProblemKind) -> dict[int | str, dict[str, Any]]:
     """Return what the OpenAPI document says of a route's answers; `not_found` are those of its own."""
     return {
         200: {"description": "All of it", "content": _BYTES},
         206: {"description": "The range that was asked for; `Content-Range` says which", "content": _BYTES},
-        **api.problem_answers(*not_found, problems.RANGE_NOT_SATISFIABLE, problems.BUSY, problems.UNAVAILABLE),
+        **api.problem_answers(*not_found, *_REFUSALS),
     }
 
 
 async def audio_response(
-    bucket: Bucket,
-    readers: Slots,
-    audio: StoredAudio,
-    *,
-    asked: str | None,
-    if_range: str | None,
-    gone: ProblemKind,
-    name: str,
+    bucket: Bucket, reader: Reader, audio: StoredAudio, *, asked: str | None, if_range: str | None, name: str
 ) -> Response:
-    """Return the answer to GET: the whole, or the range that the Range header asks for. `gone`: it is not there now.
+    """Return the answer to GET: the whole, or the range that the Range header asks for.
 
     Whoever saves it is offered `name`, with the extension of its media type.
     """
@@ -51,12 +57,12 @@ async def audio_response(
     whole = ByteRange(0, audio.size_bytes - 1, audio.size_bytes)
     headers = _headers(audio, part or whole, name)
     async with AsyncExitStack() as opened:
-        opened.enter_context(readers.taken())
+        opened.enter_context(reader.slots.taken(reader.client))
         try:
             body = bucket.read(audio, (part or whole).first, (part or whole).last)
             chunks = await opened.enter_async_context(body)
         except AudioGoneError:
-            raise ProblemError(gone) from None
+            raise ProblemError(reader.gone) from None
         held = opened.pop_all()
     if part is None:
         return _AudioResponse(chunks, held, 200, headers)
@@ -77,7 +83,7 @@ class _AudioResponse(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._held:
-            await super().__call__(scope, receive, send)
+            await sent_at_a_pace(super().__call__, scope, receive, send)
 
 
 def _part(audio: StoredAudio, asked: str | None, if_range: str | None) -> ByteRange | None:

@@ -39,13 +39,21 @@ _WORDS = {
         ),
     ),
     "metadata_filter": ("metadata.<key>=<value> 형식이어야 합니다.", "Must be written as metadata.<key>=<value>."),
+    "address_not_allowed": (
+        "references/와 CATALOGUE_PREFIX 아래의 파일만, 또는 버킷 밖의 https 주소만 쓸 수 있습니다.",
+        "Only files under references/ and CATALOGUE_PREFIX may be named, or https addresses outside of the bucket.",
+    ),
+    "hidden_characters": (
+        "제어 문자나 보이지 않는 문자는 쓸 수 없습니다.",
+        "Must have no characters that control or hide text.",
+    ),
     "list_type": ("배열이어야 합니다.", "Must be an array."),
     "model_attributes_type": (
         "JSON 객체여야 합니다 (Content-Type: application/json).",
         "Must be a JSON object (Content-Type: application/json).",
     ),
 }
-"""The sentences in Korean and English, by pydantic's name of the error; `read_only`, `metadata_filter` are our own."""
+"""The sentences in Korean and English, by pydantic's name of the error; those that it lacks are our own."""
 _OTHERWISE = ("올바르지 않은 값입니다.", "This value cannot be used.")
 
 

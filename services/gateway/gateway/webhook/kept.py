@@ -1,5 +1,6 @@
 """Webhooks that could not be published when they came: the analysis server calls once, so they are kept until then."""
 
+import asyncio
 from datetime import datetime
 from typing import Protocol
 
@@ -11,6 +12,12 @@ from contracts.events import Event
 from gateway.availability import Availability
 
 log = structlog.get_logger()
+
+SOON_SECONDS = 3.0
+"""How long a publish may take before the call is kept instead: whoever calls once does not wait long for an answer.
+
+The event may be published all the same, and then again; its id says that it is the same one.
+"""
 
 
 class KeptWebhooks(Protocol):
@@ -50,8 +57,9 @@ class Webhooks:
         """
         try:
             await self._availability.require("RabbitMQ")
-            await self._publisher.publish(webhook)
-        except BackEndError as error:
+            async with asyncio.timeout(SOON_SECONDS):
+                await self._publisher.publish(webhook)
+        except (BackEndError, TimeoutError) as error:
             if interim:
                 log.info("interim webhook dropped", job_id=webhook.subject, reason=reason_of(error))
                 return

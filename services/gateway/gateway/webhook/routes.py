@@ -1,12 +1,14 @@
 """The routes that the analysis server calls."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Request, Response
 
-from contracts import api, problems, webhook
+from chassis.errors import AwayError, reason_of
+from contracts import api, events, problems, webhook
 from contracts.api import WebhookReceipt
 from contracts.json_text import UnreadableError
 from gateway.availability import Availability
@@ -55,7 +57,7 @@ class WebhookParts:
     jobs: Jobs
     webhooks: Webhooks
     availability: Availability
-    secret: str
+    secrets: Sequence[str]
     max_result_bytes: int
 
 
@@ -76,13 +78,11 @@ async def analysis_complete(
     """
     _require_signed(parts, job_id, attempt, signature)
     job_id = canonical(job_id)
-    await parts.availability.require("MongoDB")
-    traceparent = await parts.jobs.traceparent(job_id)
+    traceparent = await _traceparent(parts, job_id)
     if traceparent is None:
         raise ProblemError(problems.JOB_NOT_FOUND, close=True)
     call = await _call(request, parts.max_result_bytes)
     await parts.webhooks.take(webhook_event(job_id, int(attempt), call.body, traceparent), interim=call.interim)
-    parts.availability.seen("MongoDB")
     if call.body is None:
         raise ProblemError(problems.RESULT_TOO_LARGE, close=True)
     return WebhookReceipt(job_id=job_id)
@@ -115,8 +115,24 @@ for _path in PATHS:
     )
 
 
+async def _traceparent(parts: WebhookParts, job_id: str) -> str | None:
+    """Return the trace of the job, None when there is no such job.
+
+    While MongoDB is away, or too slow to say, it is a new one: the signature tells that there is, or was, such a job,
+    and a call that comes once is not to be lost when RabbitMQ can take it.
+    """
+    try:
+        await parts.availability.require("MongoDB")
+        traceparent = await parts.jobs.traceparent(job_id)
+    except AwayError as error:
+        log.warning("webhook without its trace", job_id=job_id, reason=reason_of(error))
+        return events.continued_trace(None)
+    parts.availability.seen("MongoDB")
+    return traceparent
+
+
 def _require_signed(parts: WebhookParts, job_id: str, attempt: str, signature: str) -> None:
-    if not webhook.signature_is_valid(parts.secret, job_id, attempt, signature):
+    if not webhook.signature_is_valid(parts.secrets, job_id, attempt, signature):
         raise ProblemError(problems.SIGNATURE_INVALID, close=True)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis_server.addresses import AddressError, Addresses, OtherBucketError
+from contracts.addresses import AddressError, Addresses, CatalogueAddresses, OtherBucketError
 
 AWS = Addresses("sori-audio", None)
 OWN = Addresses("sori-audio", "http://127.0.0.1:9000/s3/")
@@ -116,3 +116,59 @@ def test_what_is_not_in_the_bucket_is_told_apart(address: str) -> None:
 def test_what_is_no_address_of_an_object_is_told_apart(address: str) -> None:
     with pytest.raises(AddressError):
         OWN.key_of(address)
+
+
+ALLOWED = CatalogueAddresses("sori", "https://s3.example/s3")
+
+
+@pytest.mark.parametrize(
+    ("written", "full"),
+    [
+        ("references/7/00000000000000aa", "s3://sori/references/7/00000000000000aa"),
+        ("catalogue/a b.TextGrid", "s3://sori/catalogue/a b.TextGrid"),
+        ("s3://sori/catalogue/x/pitch.json", None),
+        ("https://sori.s3.amazonaws.com/catalogue/pitch.json", None),
+        ("https://s3.example/s3/sori/references/7/a?versionId=1", None),
+        ("https://cdn.example/audio/bg.wav", None),
+        ("https://other.s3.amazonaws.com/audio/bg.wav", None),
+    ],
+)
+def test_the_catalogue_may_have_its_own_files_and_those_of_the_web(written: str, full: str | None) -> None:
+    assert ALLOWED.allowed(written) == (full or written)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "audio/73732cad.wav",
+        "s3://sori/audio/73732cad.wav",
+        "s3://sori/inbox/73732cad",
+        "s3://sori/analysis/references/7/a.0",
+        "s3://sori/analysis-server/accepted-0",
+        "s3://sori/references/../audio/73732cad.wav",
+        "s3://sori/catalogue/x/../../audio/73732cad.wav",
+        "references/./../audio/73732cad.wav",
+        "s3://sori/references",
+        "s3://sori/catalogue.wav",
+        "s3://sori//references/a.wav",
+        "s3://other/catalogue/a.wav",
+        "s3://Sori/catalogue/a.wav",
+        "https://sori.s3.amazonaws.com/audio/73732cad.wav",
+        "https://sori.s3.eu-west-1.amazonaws.com/audio/73732cad.wav",
+        "https://user@sori.s3.amazonaws.com:443/%61udio/73732cad.wav",
+        "https://s3.us-east-1.amazonaws.com/sori/audio/73732cad.wav",
+        "https://sori.s3.amazonaws.com/references/%2e%2e/audio/73732cad.wav",
+        "https://s3.example/s3/sori/audio/73732cad.wav",
+        "https://S3.example/s3/sori/inbox/73732cad?X-Amz-Signature=1",
+    ],
+)
+def test_the_catalogue_may_name_nothing_else_in_the_bucket(written: str) -> None:
+    assert ALLOWED.allowed(written) is None
+
+
+def test_the_catalogues_prefix_may_lie_in_another_bucket() -> None:
+    elsewhere = CatalogueAddresses("sori", None, "s3://clips/of/actors/")
+    assert elsewhere.allowed("s3://clips/of/actors/1.wav") == "s3://clips/of/actors/1.wav"
+    assert elsewhere.allowed("references/7/a") == "s3://sori/references/7/a"
+    for written in ("catalogue/1.wav", "s3://clips/of/1.wav", "s3://clips/of/actors/../1.wav", "of/actors/1.wav"):
+        assert elsewhere.allowed(written) is None

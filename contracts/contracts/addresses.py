@@ -1,7 +1,15 @@
-"""Parses the addresses of stored objects; only objects of the one bucket that this server reads are accepted."""
+"""Where things lie in the bucket, what an address names there, and which addresses the catalogue may have."""
 
 import re
+from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
+
+REFERENCES = "references/"
+"""The prefix of reference audio that was uploaded here."""
+UNDERSTOOD = "analysis/"
+"""The prefix under which the analysis server keeps what it has understood of references, each under its own key."""
+CATALOGUE = "catalogue/"
+"""The prefix of other files of the catalogue, unless CATALOGUE_PREFIX names another one."""
 
 _S3_URL = re.compile(r"s3://([^/]+)/(.+)", re.DOTALL)
 # Amazon S3 User Guide, "Virtual hosting of general purpose buckets": the bucket is in the host or begins the path.
@@ -15,7 +23,7 @@ class AddressError(Exception):
 
 
 class OtherBucketError(Exception):
-    """The address names an object outside the bucket that this server is configured for."""
+    """The address names an object outside of the bucket."""
 
 
 class Addresses:
@@ -35,7 +43,7 @@ class Addresses:
         if bucket != self._bucket:
             raise OtherBucketError
         # In a store that keeps objects as files, such parts could lead out of the bucket (path traversal).
-        if not key or {".", ".."} & set(key.split("/")) or not key.isprintable():
+        if not key or _leads_elsewhere(key) or not key.isprintable():
             raise AddressError
         return key
 
@@ -64,6 +72,42 @@ class Addresses:
             and (url.scheme, url.hostname, url.port) == (ours.scheme, ours.hostname, ours.port)
             and url.path.startswith(f"{ours.path}/")
         )
+
+
+@dataclass(frozen=True)
+class CatalogueAddresses:
+    """The addresses that the catalogue may have: what lies elsewhere in the bucket are the recordings of people.
+
+    Whoever may write the catalogue could otherwise have the analysis server read them. Allowed are `references/` of the
+    bucket, whatever begins with `prefix` (s3://bucket/…/, perhaps of another bucket), and https addresses that name
+    nothing in the bucket.
+    """
+
+    bucket: str
+    endpoint_url: str | None = None
+    prefix: str = ""
+
+    def full(self, written: str) -> str:
+        """Return an address in full; a bare key is one of our bucket."""
+        return written if written.startswith(("s3://", "https://")) else f"s3://{self.bucket}/{written}"
+
+    def allowed(self, written: str) -> str | None:
+        """Return the address in full, None when the catalogue may not have it."""
+        address = self.full(written)
+        try:
+            named = f"s3://{self.bucket}/{Addresses(self.bucket, self.endpoint_url).key_of(address)}"
+        except OtherBucketError:
+            if address.startswith("https://"):
+                return address
+            named = address
+        except AddressError:
+            return None
+        allowed = (f"s3://{self.bucket}/{REFERENCES}", self.prefix or f"s3://{self.bucket}/{CATALOGUE}")
+        return address if named.startswith(allowed) and not _leads_elsewhere(named) else None
+
+
+def _leads_elsewhere(key: str) -> bool:
+    return not {".", ".."}.isdisjoint(key.split("/"))
 
 
 def _bucket_and_key(path: str) -> tuple[str, str]:

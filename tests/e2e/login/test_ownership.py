@@ -125,8 +125,8 @@ def about(job_id: str, path: str, more: dict[str, Any]) -> tuple[str, dict[str, 
 
 
 def told(answer: httpx.Response, job_id: str) -> tuple[int, str, dict[str, str]]:
-    """All that an answer says, but for the job's id and the time."""
-    headers = {name: value for name, value in answer.headers.items() if name != "date"}
+    """All that an answer says, but for the job's id, the time, and how many calls the caller has left."""
+    headers = {name: value for name, value in answer.headers.items() if name not in {"date", "ratelimit"}}
     return answer.status_code, answer.text.replace(job_id, "…"), headers
 
 

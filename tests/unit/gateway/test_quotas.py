@@ -73,7 +73,8 @@ def gateway(limits: Mapping[Quota, int], *, is_required: bool = True) -> httpx.A
         app.add_api_route(path, nothing)
     for path in ("/tokens/webhook/analysis-complete", "/webhook/analysis-complete", "/auth/google-login"):
         app.add_api_route(path, nothing, methods=["POST"])
-    app.add_api_route("/tokens/1/upload-audio", upload, methods=["POST"])
+    for token in ("1", "webhook"):
+        app.add_api_route(f"/tokens/{token}/upload-audio", upload, methods=["POST"])
     identity: Any = Identity(is_required=is_required)
     sessions: Any = None
     app.add_middleware(Guard, identity=identity, sessions=sessions, quotas=quotas, origins=[])
@@ -132,6 +133,13 @@ async def test_probes_the_analysis_server_and_the_inner_network_are_not_limited(
                 assert (await client.post(path, headers=HOME)).status_code == 200
             assert (await client.get("/metrics")).status_code == 200
             assert (await client.get("/tokens")).status_code == 200
+
+
+@pytest.mark.parametrize("is_required", [True, False])
+async def test_uploads_for_a_token_that_is_called_webhook_are_counted(is_required: bool) -> None:
+    async with gateway({REQUESTS: 1}, is_required=is_required) as client:
+        answers = [await client.post("/tokens/webhook/upload-audio", headers={**HOME, **ANN}) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [200, 429]
 
 
 async def test_without_login_addresses_are_limited_all_the_same() -> None:

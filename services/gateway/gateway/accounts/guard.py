@@ -22,8 +22,17 @@ from gateway.web.quotas import ClientQuotas
 
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 _FORWARDED = {b"x-forwarded-for", b"forwarded"}
-_NOT_COUNTED = ("/health", "/metrics", "/tokens/webhook/", "/webhook/")
-"""How the addresses begin whose calls are not limited: those of probes, and of the analysis server."""
+_NOT_COUNTED = {
+    "/health",
+    "/health/live",
+    "/health/ready",
+    "/metrics",
+    "/tokens/webhook/analysis-complete",
+    "/webhook/analysis-complete",
+    "/webhook/signature",
+}
+"""Whose calls are not limited: those of probes, and of the analysis server. By whole addresses: a token may be called
+`webhook` too."""
 
 
 class Guard:
@@ -56,7 +65,7 @@ class Guard:
             answer = self._app
         else:
             answer = await self._let_in(need, scope)
-        if scope["path"].startswith(_NOT_COUNTED):
+        if scope["path"] in _NOT_COUNTED:
             await answer(scope, receive, send)
         else:
             await self._quotas.serve(answer, scope, receive, send)

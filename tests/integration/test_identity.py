@@ -192,6 +192,18 @@ async def test_open_streams_are_told_whose_caller_counts_no_more(here: Here) -> 
     assert await here.identity.over([]) == set()
 
 
+async def test_an_expiry_needs_no_mongodb(here: Here) -> None:
+    key = await here.caller(await here.key(Right.JOBS_OWN))
+    over = Caller(Kind.PERSON, frozenset(), expires_at=ago(SKEW))
+    mongodb = MongoDB("mongodb://127.0.0.1:1/sori", REQUEST_LIMITS)
+    alone = Identity(settings(here.issuer.url), mongodb)
+    assert await alone.over([key, over]) == {over}
+    with pytest.raises(AwayError):
+        await alone.over([key])
+    await alone.stop()
+    mongodb.close()
+
+
 async def test_ends_are_noticed_within_the_minute_that_is_promised(here: Here) -> None:
     assert CACHE_SECONDS < PROMISED_SECONDS
     # The longest that a stream goes on: it was looked at just before its caller counted as over.

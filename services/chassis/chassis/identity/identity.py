@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from cachetools import TTLCache
 
+from chassis.errors import BackEndError
 from chassis.identity.caller import ANYBODY, Caller, InvalidCredentialError, Kind
 from chassis.identity.credentials import credential_of
 from chassis.identity.issuers import Issuers, peeked
@@ -95,18 +96,29 @@ class Identity:
             raise InvalidCredentialError("no ticket") from None
 
     async def over(self, callers: Collection[Caller]) -> set[Caller]:
-        """Return those of the callers whose credential has expired or was revoked."""
-        now = datetime.now(UTC)
+        """Return those of the callers whose credential has expired or was revoked.
+
+        While MongoDB is away, those that have expired; AwayError when there are none.
+        """
+        expired = {one for one in callers if _expired(one, datetime.now(UTC), _STREAM_SKEW)}
+        try:
+            revoked = await self._revoked(callers)
+        except BackEndError:
+            if not expired:
+                raise
+            return expired
+        if revoked:
+            self.forget()  # they come again at once, and have to learn why they were sent away
+        return revoked | expired
+
+    async def _revoked(self, callers: Collection[Caller]) -> set[Caller]:
         sessions, keys = _named(callers, "session"), _named(callers, "key")
         standing: set[str] = set()
         if sessions:
             standing |= {f"session:{one}" for one in await self._credentials.standing_sessions(sessions)}
         if keys:
             standing |= {f"key:{one}" for one in await self._credentials.standing_keys(keys)}
-        revoked = {one for one in callers if one.credential is not None and one.credential not in standing}
-        if revoked:
-            self.forget()  # they come again at once, and have to learn why they were sent away
-        return revoked | {one for one in callers if _expired(one, now, _STREAM_SKEW)}
+        return {one for one in callers if one.credential is not None and one.credential not in standing}
 
     def forget(self) -> None:
         """Look at every credential again: one was just found to be revoked."""

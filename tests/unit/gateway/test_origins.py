@@ -44,6 +44,7 @@ FOREIGN = {
     "our name as a user": {"Origin": "https://sori.example@evil.example"},
     "our host, but another scheme, says the browser": {"Origin": OWN, "Sec-Fetch-Site": "cross-site"},
     "a listed host with another scheme": {"Origin": "http://front.example"},
+    "no address at all": {"Origin": "http://[sori.example"},
     "words that no browser sends": {"Origin": "evil", "Sec-Fetch-Site": "Same-Origins"},
 }
 

@@ -73,8 +73,8 @@ def gateway(limits: Mapping[Quota, int], *, is_required: bool = True) -> httpx.A
         app.add_api_route(path, nothing)
     for path in ("/tokens/webhook/analysis-complete", "/webhook/analysis-complete", "/auth/google-login"):
         app.add_api_route(path, nothing, methods=["POST"])
-    for token_id in ("1", "webhook"):
-        app.add_api_route(f"/tokens/{token_id}/upload-audio", upload, methods=["POST"])
+    for token in ("1", "webhook"):
+        app.add_api_route(f"/tokens/{token}/upload-audio", upload, methods=["POST"])
     identity: Any = Identity(is_required=is_required)
     sessions: Any = None
     app.add_middleware(Guard, identity=identity, sessions=sessions, quotas=quotas, origins=[])
@@ -135,11 +135,11 @@ async def test_probes_the_analysis_server_and_the_inner_network_are_not_limited(
             assert (await client.get("/tokens")).status_code == 200
 
 
-async def test_an_upload_for_a_token_called_webhook_is_limited_like_any() -> None:
-    async with gateway({REQUESTS: 3, UPLOAD_BYTES: 15}) as client:
-        assert (await client.post("/tokens/webhook/upload-audio", headers=ANN)).status_code == 200
-        refused = await client.post("/tokens/webhook/upload-audio", headers=ANN)
-        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_bytes")
+@pytest.mark.parametrize("is_required", [True, False])
+async def test_uploads_for_a_token_that_is_called_webhook_are_counted(is_required: bool) -> None:
+    async with gateway({REQUESTS: 1}, is_required=is_required) as client:
+        answers = [await client.post("/tokens/webhook/upload-audio", headers={**HOME, **ANN}) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [200, 429]
 
 
 async def test_without_login_addresses_are_limited_all_the_same() -> None:

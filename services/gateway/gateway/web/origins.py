@@ -47,4 +47,12 @@ def may_change(headers: Headers, allowed: frozenset[str]) -> bool:
         return True
     if site != "none":
         return site == "same-origin"
-    return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    return origin is None or _host_of(origin) == headers.get("host", "").lower()
+
+
+def _host_of(origin: str) -> str | None:
+    """Return the host and port of an origin; None when it is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None

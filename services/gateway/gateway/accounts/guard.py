@@ -38,7 +38,7 @@ class Guard:
         self, app: ASGIApp, identity: Identity, sessions: Sessions, quotas: ClientQuotas, origins: Sequence[str]
     ) -> None:
         self._app = app
-        # Whom `*` lets in is let in without credentials.
+        # CORS_ORIGINS=* lets any page call, but without credentials: so a call by cookie needs an origin that is named.
         self._origins = frozenset(origins) - {ANY_ORIGIN}
         self._identity = identity
         self._sessions = sessions

@@ -31,7 +31,7 @@ from gateway.web.pace import sent_at_a_pace
 from gateway.web.parameters import AcceptLanguage
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
-from gateway.web.quotas import counted_client
+from gateway.web.quotas import JOBS_WAITING, counted_client
 from gateway.web.slots import Slots
 
 log = structlog.get_logger()
@@ -75,7 +75,7 @@ async def me(parts: Parts, caller: CallerIs, request: Request, response: Respons
         owner=caller.owner,
         roles=sorted(caller.roles),
         rights=sorted(caller.rights),
-        limits=[_limit(used) for used in all_used],
+        limits=[_limit(used) for used in all_used if used.quota is not JOBS_WAITING or caller.owner is not None],
     )
 
 

@@ -70,6 +70,8 @@ class ClientQuotas:
     def check(self, request: Request, *quotas: Quota) -> None:
         """Raise ProblemError when the client may use no more of one of them."""
         for quota in quotas:
+            if quota is JOBS_WAITING and request.scope[STATE].owner is None:
+                continue  # it is counted by owner, and a job without one is nobody's
             with self._refusing(request):
                 self._note(request, self._counts.check(counted_client(request), quota))
 

@@ -64,13 +64,22 @@ router = APIRouter(prefix="/auth", tags=["accounts"], route_class=SmallBodyRoute
     ),
 )
 async def open_session(parts: Parts, caller: CallerIs, response: Response) -> SessionOpened:
-    """Begin a session for the person that the bearer token names; browsers send its cookie from now on."""
+    """Begin a session for the person that the bearer token names; browsers send its cookie from now on.
+
+    An access token is a session's already: its cookie is of the same session, and ends with it.
+    """
     _require_login(parts)
     if caller.kind != Kind.PERSON or caller.owner is None:
         raise ProblemError(problems.NOT_ALLOWED)
-    session, token = await parts.sessions.begin(caller.owner, caller.roles)
+    session_id = session_of(caller)
+    if session_id is None:
+        session, token = await parts.sessions.begin(caller.owner, caller.roles)
+        log.info("session begun", owner=session.owner)
+    elif (again := await parts.sessions.again(session_id)) is not None:
+        session, token = again
+    else:
+        raise ProblemError(problems.TOKEN_EXPIRED)
     response.headers.update({**_NOT_STORED, "Set-Cookie": cookie(token)})
-    log.info("session begun", owner=session.owner)
     return SessionOpened(owner=session.owner, roles=list(session.roles), expires_at=session.expires_at)
 
 

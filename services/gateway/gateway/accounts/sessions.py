@@ -58,17 +58,25 @@ class Sessions:
         await self._store.insert(session)
         return session, self._signed(session)
 
+    async def again(self, session_id: str) -> tuple[Session, str] | None:
+        """Return a session that goes on, and a new token of it; None when it was ended.
+
+        It is the same session: it ends LONGEST after it was begun, and all of its tokens are revoked together.
+        """
+        session = await self._store.extend(session_id, datetime.now(UTC) + LIFETIME, LONGEST)
+        return None if session is None else (session, self._signed(session))
+
     async def renewed(self, caller: Caller) -> str | None:
         """Return a new cookie for a session that has been used for a while; None when the old one does."""
         now = datetime.now(UTC)
         if caller.expires_at is None or caller.expires_at - now > LIFETIME - RENEWED_AFTER:
             return None
         try:
-            session = await self._store.extend(session_of(caller) or "", now + LIFETIME, LONGEST)
+            renewed = await self.again(session_of(caller) or "")
         except Exception as error:  # noqa: BLE001 - the session that there is serves on
             log.warning("session not renewed", reason=reason_of(error))
             return None
-        return None if session is None else cookie(self._signed(session))
+        return None if renewed is None else cookie(renewed[1])
 
     async def end(self, session_id: str) -> bool:
         """End the session; False when it had ended."""

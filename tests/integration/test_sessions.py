@@ -3,24 +3,27 @@
 import json
 import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from joserfc.jwk import ECKey
+from pydantic import SecretStr
 from starlette.types import Receive, Scope, Send
 
-from chassis.identity.caller import Caller, Kind
+from chassis.identity.caller import Caller, InvalidCredentialError, Kind
 from chassis.identity.identity import Identity
-from chassis.identity.own_tokens import SESSION, OwnTokens
+from chassis.identity.own_tokens import SESSION, TICKET, OwnTokens
+from chassis.identity.settings import AuthSettings
 from chassis.mongodb import REQUEST_LIMITS, MongoDB
 from contracts.accounts import SESSION_COOKIE
 from contracts.rights import Role, rights_of
 from gateway.accounts import routes
 from gateway.accounts.routes import AccountParts
 from gateway.accounts.sessions import Sessions
-from gateway.accounts.store import SessionStore
+from gateway.accounts.store import MOST_SESSIONS, SessionStore
 from gateway.jobs.visible import VisibleJobs
 from gateway.web.callers import STATE
 from gateway.web.parts import give
@@ -29,8 +32,9 @@ from local_stack.stack import Stack
 from tests.support.answers import assert_problem
 from tests.support.databases import own_database
 
-OWNER = "user:" + uuid.uuid4().hex
-TOKENS = OwnTokens(json.dumps({"keys": [ECKey.generate_key("P-256", {"kid": "1"}).as_dict(private=True)]}))
+KEYS = json.dumps({"keys": [ECKey.generate_key("P-256", {"kid": "1"}).as_dict(private=True)]})
+TOKENS = OwnTokens(KEYS)
+OWNER, OTHER = "user:" + uuid.uuid4().hex, "user:" + uuid.uuid4().hex
 
 
 @pytest.fixture
@@ -97,3 +101,27 @@ async def test_no_session_begins_another(mongodb: MongoDB) -> None:
         assert "set-cookie" not in refused.headers
         world.caller = person(second)
         assert session_in(await client.post("/auth/session")) == second
+
+
+async def test_one_session_too_many_ends_the_oldest(mongodb: MongoDB) -> None:
+    sessions = Sessions(SessionStore(mongodb), TOKENS)
+    (others, _), *own = [
+        await sessions.begin(owner, [Role.LEARNER]) for owner in (OTHER, *[OWNER] * (MOST_SESSIONS + 2))
+    ]
+    ended = [not await sessions.end(session.session_id) for session, _ in own]
+    assert ended == [True, True, *[False] * MOST_SESSIONS]
+    assert await sessions.end(others.session_id)
+
+
+async def test_a_ticket_ends_with_the_session_that_asked_for_it(mongodb: MongoDB) -> None:
+    settings = AuthSettings(auth="required", session_keys=SecretStr(KEYS))
+    identity, sessions = Identity(settings, mongodb), Sessions(SessionStore(mongodb), TOKENS)
+    session, _ = await sessions.begin(OWNER, [Role.LEARNER])
+    claims = {"jti": "1", "job_id": "2", "credential": f"session:{session.session_id}"}
+    ticket = TOKENS.sign(TICKET, datetime.now(UTC) + timedelta(minutes=1), **claims)
+    assert (await identity.ticket(ticket)).job_id == "2"
+    await sessions.end(session.session_id)
+    with pytest.raises(InvalidCredentialError) as refused:
+        await identity.ticket(ticket)
+    assert refused.value.expired
+    await identity.stop()

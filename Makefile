@@ -7,7 +7,7 @@ FAULTS := $(PYTHON) -m pytest tests/fault --capture=no
 # The tests mostly wait, so two files run at a time. Each of the two workers has a stack of its own.
 TWO_AT_A_TIME := -n 2 --dist loadfile
 
-.PHONY: help setup run up down send id-token logs status env test test-fault lint contracts licences bench clean
+.PHONY: help setup run up down send id-token logs status env test test-api test-fault lint contracts licences bench clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -37,8 +37,11 @@ env: ## Print the running stack's settings as export lines, for eval
 	@$(STACK) env
 
 test: setup ## Run the tests, on stacks of their own (the long fault tests: test-fault)
-	@$(PYTHON) -m pytest $(TWO_AT_A_TIME) $(TESTS)
+	@$(PYTHON) -m pytest $(TWO_AT_A_TIME) -m "not full" $(TESTS)
 	@$(FAULTS) -m "not full"
+
+test-api: setup ## Call every route in ten thousand ways, as everybody who may call: no error, and nothing of another's
+	@$(PYTHON) -m pytest tests/e2e/login/test_any_call.py -m full
 
 test-fault: setup ## Kill, cut and delay everything while hundreds of jobs run; SORI_FAULT_SEED plays a run again
 	@$(FAULTS) -m "not short"

@@ -42,6 +42,12 @@ def roles_named(names: Iterable[str]) -> frozenset[Role]:
     return found or frozenset({Role.LEARNER})
 
 
+def rights_of_scopes(scopes: Iterable[Right]) -> frozenset[Right]:
+    """Return what an API key's scopes give together: everybody's jobs are one's own too."""
+    found = frozenset(scopes)
+    return found | {Right.JOBS_OWN} if Right.JOBS_ALL in found else found
+
+
 def rights_of(roles: Iterable[Role]) -> frozenset[Right]:
     """Return what the roles give together."""
     return frozenset[Right]().union(*(RIGHTS[role] for role in roles))

@@ -97,7 +97,7 @@ async def test_no_session_begins_another(mongodb: MongoDB) -> None:
         assert (await client.delete("/auth/session")).status_code == 204
         # A replica that has not heard of it yet believes the caller still.
         refused = await client.post("/auth/session")
-        assert_problem(refused, 401, "token_expired")
+        assert_problem(refused, 404, "session_not_found")
         assert "set-cookie" not in refused.headers
         world.caller = person(second)
         assert session_in(await client.post("/auth/session")) == second

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -201,8 +201,8 @@ def create_api(settings: Settings) -> FastAPI:
         "s3": bucket.is_up,
     }
     told = [redrive.warnings, identity.warnings]
-    app.include_router(health_routes(SERVICE, checks, rabbitmq.dead_letters, told, may_see_details))
-    app.include_router(metrics_routes(rabbitmq.dead_letters, longest_due(redrives)))
+    health = health_routes(SERVICE, checks, rabbitmq.dead_letters, told, may_see_details)
+    _include(app, [health, metrics_routes(rabbitmq.dead_letters, longest_due(redrives))])
     answer_all_methods(app)
     app.add_middleware(Guard, identity=identity, sessions=sessions, quotas=quotas, origins=settings.origins)
     app.add_middleware(Clients, proxies=proxies)
@@ -222,14 +222,19 @@ def _api(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> Fa
         lifespan=lifespan,
     )
     add_docs(app)
-    if missing := unlisted(ROUTERS):
-        raise RuntimeError(f"gateway.accounts.access says nothing of {missing}")
-    for router in ROUTERS:
-        app.include_router(router)
+    _include(app, ROUTERS)
     problems.handle_errors(app)
     requests.handle_errors(app)
     _complete_document(app)
     return app
+
+
+def _include(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+    """Add the routes; RuntimeError when nothing says who may call one of them."""
+    if missing := unlisted(routers):
+        raise RuntimeError(f"gateway.accounts.access says nothing of {missing}")
+    for router in routers:
+        app.include_router(router)
 
 
 def _stopping(background: Sequence[Background], grace_seconds: float) -> Stopping:

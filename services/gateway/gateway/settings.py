@@ -2,9 +2,10 @@
 
 from datetime import timedelta
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from chassis.clients import ProxySettings
+from chassis.identity.own_tokens import OwnTokens
 from chassis.identity.settings import AuthSettings
 from chassis.quotas.settings import QuotaSettings
 from chassis.settings import (
@@ -56,6 +57,13 @@ class Settings(
         le=36500,
         description="Days after which an ended job is purged; absent: kept for ever",
     )
+
+    @field_validator("session_keys")
+    @classmethod
+    def _signing(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not OwnTokens(value.get_secret_value()).can_sign:
+            raise ValueError("the gateway signs with the first key, which needs its private part")
+        return value
 
     @property
     def webhook_secrets(self) -> list[str]:

@@ -66,7 +66,7 @@ class Admission:
         except BackEndError as error:
             log.warning("stream refused", reason=f"{error.back_end}: {error.reason}")
             raise RefusedError(problems.UNAVAILABLE) from None
-        if caller.may(Right.JOBS_OWN):  # as the gateway's table has it
+        if caller.may(Right.JOBS_OWN):
             return Entry(caller)
         raise RefusedError(problems.NOT_ALLOWED if caller.is_known else problems.LOGIN_REQUIRED)
 

@@ -40,4 +40,5 @@ class CallerChecks:
         """End the streams of callers who count no more. Raises what MongoDB raises; then all streams go on."""
         callers = list(self._hub.callers())
         for start in range(0, len(callers), MOST_AT_ONCE):
-            self._hub.send_away(await self._credentials.over(callers[start : start + MOST_AT_ONCE]))
+            if over := await self._credentials.over(callers[start : start + MOST_AT_ONCE]):
+                self._hub.send_away(over)

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from cachetools import TTLCache
 
+from chassis.errors import BackEndError
 from chassis.identity.caller import ANYBODY, Caller, InvalidCredentialError, Kind
 from chassis.identity.credentials import credential_of
 from chassis.identity.issuers import Issuers, peeked
@@ -17,7 +18,7 @@ from chassis.identity.settings import AuthSettings
 from chassis.identity.store import Credentials
 from chassis.mongodb import MongoDB
 from contracts.accounts import KEY_PREFIX, key_sha256
-from contracts.rights import Right, rights_of, roles_named
+from contracts.rights import Right, rights_of, rights_of_scopes, roles_named
 
 log = structlog.get_logger()
 
@@ -26,6 +27,8 @@ CACHE_SECONDS = 30
 together take less than a minute to notice that it was revoked."""
 MOST_CACHED = 10_000
 _SKEW = timedelta(seconds=SKEW_SECONDS)
+_STREAM_SKEW = _SKEW / 2
+"""What is open ends within a minute of its caller's expiry, so that it gets less grace than a request."""
 OFF_WARNING = "AUTH=off: whoever reaches this service may read and change everything; AUTH=required asks for a login"
 
 
@@ -95,27 +98,37 @@ class Identity:
             ticket = Ticket(str(claims["jti"]), str(claims["job_id"]), caller)
         except (KeyError, TypeError, ValueError):
             raise InvalidCredentialError("no ticket") from None
-        if await self.over([caller]):
+        if _expired(caller, datetime.now(UTC), _STREAM_SKEW) or await self._revoked([caller]):
             raise InvalidCredentialError("what the ticket was asked for with counts no more", expired=True)
         return ticket
 
     async def over(self, callers: Collection[Caller]) -> set[Caller]:
-        """Return those of the callers whose credential has expired or was revoked."""
-        now = datetime.now(UTC)
+        """Return those of the callers whose credential has expired or was revoked.
+
+        While MongoDB is away, those that have expired; AwayError when there are none.
+        """
+        expired = {one for one in callers if _expired(one, datetime.now(UTC), _STREAM_SKEW)}
+        try:
+            revoked = await self._revoked(callers)
+        except BackEndError:
+            if not expired:
+                raise
+            return expired
+        if revoked:
+            self.forget()  # they come again at once, and have to learn why they were sent away
+        return revoked | expired
+
+    async def _revoked(self, callers: Collection[Caller]) -> set[Caller]:
         sessions, keys = _named(callers, "session"), _named(callers, "key")
         standing: set[str] = set()
         if sessions:
             standing |= {f"session:{one}" for one in await self._credentials.standing_sessions(sessions)}
         if keys:
             standing |= {f"key:{one}" for one in await self._credentials.standing_keys(keys)}
-        return {
-            caller
-            for caller in callers
-            if _expired(caller, now) or (caller.credential is not None and caller.credential not in standing)
-        }
+        return {one for one in callers if one.credential is not None and one.credential not in standing}
 
     def forget(self) -> None:
-        """Look at every credential again: one was just revoked here."""
+        """Look at every credential again: one was just found to be revoked."""
         self._cache.clear()
 
     async def _known(self, token: str) -> Caller:
@@ -141,14 +154,16 @@ class Identity:
         key = await self._credentials.key(key_sha256(token))
         if key is None or key.revoked_at is not None:
             raise InvalidCredentialError("no such key")
-        await self._credentials.note_use(key)
-        return Caller(
+        caller = Caller(
             Kind.MACHINE,
-            frozenset(key.scopes),
+            rights_of_scopes(key.scopes),
             key.owner,
             credential=f"key:{key.key_sha256}",
             expires_at=key.expires_at,
         )
+        if not _expired(caller, datetime.now(UTC)):
+            await self._credentials.note_use(key)
+        return caller
 
     async def _in_session(self, claims: dict[str, Any]) -> Caller:
         session = await self._credentials.session(str(claims.get("sid")))
@@ -170,9 +185,9 @@ class Identity:
         return self.own_tokens
 
 
-def _expired(caller: Caller, now: datetime) -> bool:
+def _expired(caller: Caller, now: datetime, skew: timedelta = _SKEW) -> bool:
     # Issuers' clocks may differ from ours; what MongoDB says of keys and sessions is given the same grace.
-    return caller.expires_at is not None and caller.expires_at + _SKEW <= now
+    return caller.expires_at is not None and caller.expires_at + skew <= now
 
 
 def _named(callers: Collection[Caller], kind: str) -> set[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import structlog
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OKPKey, RSAKey
+from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 from joserfc.jwt import JWTClaimsRegistry
 
 from chassis.errors import AwayError
@@ -32,6 +32,9 @@ BETWEEN_FETCHES_SECONDS = 10.0
 FETCH_SECONDS = 5.0
 MOST_BYTES = 256 * 1024
 GOOGLE = "https://accounts.google.com"
+Key = RSAKey | ECKey | OKPKey
+_KINDS: dict[str, type[Key]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+"""The kinds of keys that have a public part, by `kty` (RFC 7518, section 6.1; RFC 8037, section 2)."""
 _ALIASES = {GOOGLE: "accounts.google.com"}
 """Google's id tokens may name their issuer without its scheme (Google's documentation of OpenID Connect)."""
 
@@ -47,11 +50,14 @@ class Person:
 
 
 class Issuers:
-    """The issuers whose tokens count, when they are for one of `audiences`. `roles_claim` may be a path, `a.b`."""
+    """The issuers whose tokens count, when they are for one of `audiences`.
+
+    `roles_claim` is a claim's name, or a path, `a.b`. Names may be addresses, with dots that are no path.
+    """
 
     def __init__(self, issuers: Sequence[str], audiences: Sequence[str], roles_claim: str) -> None:
         self._client = httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False)
-        self._roles_path = roles_claim.split(".")
+        self._roles_claim = roles_claim
         self._by_name: dict[str, _Issuer] = {}
         for url in issuers:
             names = [url, *([_ALIASES[url]] if url in _ALIASES else [])]
@@ -73,14 +79,11 @@ class Issuers:
             raise InvalidCredentialError("unknown issuer")
         key = await issuer.key(header)
         claims = verified(token, KeySet([key]), ALGORITHMS, issuer.registry)
-        if not claims["sub"]:
-            raise InvalidCredentialError("no subject")
-        return Person(
-            owner=person(issuer.url, claims["sub"]),
-            roles=roles_named(_names(claims, self._roles_path)),
-            expires_at=datetime.fromtimestamp(claims["exp"], UTC),
-            claims=claims,
-        )
+        try:
+            owner, expires_at = person(issuer.url, claims["sub"]), datetime.fromtimestamp(claims["exp"], UTC)
+        except (ValueError, OverflowError):  # a lone surrogate in the name, a moment outside the calendar
+            raise InvalidCredentialError("claims out of range") from None
+        return Person(owner, roles_named(_names(claims, self._roles_claim)), expires_at, claims)
 
 
 def peeked(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -150,26 +153,28 @@ class _Issuer:
     async def _fetch(self) -> None:
         try:
             async with asyncio.timeout(FETCH_SECONDS):
-                found = await self._document(self.url.rstrip("/") + "/.well-known/openid-configuration")
+                found = await fetched(self._client, self.url.rstrip("/") + "/.well-known/openid-configuration")
                 if found.get("issuer") != self.url:
                     raise ValueError("the configuration names another issuer")  # noqa: TRY301 - one place logs
-                keys = await self._document(_secure(str(found["jwks_uri"]), self.url))
+                keys = await fetched(self._client, _secure(str(found["jwks_uri"]), self.url))
             self._keys = [key for data in keys["keys"] if (key := _imported(data)) is not None]
             self._fetched_at, self._failure = time.monotonic(), None
         except Exception as error:  # noqa: BLE001 - whatever it is, the keys that are known serve on
             self._failure = type(error).__name__
             log.warning("issuer's keys not fetched", issuer=self.url, reason=self._failure)
 
-    async def _document(self, url: str) -> dict[str, Any]:
-        async with self._client.stream("GET", url, headers={"Accept": "application/json"}) as response:
-            response.raise_for_status()
-            body = b""
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > MOST_BYTES:
-                    raise ValueError("the document is too large")
-        document: dict[str, Any] = json.loads(body)
-        return document
+
+async def fetched(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
+    """Return the JSON document at this address; raises whatever goes wrong."""
+    async with client.stream("GET", url, headers={"Accept": "application/json"}) as response:
+        response.raise_for_status()
+        body = b""
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > MOST_BYTES:
+                raise ValueError("the document is too large")
+    document: dict[str, Any] = json.loads(body)
+    return document
 
 
 def _secure(url: str, issuer: str) -> str:
@@ -181,11 +186,9 @@ def _secure(url: str, issuer: str) -> str:
 def _imported(data: Any) -> Key | None:
     """Return a public key that signatures may be checked with; None for any other, such as one for encryption."""
     try:
-        key = JWKRegistry.import_key(data)
+        return _KINDS[data["kty"]].import_key(data) if data.get("use", "sig") == "sig" else None
     except (JoseError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    is_for_signatures = isinstance(key, RSAKey | ECKey | OKPKey) and data.get("use", "sig") == "sig"
-    return key if is_for_signatures else None
 
 
 def _fits(key: Key, algorithm: str) -> bool:
@@ -193,10 +196,10 @@ def _fits(key: Key, algorithm: str) -> bool:
     return isinstance(key, kind) and key.alg in {None, algorithm}
 
 
-def _names(claims: Mapping[str, Any], path: Sequence[str]) -> list[str]:
+def _names(claims: Mapping[str, Any], claim: str) -> list[str]:
     """Return the names in a claim: a list, or one text with spaces between them."""
     found: Any = claims
-    for name in path:
+    for name in [claim] if claim in claims else claim.split("."):
         found = found.get(name) if isinstance(found, Mapping) else None
     names = found.split() if isinstance(found, str) else found
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []

@@ -31,6 +31,11 @@ class OwnTokens:
         """Read a JWK Set (RFC 7517, section 5). InvalidKeysError when it is none, or not of one or two P-256 keys."""
         self._keys = _read(keys)
 
+    @property
+    def can_sign(self) -> bool:
+        """Tell whether the first key has its private part."""
+        return self._keys.keys[0].is_private
+
     def sign(self, audience: str, expires_at: datetime, **claims: Any) -> str:
         """Return a token with these claims. Needs the private part of the first key."""
         key = self._keys.keys[0]

@@ -80,7 +80,7 @@ class Guard:
         except BackEndError as error:
             return unavailable_response(request, error)
         scope[STATE] = caller
-        refusal = self._forged(caller, request) or _refusal(need, caller, scope)
+        refusal = self._forged(caller, request) or _refusal(need, caller, self._identity.anonymous, scope)
         if refusal is not None:
             return _refused(request, refusal)
         cookie = await self._sessions.renewed(caller) if caller.by_cookie else None
@@ -105,12 +105,13 @@ def may_see_details(request: Request) -> bool:
     return caller.may(Right.OPERATE) or not is_from_outside(request.scope)
 
 
-def _refusal(need: Right | Need, caller: Caller, scope: Scope) -> ProblemKind | None:
+def _refusal(need: Right | Need, caller: Caller, anonymous: Caller, scope: Scope) -> ProblemKind | None:
     if need == Need.OPERATOR_FROM_OUTSIDE:
         need = Right.OPERATE if is_from_outside(scope) else Need.ANYONE
     if need == Need.ANYONE or (need == Need.KNOWN and caller.is_known):
         return None
-    if isinstance(need, Right) and caller.may(need):
+    # What anybody may do, a key may too whose scopes do not name it.
+    if isinstance(need, Right) and (caller.may(need) or anonymous.may(need)):
         return None
     return problems.NOT_ALLOWED if caller.is_known else problems.LOGIN_REQUIRED
 

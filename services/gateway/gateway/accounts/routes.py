@@ -60,13 +60,17 @@ router = APIRouter(prefix="/auth", tags=["accounts"], route_class=SmallBodyRoute
     status_code=201,
     summary="Turn a bearer token into a session",
     responses=api.problem_answers(
-        problems.LOGIN_REQUIRED, problems.NOT_ALLOWED, problems.LOGIN_OFF, problems.UNAVAILABLE
+        problems.LOGIN_REQUIRED,
+        problems.NOT_ALLOWED,
+        problems.SESSION_NOT_FOUND,
+        problems.LOGIN_OFF,
+        problems.UNAVAILABLE,
     ),
 )
 async def open_session(parts: Parts, caller: CallerIs, response: Response) -> SessionOpened:
     """Begin a session for the person that the bearer token names; browsers send its cookie from now on.
 
-    An access token is a session's already: its cookie is of the same session, and ends with it.
+    The token of a session, such as `/auth/google-login` gives, makes that session the browser's.
     """
     _require_login(parts)
     if caller.kind != Kind.PERSON or caller.owner is None:
@@ -75,10 +79,12 @@ async def open_session(parts: Parts, caller: CallerIs, response: Response) -> Se
     if session_id is None:
         session, token = await parts.sessions.begin(caller.owner, caller.roles)
         log.info("session begun", owner=session.owner)
-    elif (again := await parts.sessions.again(session_id)) is not None:
-        session, token = again
     else:
-        raise ProblemError(problems.TOKEN_EXPIRED)
+        # A session that began others would outlast its own end, and never ask the issuer again.
+        found = await parts.sessions.go_on(session_id)
+        if found is None:
+            raise ProblemError(problems.SESSION_NOT_FOUND)
+        session, token = found
     response.headers.update({**_NOT_STORED, "Set-Cookie": cookie(token)})
     return SessionOpened(owner=session.owner, roles=list(session.roles), expires_at=session.expires_at)
 

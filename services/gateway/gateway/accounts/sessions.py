@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import structlog
+from cachetools import TTLCache
 
 from chassis.errors import reason_of
 from chassis.identity.caller import Caller
@@ -20,6 +21,10 @@ LIFETIME = timedelta(hours=12)
 RENEWED_AFTER = timedelta(hours=1)
 LONGEST = timedelta(days=7)
 """After so long somebody has to log in again, and the issuer is asked again what they are."""
+RENEWED_SECONDS = 600
+MOST_RENEWED = 10_000
+"""A session is not renewed again so soon: requests that come together would each ask MongoDB for it, and near its
+longest so would all."""
 _ATTRIBUTES = "Path=/; HttpOnly; Secure; SameSite=Lax"
 CLEARED_COOKIE = f"{SESSION_COOKIE}=; {_ATTRIBUTES}; Max-Age=0"
 _PREFIX = "session:"
@@ -44,6 +49,7 @@ class Sessions:
     def __init__(self, store: SessionStore, tokens: OwnTokens | None) -> None:
         self._store = store
         self._tokens = tokens
+        self._renewed: TTLCache[str, None] = TTLCache(MOST_RENEWED, RENEWED_SECONDS)
 
     async def begin(self, owner: str, roles: Collection[Role]) -> tuple[Session, str]:
         """Return a new session and its token."""
@@ -58,25 +64,25 @@ class Sessions:
         await self._store.insert(session)
         return session, self._signed(session)
 
-    async def again(self, session_id: str) -> tuple[Session, str] | None:
-        """Return a session that goes on, and a new token of it; None when it was ended.
-
-        It is the same session: it ends LONGEST after it was begun, and all of its tokens are revoked together.
-        """
+    async def go_on(self, session_id: str) -> tuple[Session, str] | None:
+        """Return a session that goes on, as if it were used, and its token; None when it was ended."""
         session = await self._store.extend(session_id, datetime.now(UTC) + LIFETIME, LONGEST)
         return None if session is None else (session, self._signed(session))
 
     async def renewed(self, caller: Caller) -> str | None:
         """Return a new cookie for a session that has been used for a while; None when the old one does."""
-        now = datetime.now(UTC)
-        if caller.expires_at is None or caller.expires_at - now > LIFETIME - RENEWED_AFTER:
+        session_id = session_of(caller)
+        if session_id is None or session_id in self._renewed or caller.expires_at is None:
+            return None
+        if caller.expires_at - datetime.now(UTC) > LIFETIME - RENEWED_AFTER:
             return None
         try:
-            renewed = await self.again(session_of(caller) or "")
+            found = await self.go_on(session_id)
         except Exception as error:  # noqa: BLE001 - the session that there is serves on
             log.warning("session not renewed", reason=reason_of(error))
             return None
-        return None if renewed is None else cookie(renewed[1])
+        self._renewed[session_id] = None
+        return None if found is None else cookie(found[1])
 
     async def end(self, session_id: str) -> bool:
         """End the session; False when it had ended."""

@@ -39,6 +39,8 @@ class VisibleJobs:
             if caller.is_known:
                 await self._audit.note(caller, "list")
             return await self._jobs.page(job_filter, after, limit, metadata)
+        if caller.owner is None:
+            return []  # without an owner, the page would be one of everybody's jobs
         return await self._jobs.page(job_filter, after, limit, metadata, caller.owner)
 
     async def _seen(self, caller: Caller, job: Job | None, done: Done) -> Job:

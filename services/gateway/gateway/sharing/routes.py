@@ -48,7 +48,11 @@ class LinkAsked(BaseModel):
 
     right: ShareRight = ShareRight.RESULT
     expires_in: int = Field(
-        default=7 * DAY_SECONDS, ge=1, le=LONGEST_DAYS * DAY_SECONDS, description="Seconds; a year at most"
+        default=7 * DAY_SECONDS,
+        ge=1,
+        le=LONGEST_DAYS * DAY_SECONDS,
+        strict=True,
+        description="Seconds; a year at most",
     )
 
 

@@ -1,5 +1,6 @@
 """The job document and the pure rule that events change it by: order-proof, repeat-proof, progress never falls."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -216,6 +217,13 @@ class Change(BaseModel):
     view: View | None = Field(description="What a listener sees after the change; None when that is as it was")
     fields: dict[str, Any]
     entry: HistoryEntry
+
+
+def recording_in(document: Mapping[str, Any]) -> events.RecordingData:
+    """Return what every event about a job says of its recording; of its document three fields are enough."""
+    text = document.get("metadata_json")
+    metadata = None if text is None else events.from_json(text)
+    return events.RecordingData(token_id=document["token_id"], metadata=metadata, owner=document.get("owner"))
 
 
 def apply(job: Job, event: Event) -> Change | None:

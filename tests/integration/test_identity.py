@@ -19,7 +19,7 @@ from chassis.identity.settings import AuthSettings
 from chassis.mongodb import REQUEST_LIMITS, MongoDB
 from contracts.accounts import API_KEYS, SESSIONS, Session, key_sha256, new_key, person
 from contracts.rights import Right, Role
-from gateway.accounts.sessions import LIFETIME, LONGEST, RENEWED_AFTER, Sessions, session_of
+from gateway.accounts.sessions import LIFETIME, LONGEST, RENEWED_AFTER, Sessions
 from gateway.accounts.store import SessionStore
 from local_stack.stack import Stack
 from notifier.caller_checks import LOOK_SECONDS
@@ -187,7 +187,7 @@ async def test_open_streams_are_told_whose_caller_counts_no_more(here: Here) -> 
     await here.collection(API_KEYS).update_one(
         {"_id": (keys[0].credential or "").removeprefix("key:")}, {"$set": {"revoked_at": ago(NOW)}}
     )
-    await here.sessions.end(session_of(sessions[0]) or "")
+    await here.sessions.end(sessions[0].session_id or "")
     assert await here.identity.over(callers) == {keys[0], sessions[0], people[2]}
     assert await here.identity.over([]) == set()
 

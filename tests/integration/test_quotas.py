@@ -16,7 +16,7 @@ from chassis.identity.caller import Caller, Kind
 from chassis.mongodb import REQUEST_LIMITS, MongoDB
 from chassis.quotas.counts import Counts
 from chassis.quotas.quota import REQUESTS, STREAMS, Quota, QuotaReachedError
-from chassis.quotas.sharing import Beat, Shared, Sharing
+from chassis.quotas.replicas import Beat, Replicas, Shared
 from chassis.quotas.store import UsageStore
 from contracts.rights import Right
 from gateway.jobs import indexes
@@ -57,14 +57,14 @@ async def url(stack: Stack) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def replica(url: str, *listeners: CommandListener) -> AsyncIterator[tuple[Counts, Sharing]]:
+async def replica(url: str, *listeners: CommandListener) -> AsyncIterator[tuple[Counts, Replicas]]:
     """One replica's quotas, at a time that stands still, so that no window ends."""
     now = time.time()
     counts = Counts({REQUESTS: LIMIT, STREAMS: 10}, lambda: now)
     mongodb = MongoDB(url, {**REQUEST_LIMITS, "event_listeners": listeners})
-    sharing = Sharing("gateway", counts, UsageStore(mongodb, QUOTAS))
-    yield counts, sharing
-    await sharing.stop()
+    replicas = Replicas("gateway", counts, UsageStore(mongodb, QUOTAS))
+    yield counts, replicas
+    await replicas.stop()
     mongodb.close()
 
 
@@ -111,9 +111,9 @@ async def test_replicas_hear_what_the_others_told_last(shared: Shared) -> None:
 
 
 async def test_two_replicas_grant_what_one_may_and_agree(url: str) -> None:
-    async with replica(url) as (ours, our_sharing), replica(url) as (theirs, their_sharing):
-        our_sharing.start()
-        their_sharing.start()
+    async with replica(url) as (ours, our_replicas), replica(url) as (theirs, their_replicas):
+        our_replicas.start()
+        their_replicas.start()
         await until_true(lambda: ours.peers == theirs.peers == 1, "each has heard the other")
         granted = 0
         asked_until = time.monotonic() + 3
@@ -134,8 +134,8 @@ async def test_two_replicas_grant_what_one_may_and_agree(url: str) -> None:
 
 async def test_a_request_asks_mongodb_nothing(url: str) -> None:
     commands = Commands()
-    async with replica(url, commands) as (counts, sharing):
-        await sharing.look()
+    async with replica(url, commands) as (counts, replicas):
+        await replicas.look()
         assert "find" in commands.names
         commands.names.clear()
         quotas = ClientQuotas(counts, Proxies([]))
@@ -157,7 +157,7 @@ async def test_a_request_asks_mongodb_nothing(url: str) -> None:
             await quotas.serve(answer, scope, receive, send)
         assert statuses == [200] * LIMIT + [429] * 10
         assert commands.names == []
-        await sharing.look()
+        await replicas.look()
         assert sorted(commands.names) == ["find", "update"], "one write and one read, whatever was counted"
 
 

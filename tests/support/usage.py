@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from chassis.errors import AwayError
 from chassis.quotas.counts import Figures, Report
-from chassis.quotas.sharing import Beat
+from chassis.quotas.replicas import Beat
 
 
 class Usage:

@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from chassis import cors
 from chassis.audit import Audit
@@ -19,18 +18,15 @@ from chassis.methods import answer_all_methods
 from chassis.metrics import metrics_routes
 from chassis.mongodb import REQUEST_LIMITS, MongoDB
 from chassis.quotas.counts import Counts
-from chassis.quotas.sharing import Sharing
+from chassis.quotas.replicas import Replicas
 from chassis.quotas.store import UsageStore
 from chassis.rabbitmq.connection import RabbitMQ
 from chassis.stopping import Stopping
-from contracts import api
-from contracts.problems import Problem
 from contracts.rights import Right
 from decoding.decoder import Decoder
 from gateway import SERVICE
 from gateway.accounts import routes as accounts
 from gateway.accounts.access import unlisted
-from gateway.accounts.document import add_security
 from gateway.accounts.guard import Guard, may_see_details
 from gateway.accounts.routes import AccountParts
 from gateway.accounts.sessions import Sessions
@@ -39,6 +35,7 @@ from gateway.availability import Availability
 from gateway.catalogue import actors, requests, scripts, tokens
 from gateway.catalogue.requests import CatalogueParts
 from gateway.catalogue.store import ActorStore, CatalogueStore, ScriptStore, TokenStore
+from gateway.document import complete_document
 from gateway.jobs import audio as job_audio
 from gateway.jobs import routes as jobs
 from gateway.jobs.retention import Retention
@@ -74,10 +71,12 @@ from gateway.uploads.routes import UploadParts
 from gateway.uploads.submissions import Submissions
 from gateway.web import problems
 from gateway.web.docs import add_docs
+from gateway.web.last_answers import LastAnswers
 from gateway.web.origins import OwnOrigins
 from gateway.web.parts import give
 from gateway.web.quotas import JOBS_WAITING, ClientQuotas, limits
 from gateway.web.slots import MAX_READERS, MAX_REFERENCES, MAX_UPLOADS, Slots
+from gateway.web.trailing_slash import WithoutTrailingSlash
 from gateway.webhook import routes as webhook
 from gateway.webhook.kept import Webhooks
 from gateway.webhook.routes import WebhookParts
@@ -108,7 +107,7 @@ ROUTERS = (
 def create_app(settings: Settings) -> ASGIApp:
     """Return the service as an ASGI application that works while its lifespan runs."""
     return cors.allowing(
-        _WithoutTrailingSlash(OwnOrigins(create_api(settings), settings.origins, exempt=webhook.PATHS)),
+        WithoutTrailingSlash(OwnOrigins(create_api(settings), settings.origins, exempt=webhook.PATHS)),
         settings.origins,
         methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
         exposed=["Location", "Retry-After", "Content-Language", "Accept-Ranges", "Content-Range", "ETag", *cors.LIMITS],
@@ -128,7 +127,7 @@ def create_api(settings: Settings) -> FastAPI:
     sessions = Sessions(session_store, identity.own_tokens)
     visible = VisibleJobs(job_store, Audit(mongodb))
     counts = Counts(limits(settings))
-    sharing = Sharing(SERVICE, counts, UsageStore(mongodb, counts.limits), {JOBS_WAITING: job_store.waiting})
+    replicas = Replicas(SERVICE, counts, UsageStore(mongodb, counts.limits), {JOBS_WAITING: job_store.waiting})
     quotas = ClientQuotas(counts, proxies)
     catalogue = CatalogueStore(mongodb)
     addresses = settings.catalogue_addresses
@@ -174,7 +173,7 @@ def create_api(settings: Settings) -> FastAPI:
             mongodb,
             rabbitmq,
             identity=identity,
-            sharing=sharing,
+            replicas=replicas,
             decoder=decoder,
             publishing=publishing,
             background=background,
@@ -191,7 +190,7 @@ def create_api(settings: Settings) -> FastAPI:
         CatalogueParts(token_store, script_store, actor_store, availability, addresses),
         ReferenceParts(references, bucket, availability, Slots(MAX_REFERENCES), reader_slots, quotas, max_bytes),
         AccountParts(identity, sessions, visible),
-        PersonParts(identity, owned, erasing, bucket, availability, reader_slots, sharing),
+        PersonParts(identity, owned, erasing, bucket, availability, reader_slots, replicas),
         ShareParts(Links(links), job_store, visible, bucket, availability, reader_slots),
     )
     checks = {
@@ -206,7 +205,7 @@ def create_api(settings: Settings) -> FastAPI:
     answer_all_methods(app)
     app.add_middleware(Guard, identity=identity, sessions=sessions, quotas=quotas, origins=settings.origins)
     app.add_middleware(Clients, proxies=proxies)
-    app.add_middleware(_LastAnswers, stopping=stopping)
+    app.add_middleware(LastAnswers, stopping=stopping)
     return app
 
 
@@ -225,7 +224,7 @@ def _api(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> Fa
     _include(app, ROUTERS)
     problems.handle_errors(app)
     requests.handle_errors(app)
-    _complete_document(app)
+    complete_document(app)
     return app
 
 
@@ -252,7 +251,7 @@ def _lifespan(
     rabbitmq: RabbitMQ,
     *,
     identity: Identity,
-    sharing: Sharing,
+    replicas: Replicas,
     decoder: Decoder,
     publishing: Publishing,
     background: Sequence[Background],
@@ -262,7 +261,7 @@ def _lifespan(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with bucket:
             identity.start()
-            sharing.start()
+            replicas.start()
             rabbitmq.start()
             # What comes before the broker was reached can only be told later.
             await rabbitmq.first_connected(FIRST_CONNECTION_SECONDS)
@@ -274,58 +273,8 @@ def _lifespan(
             await publishing.stop()
             await rabbitmq.stop()
             await identity.stop()
-            await sharing.stop()
+            await replicas.stop()
             mongodb.close()
             decoder.stop()
 
     return lifespan
-
-
-def _complete_document(app: FastAPI) -> None:
-    """Add the notifier's streams to the document: a front end sees one origin and one API."""
-    generated = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generated()
-        schemas = document["components"]["schemas"]
-        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(problem.pop("$defs"), Problem=problem)
-        document["paths"][api.PROGRESS_PATH] = api.PROGRESS_STREAM
-        add_security(document)
-        # FastAPI adds its own validation error to every operation with parameters; ours are problem bodies.
-        for operation in (operation for path in document["paths"].values() for operation in path.values()):
-            if "HTTPValidationError" in str(operation["responses"].get("422")):
-                del operation["responses"]["422"]
-        schemas.pop("HTTPValidationError", None)
-        schemas.pop("ValidationError", None)
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend its document
-
-
-class _LastAnswers:
-    """Ends the edge's connections with an answer on each: closing an idle one could lose a request."""
-
-    def __init__(self, app: ASGIApp, stopping: Stopping) -> None:
-        self._app = app
-        self._stopping = stopping
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_last(message: Message) -> None:
-            if message["type"] == "http.response.start" and self._stopping.has_begun:
-                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-            await send(message)
-
-        await self._app(scope, receive, send_last if scope["type"] == "http" else send)
-
-
-class _WithoutTrailingSlash:
-    """Takes /path/ for /path; a redirect would make the client send its upload twice."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] != "/":
-            scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
-        await self._app(scope, receive, send)

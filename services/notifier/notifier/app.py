@@ -21,7 +21,7 @@ from chassis.metrics import metrics_routes
 from chassis.mongodb import MESSAGE_LIMITS, MongoDB
 from chassis.quotas.counts import Counts
 from chassis.quotas.quota import REQUESTS, STREAMS
-from chassis.quotas.sharing import Sharing
+from chassis.quotas.replicas import Replicas
 from chassis.quotas.store import UsageStore
 from chassis.rabbitmq.connection import RabbitMQ
 from chassis.stopping import Stopping
@@ -53,7 +53,7 @@ def create_app(settings: Settings) -> ASGIApp:
     callers = CallerChecks(hub, identity)
     proxies = settings.proxies
     counts = Counts({REQUESTS: settings.limit_requests, STREAMS: settings.limit_streams})
-    sharing = Sharing(SERVICE, counts, UsageStore(mongodb, counts.limits))
+    replicas = Replicas(SERVICE, counts, UsageStore(mongodb, counts.limits))
     expiry = Expiry(jobs, rabbitmq, timedelta(seconds=settings.job_max_age))
 
     async def drain(seconds: float) -> None:
@@ -68,14 +68,14 @@ def create_app(settings: Settings) -> ASGIApp:
         hub.start()
         partitions.start()
         callers.start()
-        sharing.start()
+        replicas.start()
         expiry.start()
         stopping.watch()
         yield
         await stopping.finish()
         hub.stop()
         await callers.stop()
-        await sharing.stop()
+        await replicas.stop()
         await partitions.stop()
         await rabbitmq.stop()
         await identity.stop()

@@ -9,9 +9,7 @@ from pymongo import ASCENDING, UpdateOne
 
 from chassis.batches import Batches
 from chassis.mongodb import MongoDB, translating
-from contracts import events
-from contracts.events import RecordingData
-from contracts.job import Change, Job, Stage, Status, is_terminal
+from contracts.job import Change, Job, Stage, Status, is_terminal, recording_in
 from notifier.jobs import StandingJob
 
 _NOT_READ = {"upload_received": 0, "metadata_terms": 0}
@@ -74,7 +72,7 @@ class JobStore:
         return [
             StandingJob(
                 job_id=found["_id"],
-                recording=_recording(found),
+                recording=recording_in(found),
                 traceparent=found["traceparent"],
                 revision=found["revision"],
                 is_held=found["view"]["stage"] == Stage.HELD,
@@ -99,12 +97,6 @@ class JobStore:
         return [
             now is not None and _stands(now["history"], change) for now, (_, change) in zip(jobs, changes, strict=True)
         ]
-
-
-def _recording(document: dict[str, Any]) -> RecordingData:
-    text = document.get("metadata_json")
-    metadata = None if text is None else events.from_json(text)
-    return RecordingData(token_id=document["token_id"], metadata=metadata, owner=document.get("owner"))
 
 
 def _stands(history: list[dict[str, Any]], change: Change) -> bool:

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from chassis.clients import Proxies, counted_as
 from chassis.identity.caller import ANYBODY
+from chassis.identity.challenges import challenge
 from chassis.plain_http import TAKE_OVER, TakeOver
 from chassis.quotas.answers import telling
 from chassis.quotas.counts import Counts
@@ -196,12 +197,9 @@ def _too_many(request: Request, reached: QuotaReachedError) -> Response:
 def problem_response(request: Request, kind: ProblemKind) -> Response:
     """Return the answer for `kind` in the caller's language (RFC 9457)."""
     language = preferred_language(request.headers.get("accept-language"))
-    headers = {"Content-Language": language, "Cache-Control": "no-store"}
+    headers = {"Content-Language": language, "Cache-Control": "no-store", **challenge(kind)}
     if kind is problems.METHOD_NOT_ALLOWED:
         headers["Allow"] = ALLOW
-    if kind.status == problems.LOGIN_REQUIRED.status:
-        error = "" if kind is problems.LOGIN_REQUIRED else ', error="invalid_token"'
-        headers["WWW-Authenticate"] = f'Bearer realm="sori"{error}'
     if kind.status == problems.UNAVAILABLE.status:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     body = kind.body(language).model_dump_json()

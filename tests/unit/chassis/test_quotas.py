@@ -9,7 +9,7 @@ from chassis.errors import AwayError
 from chassis.quotas.answers import telling
 from chassis.quotas.counts import MOST_CLIENTS, REPEAT_SECONDS, Counts
 from chassis.quotas.quota import REQUESTS, STREAMS, Quota, QuotaReachedError, Used
-from chassis.quotas.sharing import MOST_MISSED, Sharing
+from chassis.quotas.replicas import MOST_MISSED, Replicas
 from tests.support.usage import Usage
 
 LIMIT = 600
@@ -28,8 +28,8 @@ class Clock:
         return self.now
 
 
-class Replicas:
-    """Replicas of services that share what they count."""
+class Services:
+    """Replicas of services, which share what they count."""
 
     def __init__(self, *services: str, limits: Mapping[Quota, int] | None = None) -> None:
         self.clock = Clock()
@@ -39,7 +39,7 @@ class Replicas:
             Counts(limits or {REQUESTS: LIMIT, STREAMS: 10, BYTES: 1000, WAITING: 5}, self.clock) for _ in services
         ]
         self.all = [
-            Sharing(service, counts, self.usage, {WAITING: self._measure})
+            Replicas(service, counts, self.usage, {WAITING: self._measure})
             for service, counts in zip(services, self.counts, strict=True)
         ]
 
@@ -137,7 +137,7 @@ def test_clients_are_forgotten_and_who_holds_something_is_not() -> None:
 @pytest.mark.parametrize("replicas", [2, 3, 5])
 async def test_a_flood_gets_what_it_may_have_whenever_replicas_look(replicas: int) -> None:
     """Each is asked without end, and looks at another moment of each second."""
-    sori = Replicas(*["gateway"] * replicas)
+    sori = Services(*["gateway"] * replicas)
     await sori.look()
     granted = 0
     for _ in range(4):
@@ -149,7 +149,7 @@ async def test_a_flood_gets_what_it_may_have_whenever_replicas_look(replicas: in
 
 
 async def test_whoever_meets_one_replica_alone_may_use_all() -> None:
-    sori = Replicas("gateway", "gateway")
+    sori = Services("gateway", "gateway")
     await sori.look()
     granted = 0
     for _ in range(65):
@@ -159,7 +159,7 @@ async def test_whoever_meets_one_replica_alone_may_use_all() -> None:
 
 
 async def test_one_that_is_refused_for_what_others_may_have_counted_comes_soon() -> None:
-    sori = Replicas("gateway", "gateway")
+    sori = Services("gateway", "gateway")
     await sori.look()
     sori.taken(0, LIMIT)
     with pytest.raises(QuotaReachedError) as reached:
@@ -170,7 +170,7 @@ async def test_one_that_is_refused_for_what_others_may_have_counted_comes_soon()
 
 
 async def test_replicas_of_another_service_are_added_and_not_guessed() -> None:
-    sori = Replicas("gateway", "notifier")
+    sori = Services("gateway", "notifier")
     await sori.look()
     assert sori.taken(0, LIMIT) == LIMIT
     assert sori.used(1) == 0, "it has not seen this client yet"
@@ -179,7 +179,7 @@ async def test_replicas_of_another_service_are_added_and_not_guessed() -> None:
 
 
 async def test_all_know_what_all_have_counted() -> None:
-    sori = Replicas("gateway", "gateway", "notifier")
+    sori = Services("gateway", "gateway", "notifier")
     await sori.look()
     for index, count in enumerate((7, 20, 3)):
         assert sori.taken(index, count) == count
@@ -194,7 +194,7 @@ async def test_all_know_what_all_have_counted() -> None:
 
 
 async def test_what_a_dead_replica_held_is_free_again_and_what_it_counted_stays() -> None:
-    sori = Replicas("gateway", "gateway")
+    sori = Services("gateway", "gateway")
     sori.taken(1, 10, STREAMS)
     sori.counts[1].add(ANN, BYTES, 900)
     sori.counts[0].check(ANN, STREAMS)
@@ -207,7 +207,7 @@ async def test_what_a_dead_replica_held_is_free_again_and_what_it_counted_stays(
 
 
 async def test_a_replica_that_leaves_is_gone_at_once() -> None:
-    sori = Replicas("gateway", "gateway")
+    sori = Services("gateway", "gateway")
     await sori.look()
     await sori.all[1].stop()
     await sori.look(0)
@@ -215,7 +215,7 @@ async def test_a_replica_that_leaves_is_gone_at_once() -> None:
 
 
 async def test_without_mongodb_each_goes_on_with_what_it_knows() -> None:
-    sori = Replicas("gateway", "gateway")
+    sori = Services("gateway", "gateway")
     sori.taken(1, 100)
     await sori.look()
     sori.taken(0, 1)
@@ -233,7 +233,7 @@ async def test_without_mongodb_each_goes_on_with_what_it_knows() -> None:
 
 
 async def test_what_could_not_be_told_is_told_later() -> None:
-    sori = Replicas("gateway", "gateway")
+    sori = Services("gateway", "gateway")
     sori.counts[0].add(ANN, BYTES, 5)
     sori.usage.is_away = True
     with pytest.raises(AwayError):
@@ -245,7 +245,7 @@ async def test_what_could_not_be_told_is_told_later() -> None:
 
 
 async def test_what_is_measured_elsewhere_counts_with_what_has_come_since() -> None:
-    sori = Replicas("gateway", "gateway")
+    sori = Services("gateway", "gateway")
     sori.counts[0].check(ANN, WAITING)
     sori.waiting[ANN] = 3
     await sori.look()

@@ -18,7 +18,7 @@ from chassis.identity.caller import ANYBODY, Caller, Kind
 from chassis.identity.identity import Identity
 from chassis.quotas.counts import Counts
 from chassis.quotas.quota import REQUESTS, STREAMS
-from chassis.quotas.sharing import Sharing
+from chassis.quotas.replicas import Replicas
 from contracts.rights import Right, Role, rights_of
 from gateway import storage
 from gateway.availability import Availability
@@ -79,9 +79,9 @@ class World:
         identity = cast("Identity", self.login)
         back_ends = Availability({"S3": up, "MongoDB": up})
         self.counts = Counts({REQUESTS: 10, STREAMS: 3})
-        self.sharing = Sharing("gateway", self.counts, Usage())
+        self.replicas = Replicas("gateway", self.counts, Usage())
         self.app = FastAPI()
-        give(self.app, PersonParts(identity, self.owned, erasing, bucket, back_ends, Slots(1), self.sharing))
+        give(self.app, PersonParts(identity, self.owned, erasing, bucket, back_ends, Slots(1), self.replicas))
         self.app.dependency_overrides[read_caller] = lambda: self.caller
         self.app.include_router(routes.router)
         handle_errors(self.app)

@@ -6,6 +6,10 @@ from enum import StrEnum
 
 from contracts.rights import Right, Role
 
+BY_SESSION = "session:"
+BY_KEY = "key:"
+"""How the credentials of callers begin that may be revoked; the id of the session follows, or the key's SHA-256."""
+
 
 class Kind(StrEnum):
     """How a caller is known."""
@@ -26,7 +30,7 @@ class Caller:
     owner: str | None = None
     roles: frozenset[Role] = frozenset()
     credential: str | None = None
-    """What may be revoked before it expires: `session:<id>` or `key:<SHA-256>`; None for an issuer's token."""
+    """What may be revoked before it expires (BY_SESSION, BY_KEY); None for an issuer's token."""
     expires_at: datetime | None = None
     by_cookie: bool = False
     """A browser sends a cookie whoever made it ask, so a change needs a known origin too."""
@@ -38,6 +42,12 @@ class Caller:
     def sees(self, owner: str | None) -> bool:
         """Tell whether a job of this owner is there for the caller. One without an owner is the operators'."""
         return Right.JOBS_ALL in self.rights or (owner is not None and owner == self.owner)
+
+    @property
+    def session_id(self) -> str | None:
+        """Return the id of the session that the caller comes with; None for any other credential."""
+        credential = self.credential or ""
+        return credential.removeprefix(BY_SESSION) if credential.startswith(BY_SESSION) else None
 
     @property
     def is_known(self) -> bool:

@@ -10,7 +10,7 @@ import structlog
 from cachetools import TTLCache
 
 from chassis.errors import BackEndError
-from chassis.identity.caller import ANYBODY, Caller, InvalidCredentialError, Kind
+from chassis.identity.caller import ANYBODY, BY_KEY, BY_SESSION, Caller, InvalidCredentialError, Kind
 from chassis.identity.credentials import credential_of
 from chassis.identity.issuers import Issuers, peeked
 from chassis.identity.own_tokens import ISSUER, SESSION, SKEW_SECONDS, TICKET, OwnTokens
@@ -119,12 +119,12 @@ class Identity:
         return revoked | expired
 
     async def _revoked(self, callers: Collection[Caller]) -> set[Caller]:
-        sessions, keys = _named(callers, "session"), _named(callers, "key")
+        sessions, keys = _named(callers, BY_SESSION), _named(callers, BY_KEY)
         standing: set[str] = set()
         if sessions:
-            standing |= {f"session:{one}" for one in await self._credentials.standing_sessions(sessions)}
+            standing |= {BY_SESSION + one for one in await self._credentials.standing_sessions(sessions)}
         if keys:
-            standing |= {f"key:{one}" for one in await self._credentials.standing_keys(keys)}
+            standing |= {BY_KEY + one for one in await self._credentials.standing_keys(keys)}
         return {one for one in callers if one.credential is not None and one.credential not in standing}
 
     def forget(self) -> None:
@@ -158,7 +158,7 @@ class Identity:
             Kind.MACHINE,
             rights_of_scopes(key.scopes),
             key.owner,
-            credential=f"key:{key.key_sha256}",
+            credential=BY_KEY + key.key_sha256,
             expires_at=key.expires_at,
         )
         if not _expired(caller, datetime.now(UTC)):
@@ -175,7 +175,7 @@ class Identity:
             rights_of(roles),
             session.owner,
             roles,
-            credential=f"session:{session.session_id}",
+            credential=BY_SESSION + session.session_id,
             expires_at=session.expires_at,
         )
 
@@ -190,6 +190,6 @@ def _expired(caller: Caller, now: datetime, skew: timedelta = _SKEW) -> bool:
     return caller.expires_at is not None and caller.expires_at + skew <= now
 
 
-def _named(callers: Collection[Caller], kind: str) -> set[str]:
+def _named(callers: Collection[Caller], prefix: str) -> set[str]:
     credentials = {caller.credential for caller in callers if caller.credential is not None}
-    return {one.removeprefix(f"{kind}:") for one in credentials if one.startswith(f"{kind}:")}
+    return {one.removeprefix(prefix) for one in credentials if one.startswith(prefix)}

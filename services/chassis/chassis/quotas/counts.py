@@ -172,9 +172,11 @@ class Counts:
                     self._counted(client, quota).others = amount
 
     def heard(self, clients: Collection[str], *, from_all: bool) -> None:
-        """Note that the others were heard; `from_all`: each of this service has told anew since this was last called.
+        """Note that the other replicas' counts of these clients were just read.
 
-        What they told then, they had counted after this was last called.
+        `from_all` says that every other replica of this service has written anew since the last call. What they wrote
+        then includes all that they had counted up to the last call, so what they are guessed to have counted besides
+        begins at what this one had counted by then.
         """
         for client in clients:
             known = self._clients.get(client)

@@ -13,8 +13,8 @@ class Quota:
     """Something that a client uses.
 
     With a `window` of seconds it is counted anew in each of them, which all begin together at multiples of that (Unix
-    time). Without one it is held, and given back; a client that may hold no more comes back after `seconds`. What is
-    `measured` is counted by somebody else, and here only what has come since.
+    time). Without one it is held, and given back; a client that may hold no more comes back after `seconds`. What
+    `is_measured` is counted elsewhere from time to time; here is added what has come since the last count.
     """
 
     name: str

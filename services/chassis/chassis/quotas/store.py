@@ -9,7 +9,7 @@ from pymongo import ASCENDING, ReplaceOne, WriteConcern
 from chassis.mongodb import MongoDB, translating
 from chassis.quotas.counts import Figures, Report
 from chassis.quotas.quota import Quota
-from chassis.quotas.sharing import Beat
+from chassis.quotas.replicas import Beat
 
 BEAT = ""
 """In place of a client: the sign of life of a replica."""

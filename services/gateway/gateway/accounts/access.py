@@ -16,7 +16,7 @@ class Need(StrEnum):
     """What a route needs that is no right."""
 
     NOTHING = "nothing"
-    """It proves itself what it needs, or has nothing to hide: a credential is not even looked at."""
+    """Everybody may call it, or it checks a proof of its own (a signature, a secret address). No credential is read."""
     ANYONE = "anyone"
     """Everybody may call it; who it is makes a difference."""
     KNOWN = "known"

@@ -9,7 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chassis.cors import ANY_ORIGIN
 from chassis.errors import BackEndError
 from chassis.identity.caller import ANYBODY, Caller, InvalidCredentialError
+from chassis.identity.challenges import challenge
 from chassis.identity.identity import Identity
+from chassis.methods import SAFE_METHODS
 from contracts import problems
 from contracts.problems import ProblemKind
 from contracts.rights import Right
@@ -19,20 +21,14 @@ from gateway.web.callers import STATE
 from gateway.web.origins import may_change
 from gateway.web.problems import problem_response, unavailable_response
 from gateway.web.quotas import ClientQuotas
+from gateway.webhook.routes import PATHS, SIGNATURE_PATH
 
-_SAFE = {"GET", "HEAD", "OPTIONS"}
 _FORWARDED = {b"x-forwarded-for", b"forwarded"}
-_NOT_COUNTED = {
-    "/health",
-    "/health/live",
-    "/health/ready",
-    "/metrics",
-    "/tokens/webhook/analysis-complete",
-    "/webhook/analysis-complete",
-    "/webhook/signature",
-}
-"""Whose calls are not limited: those of probes, and of the analysis server. By whole addresses: a token may be called
-`webhook` too."""
+_NOT_COUNTED = frozenset({"/health", "/health/live", "/health/ready", "/metrics", SIGNATURE_PATH, *PATHS})
+"""The addresses whose calls are not limited: those of probes, and of the analysis server.
+
+They are whole: `/tokens/webhook/upload-audio` uploads for a token that is called `webhook`.
+"""
 
 
 class Guard:
@@ -42,7 +38,7 @@ class Guard:
         self, app: ASGIApp, identity: Identity, sessions: Sessions, quotas: ClientQuotas, origins: Sequence[str]
     ) -> None:
         self._app = app
-        # Whom `*` lets in is let in without credentials.
+        # CORS_ORIGINS=* lets any page call, but without credentials: so a call by cookie needs an origin that is named.
         self._origins = frozenset(origins) - {ANY_ORIGIN}
         self._identity = identity
         self._sessions = sessions
@@ -88,7 +84,7 @@ class Guard:
 
     def _forged(self, caller: Caller, request: Request) -> ProblemKind | None:
         """Return what a call is told that a browser may have made for another site's page; None for any other."""
-        if not caller.by_cookie or request.method in _SAFE:
+        if not caller.by_cookie or request.method in SAFE_METHODS:
             return None
         is_named = "origin" in request.headers and may_change(request.headers, self._origins)
         return None if is_named else problems.ORIGIN_NOT_ALLOWED
@@ -117,16 +113,11 @@ def _refusal(need: Right | Need, caller: Caller, anonymous: Caller, scope: Scope
 
 
 def _refused(request: Request, kind: ProblemKind) -> ASGIApp:
-    """Return the answer. A 401 says how to come in (RFC 6750, section 3), and takes away a cookie that is over."""
-    headers = {}
-    if kind.status == problems.LOGIN_REQUIRED.status:
-        has_token = kind is not problems.LOGIN_REQUIRED
-        headers["WWW-Authenticate"] = 'Bearer realm="sori"' + (', error="invalid_token"' if has_token else "")
-        if has_token and "authorization" not in request.headers:
-            headers["Set-Cookie"] = CLEARED_COOKIE
-    elif kind is problems.NOT_ALLOWED:
-        headers["WWW-Authenticate"] = 'Bearer realm="sori", error="insufficient_scope"'
-    return problem_response(request, kind, close=request.method not in _SAFE, more=headers)
+    """Return the answer, which says how to come in, and takes away a cookie that does not count."""
+    headers = challenge(kind)
+    if kind in {problems.TOKEN_INVALID, problems.TOKEN_EXPIRED} and "authorization" not in request.headers:
+        headers["Set-Cookie"] = CLEARED_COOKIE
+    return problem_response(request, kind, close=request.method not in SAFE_METHODS, more=headers)
 
 
 def _with_cookie(app: ASGIApp, cookie: str) -> ASGIApp:

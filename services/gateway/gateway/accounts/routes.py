@@ -16,7 +16,7 @@ from chassis.identity.identity import Identity
 from chassis.identity.own_tokens import TICKET, OwnTokens
 from contracts import api, problems
 from contracts.api import LoggedIn, LoggedInUser, SessionOpened, TicketOpened
-from gateway.accounts.sessions import CLEARED_COOKIE, LIFETIME, Sessions, cookie, session_of
+from gateway.accounts.sessions import CLEARED_COOKIE, LIFETIME, Sessions, cookie
 from gateway.jobs.visible import VisibleJobs
 from gateway.web.callers import CallerIs
 from gateway.web.parameters import canonical
@@ -75,7 +75,7 @@ async def open_session(parts: Parts, caller: CallerIs, response: Response) -> Se
     _require_login(parts)
     if caller.kind != Kind.PERSON or caller.owner is None:
         raise ProblemError(problems.NOT_ALLOWED)
-    session_id = session_of(caller)
+    session_id = caller.session_id
     if session_id is None:
         session, token = await parts.sessions.begin(caller.owner, caller.roles)
         log.info("session begun", owner=session.owner)
@@ -100,10 +100,9 @@ async def open_session(parts: Parts, caller: CallerIs, response: Response) -> Se
 async def close_session(parts: Parts, caller: CallerIs) -> Response:
     """End the session. Streams that it opened end within a minute."""
     _require_login(parts)
-    session_id = session_of(caller)
-    if session_id is None:
+    if caller.session_id is None:
         raise ProblemError(problems.SESSION_NOT_FOUND)
-    await parts.sessions.end(session_id)
+    await parts.sessions.end(caller.session_id)
     parts.identity.forget()
     log.info("session ended", owner=caller.owner)
     return Response(status_code=204, headers={**_NOT_STORED, "Set-Cookie": CLEARED_COOKIE})

@@ -27,7 +27,6 @@ MOST_RENEWED = 10_000
 longest so would all."""
 _ATTRIBUTES = "Path=/; HttpOnly; Secure; SameSite=Lax"
 CLEARED_COOKIE = f"{SESSION_COOKIE}=; {_ATTRIBUTES}; Max-Age=0"
-_PREFIX = "session:"
 
 
 class SessionStore(Protocol):
@@ -71,7 +70,7 @@ class Sessions:
 
     async def renewed(self, caller: Caller) -> str | None:
         """Return a new cookie for a session that has been used for a while; None when the old one does."""
-        session_id = session_of(caller)
+        session_id = caller.session_id
         if session_id is None or session_id in self._renewed or caller.expires_at is None:
             return None
         if caller.expires_at - datetime.now(UTC) > LIFETIME - RENEWED_AFTER:
@@ -97,9 +96,3 @@ class Sessions:
 def cookie(token: str) -> str:
     """Return the Set-Cookie that hands a session to a browser (RFC 6265, section 4.1)."""
     return f"{SESSION_COOKIE}={token}; {_ATTRIBUTES}; Max-Age={round(LIFETIME.total_seconds())}"
-
-
-def session_of(caller: Caller) -> str | None:
-    """Return the id of the session that the caller comes with; None for any other credential."""
-    credential = caller.credential or ""
-    return credential.removeprefix(_PREFIX) if credential.startswith(_PREFIX) else None

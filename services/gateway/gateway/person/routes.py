@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from chassis.identity.caller import Caller
 from chassis.identity.identity import Identity
 from chassis.quotas.quota import Used
-from chassis.quotas.sharing import Sharing
+from chassis.quotas.replicas import Replicas
 from contracts import api, problems
 from contracts.api import ErasureAccepted, Limit, Me, ScoreList
 from contracts.failures import preferred_language
@@ -56,7 +56,7 @@ class PersonParts:
     bucket: Bucket
     availability: Availability
     readers: Slots
-    sharing: Sharing
+    replicas: Replicas
 
 
 Parts = Annotated[PersonParts, given(PersonParts)]
@@ -68,7 +68,7 @@ async def me(parts: Parts, caller: CallerIs, request: Request, response: Respons
     """Return who the caller is, what they may do, and how much of it; also for somebody who has not logged in."""
     response.headers.update(_NOT_STORED)
     client = counted_client(request)
-    all_used = [] if client is None else await parts.sharing.usage(client)
+    all_used = [] if client is None else await parts.replicas.usage(client)
     return Me(
         login_required=parts.identity.is_required,
         kind=caller.kind.value,

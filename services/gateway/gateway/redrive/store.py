@@ -6,8 +6,8 @@ from typing import Any
 from pymongo import ASCENDING, UpdateOne
 
 from chassis.mongodb import MongoDB, translating
-from contracts import events
-from contracts.events import RecordingData, UploadReceived
+from contracts.events import UploadReceived
+from contracts.job import recording_in
 from gateway.jobs import indexes
 from gateway.jobs.removals import Ending
 from gateway.redrive.documents import Removal
@@ -72,7 +72,7 @@ class RedriveStore:
                 Removal(
                     ending=ending,
                     job_id=document["_id"],
-                    recording=_recording(document),
+                    recording=recording_in(document),
                     traceparent=document["traceparent"],
                     publish_at=document["publish_at"],
                     redrives=document.get("redrives", 0),
@@ -114,12 +114,6 @@ class RedriveStore:
     async def _set(self, job_id: str, claimed: datetime, **fields: Any) -> None:
         with translating():
             await self._jobs.update_one({"_id": job_id, "publish_at": claimed}, {"$set": fields})
-
-
-def _recording(document: dict[str, Any]) -> RecordingData:
-    text = document.get("metadata_json")
-    metadata = None if text is None else events.from_json(text)
-    return RecordingData(token_id=document["token_id"], metadata=metadata, owner=document.get("owner"))
 
 
 def _standing(document: dict[str, Any], *, received: bool) -> StandingJob:

@@ -1,4 +1,4 @@
-"""Who holds what a request takes: whoever it says that it is, or the address that it comes from."""
+"""The name under which a client's slots are counted: its owner's pseudonym, or else its address."""
 
 from starlette.requests import Request
 
@@ -7,10 +7,10 @@ from chassis.identity.caller import Caller
 
 
 def client_of(request: Request, caller: Caller) -> str:
-    """Return by what the client of a request is told from others: its owner's pseudonym, or else its address."""
+    """Return the name of the client that a request comes from."""
     return caller.owner or client_address(request)
 
 
 def client_address(request: Request) -> str:
-    """Return what of the client's address tells it from others: of IPv6 the first 64 bits."""
+    """Return the address of the client, of IPv6 its first 64 bits: the rest changes at will."""
     return network_of(request.client.host) if request.client else ""  # chassis.clients has looked behind the proxies

@@ -11,11 +11,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chassis.cors import ANY_ORIGIN
+from chassis.methods import SAFE_METHODS
 from contracts import problems
 from gateway.web.problems import problem_response
-
-_SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-"""Those that change nothing; TRACE is taken nowhere."""
 
 
 class OwnOrigins:
@@ -29,7 +27,7 @@ class OwnOrigins:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3.0)."""
         app = self._app
-        if scope["type"] == "http" and scope["method"] not in _SAFE_METHODS and scope["path"] not in self._exempt:
+        if scope["type"] == "http" and scope["method"] not in SAFE_METHODS and scope["path"] not in self._exempt:
             request = Request(scope)
             if not may_change(request.headers, self._origins):
                 # The body has not been read, so the connection must end.

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chassis.clients import Proxies, counted_as
+from chassis.methods import SAFE_METHODS
 from chassis.quotas.answers import telling
 from chassis.quotas.counts import Counts
 from chassis.quotas.quota import REQUESTS, STREAMS, Quota, QuotaReachedError, Used
@@ -26,7 +27,6 @@ _KINDS = {
     UPLOAD_BYTES: problems.TOO_MANY_BYTES,
     JOBS_WAITING: problems.TOO_MANY_JOBS,
 }
-_SAFE = {"GET", "HEAD", "OPTIONS"}
 _CLIENT = "sori.client"
 """By what name the request's client is counted; absent or None: it is not limited."""
 _SUBJECT_TO = "sori.subject-to"
@@ -98,7 +98,7 @@ class ClientQuotas:
             yield
         except QuotaReachedError as error:
             self._note(request, error.used)
-            close = request.method not in _SAFE
+            close = request.method not in SAFE_METHODS
             headers = {"Retry-After": str(error.retry_after)}
             raise ProblemError(_KINDS[error.used.quota], close=close, headers=headers) from None
 

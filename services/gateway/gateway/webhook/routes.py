@@ -23,6 +23,7 @@ from gateway.webhook.kept import Webhooks
 log = structlog.get_logger()
 
 PATHS = ("/tokens/webhook/analysis-complete", "/webhook/analysis-complete")
+SIGNATURE_PATH = "/webhook/signature"
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -88,7 +89,7 @@ async def analysis_complete(
     return WebhookReceipt(job_id=job_id)
 
 
-@router.get("/webhook/signature", include_in_schema=False)
+@router.get(SIGNATURE_PATH, include_in_schema=False)
 async def signature_check(parts: Parts, job_id: str = "", attempt: str = "1", signature: str = "") -> Response:
     """Tell the edge whether it may take in the body of a call whose address has this query: 204 when it is signed."""
     _require_signed(parts, job_id, attempt, signature)

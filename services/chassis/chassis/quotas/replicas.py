@@ -42,8 +42,8 @@ Measure = Callable[[Collection[str]], Awaitable[Mapping[str, int]]]
 """Counts for clients what is not counted here; a client that is not in the answer has none."""
 
 
-class Sharing:
-    """The loop. While MongoDB is away, each replica goes on with what it knows."""
+class Replicas:
+    """The other replicas, as this one knows of them. While MongoDB is away, each goes on with what it knows."""
 
     def __init__(
         self, service: str, counts: Counts, shared: Shared, measures: Mapping[Quota, Measure] | None = None

@@ -173,7 +173,17 @@ async def in_seconds(made: dict[str, Any]) -> float:
     return (datetime.fromisoformat(made["expires_at"]) - datetime.now(UTC)).total_seconds()
 
 
-@pytest.mark.parametrize("asked", [{"expires_in": 0}, {"expires_in": 366 * 24 * 3600}, {"right": "all"}, {"for": 1}])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"expires_in": 0},
+        {"expires_in": 366 * 24 * 3600},
+        {"expires_in": True},
+        {"expires_in": "60"},
+        {"right": "all"},
+        {"for": 1},
+    ],
+)
 async def test_what_cannot_be_asked_for_is_refused(client: httpx.AsyncClient, asked: dict[str, object]) -> None:
     assert_problem(await client.post(f"/jobs/{JOB_ID}/links", json=asked), 422, "request_invalid")
 

@@ -81,7 +81,11 @@ class Identity:
         return replace(caller, by_cookie=True) if credential.by_cookie else caller
 
     async def ticket(self, token: str) -> Ticket:
-        """Return what a ticket is for; InvalidCredentialError when it does not count, or not any more."""
+        """Return what a ticket is for; InvalidCredentialError when it does not count, or not any more.
+
+        What it was asked for with is looked at anew, in MongoDB, whose AwayError is raised: a replica that trusted it
+        for a moment after its revocation may have given the ticket out then.
+        """
         claims = self._own().claims(token, TICKET)
         try:
             until = claims.get("until")
@@ -91,9 +95,12 @@ class Identity:
                 credential=claims.get("credential"),
                 expires_at=None if until is None else datetime.fromtimestamp(until, UTC),
             )
-            return Ticket(str(claims["jti"]), str(claims["job_id"]), caller)
+            ticket = Ticket(str(claims["jti"]), str(claims["job_id"]), caller)
         except (KeyError, TypeError, ValueError):
             raise InvalidCredentialError("no ticket") from None
+        if _expired(caller, datetime.now(UTC), _STREAM_SKEW) or await self._revoked([caller]):
+            raise InvalidCredentialError("what the ticket was asked for with counts no more", expired=True)
+        return ticket
 
     async def over(self, callers: Collection[Caller]) -> set[Caller]:
         """Return those of the callers whose credential has expired or was revoked.

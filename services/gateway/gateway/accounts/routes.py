@@ -22,6 +22,7 @@ from gateway.web.callers import CallerIs
 from gateway.web.parameters import canonical
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
+from gateway.web.small_bodies import REFUSALS, SmallBodyRoute
 
 log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ class GoogleLogin(BaseModel):
 
 
 Parts = Annotated[AccountParts, given(AccountParts)]
-router = APIRouter(prefix="/auth", tags=["accounts"])
+router = APIRouter(prefix="/auth", tags=["accounts"], route_class=SmallBodyRoute)
 
 
 @router.post(
@@ -112,7 +113,7 @@ async def close_session(parts: Parts, caller: CallerIs) -> Response:
     status_code=201,
     summary="Get a ticket for one stream",
     responses=api.problem_answers(
-        problems.LOGIN_REQUIRED, problems.JOB_NOT_FOUND, problems.LOGIN_OFF, problems.UNAVAILABLE
+        problems.LOGIN_REQUIRED, problems.JOB_NOT_FOUND, problems.LOGIN_OFF, problems.UNAVAILABLE, *REFUSALS
     ),
 )
 async def give_ticket(parts: Parts, caller: CallerIs, asked: TicketAsked, response: Response) -> TicketOpened:
@@ -135,7 +136,7 @@ async def give_ticket(parts: Parts, caller: CallerIs, asked: TicketAsked, respon
     "/google-login",
     response_model_exclude_none=True,
     summary="Log in with an id token",
-    responses=api.problem_answers(problems.TOKEN_INVALID, problems.LOGIN_OFF, problems.UNAVAILABLE),
+    responses=api.problem_answers(problems.TOKEN_INVALID, problems.LOGIN_OFF, problems.UNAVAILABLE, *REFUSALS),
 )
 async def google_login(parts: Parts, asked: GoogleLogin, response: Response) -> LoggedIn:
     """Return an access token for the person that the id token names; it is a session's, and ends with it."""

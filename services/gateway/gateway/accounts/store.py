@@ -2,10 +2,13 @@
 
 from datetime import datetime, timedelta
 
-from pymongo import ReturnDocument
+from pymongo import DESCENDING, ReturnDocument
 
 from chassis.mongodb import MongoDB, translating
 from contracts.accounts import SESSIONS, Session
+
+MOST_SESSIONS = 100
+"""How many sessions a person has at most; one more ends the oldest."""
 
 
 class SessionStore:
@@ -16,13 +19,17 @@ class SessionStore:
         self._prepared = False
 
     async def insert(self, session: Session) -> None:
-        """Keep a new session."""
+        """Keep a new session, and end the oldest ones of its owner that are too many."""
         with translating():
             if not self._prepared:
                 await self._sessions.create_index("expires_at", name="over", expireAfterSeconds=60)
                 await self._sessions.create_index("owner", name="owner")
                 self._prepared = True
             await self._sessions.insert_one(session.model_dump(by_alias=True))
+            newest_first = self._sessions.find({"owner": session.owner}, {"_id": 1}).sort("created_at", DESCENDING)
+            too_many = [document["_id"] for document in await newest_first.skip(MOST_SESSIONS).to_list(None)]
+            if too_many:
+                await self._sessions.delete_many({"_id": {"$in": too_many}})
 
     async def extend(self, session_id: str, until: datetime, longest: timedelta) -> Session | None:
         """Let it last until then, or `longest` from its beginning; None when it was ended."""

@@ -17,13 +17,12 @@ from gateway.catalogue.requests import (
     tagged,
 )
 from gateway.catalogue.rows import ActorNotFoundError
+from gateway.web.small_bodies import REFUSALS
 
 _ADDRESS = "/actors/{actor_id}"
 _WRITING = (
     problems.ACTOR_EXISTS,
-    problems.UPLOAD_TOO_SLOW,
-    problems.BODY_TOO_LARGE,
-    problems.ENCODING_UNSUPPORTED,
+    *REFUSALS,
     problems.REQUEST_INVALID,
     problems.UNAVAILABLE,
 )

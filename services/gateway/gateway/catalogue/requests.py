@@ -1,12 +1,9 @@
-"""What the catalogue's routes share: ids in addresses, pages, If-Match, entity tags, small bodies, errors."""
+"""What the catalogue's routes share: ids in addresses, pages, If-Match, entity tags, errors."""
 
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
-from fastapi.routing import APIRoute
-from starlette.types import Message
 
 from contracts import problems
 from contracts.addresses import CatalogueAddresses
@@ -29,12 +26,10 @@ from gateway.catalogue.rows import (
     row_id,
 )
 from gateway.catalogue.store import ActorStore, ScriptStore, TokenStore
-from gateway.web.bodies import refuse_compressed
-from gateway.web.pace import paced
 from gateway.web.parts import given
-from gateway.web.problems import ProblemError, problem_response
+from gateway.web.problems import problem_response
+from gateway.web.small_bodies import SmallBodyRoute
 
-MAX_BODY_BYTES = 64 * 1024
 ROWS_PER_PAGE = 20
 MAX_ROWS_PER_PAGE = 100
 
@@ -128,44 +123,8 @@ def known(found: RevisedRow[Row] | None, unknown: type[CatalogueError]) -> Revis
 
 def catalogue_router(tag: str) -> APIRouter:
     """Return a router whose calls are refused while MongoDB is away, and when their bodies are large."""
-    return APIRouter(tags=[tag], route_class=_SmallBodyRoute, dependencies=[Depends(_mongodb_is_up)])
+    return APIRouter(tags=[tag], route_class=SmallBodyRoute, dependencies=[Depends(_mongodb_is_up)])
 
 
 async def _mongodb_is_up(parts: Parts) -> None:
     await parts.availability.require("MongoDB")
-
-
-class _SmallBodyRoute(APIRoute):
-    """Reads MAX_BODY_BYTES at most, at a pace; FastAPI's own `max_body_size` would not answer with a problem body."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def bounded(request: Request) -> Response:
-            refuse_compressed(request)
-            return await handle(Request(request.scope, _again(await _body(request), request)))
-
-        return bounded
-
-
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in paced(request.stream()):
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise ProblemError(problems.BODY_TOO_LARGE, close=True)
-    return bytes(body)
-
-
-def _again(body: bytes, request: Request) -> Callable[[], Coroutine[Any, Any, Message]]:
-    """Return a `receive` that gives the body that was read already, and then what the request still brings."""
-    given = False
-
-    async def receive() -> Message:
-        nonlocal given
-        if given:
-            return await request.receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive

@@ -15,14 +15,13 @@ from gateway.catalogue.requests import (
     tagged,
 )
 from gateway.catalogue.rows import ScriptNotFoundError, TokenNotFoundError
+from gateway.web.small_bodies import REFUSALS
 
 _ADDRESS = "/scripts/{script_id}"
 _WRITING = (
     problems.TOKEN_NOT_FOUND,
     problems.TOO_MANY_SCRIPTS,
-    problems.UPLOAD_TOO_SLOW,
-    problems.BODY_TOO_LARGE,
-    problems.ENCODING_UNSUPPORTED,
+    *REFUSALS,
     problems.REQUEST_INVALID,
     problems.UNAVAILABLE,
 )

@@ -19,12 +19,11 @@ from gateway.catalogue.requests import (
     tagged,
 )
 from gateway.catalogue.rows import Order, TokenFilter, TokenNotFoundError
+from gateway.web.small_bodies import REFUSALS
 
 _ADDRESS = "/tokens/{token_id}"
 _WRITING = (
-    problems.UPLOAD_TOO_SLOW,
-    problems.BODY_TOO_LARGE,
-    problems.ENCODING_UNSUPPORTED,
+    *REFUSALS,
     problems.REQUEST_INVALID,
     problems.UNAVAILABLE,
 )

@@ -20,6 +20,7 @@ from gateway.web.parameters import JobId, canonical
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
 from gateway.web.slots import Slots
+from gateway.web.small_bodies import REFUSALS, SmallBodyRoute
 
 log = structlog.get_logger()
 
@@ -47,14 +48,18 @@ class LinkAsked(BaseModel):
 
     right: ShareRight = ShareRight.RESULT
     expires_in: int = Field(
-        default=7 * DAY_SECONDS, ge=1, le=LONGEST_DAYS * DAY_SECONDS, description="Seconds; a year at most"
+        default=7 * DAY_SECONDS,
+        ge=1,
+        le=LONGEST_DAYS * DAY_SECONDS,
+        strict=True,
+        description="Seconds; a year at most",
     )
 
 
 Parts = Annotated[ShareParts, given(ShareParts)]
 LinkId = Annotated[str, Path(description="As the list of links has it", max_length=64)]
 _PATH = api.JOBS_PATH + "/{job_id}/links"
-router = APIRouter(tags=["sharing"])
+router = APIRouter(tags=["sharing"], route_class=SmallBodyRoute)
 
 
 @router.post(
@@ -62,7 +67,7 @@ router = APIRouter(tags=["sharing"])
     status_code=201,
     summary="Make an address that shows a job without a login",
     responses=api.problem_answers(
-        problems.JOB_NOT_FOUND, problems.TOO_MANY_LINKS, problems.REQUEST_INVALID, problems.UNAVAILABLE
+        problems.JOB_NOT_FOUND, problems.TOO_MANY_LINKS, problems.REQUEST_INVALID, problems.UNAVAILABLE, *REFUSALS
     ),
 )
 async def make_link(

@@ -317,7 +317,7 @@ class KeptWebhooks:
         for event_id in event_ids:
             self.kept.pop(event_id, None)
 
-    async def forget(self, job_ids: list[str]) -> None:
+    async def forget(self, job_ids: Collection[str]) -> None:
         """Remove all of these jobs."""
         await asyncio.sleep(0)
         self.kept = {event_id: event for event_id, event in self.kept.items() if event.subject not in job_ids}

@@ -19,6 +19,7 @@ from contracts.api import LoggedIn, LoggedInUser, SessionOpened, TicketOpened
 from gateway.accounts.sessions import CLEARED_COOKIE, LIFETIME, Sessions, cookie
 from gateway.jobs.visible import VisibleJobs
 from gateway.web.callers import CallerIs
+from gateway.web.headers import NOT_STORED
 from gateway.web.parameters import canonical
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
@@ -27,7 +28,6 @@ from gateway.web.small_bodies import REFUSALS, SmallBodyRoute
 log = structlog.get_logger()
 
 TICKET_SECONDS = 60
-_NOT_STORED = {"Cache-Control": "no-store"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ async def open_session(parts: Parts, caller: CallerIs, response: Response) -> Se
         if found is None:
             raise ProblemError(problems.SESSION_NOT_FOUND)
         session, token = found
-    response.headers.update({**_NOT_STORED, "Set-Cookie": cookie(token)})
+    response.headers.update({**NOT_STORED, "Set-Cookie": cookie(token)})
     return SessionOpened(owner=session.owner, roles=list(session.roles), expires_at=session.expires_at)
 
 
@@ -105,7 +105,7 @@ async def close_session(parts: Parts, caller: CallerIs) -> Response:
     await parts.sessions.end(caller.session_id)
     parts.identity.forget()
     log.info("session ended", owner=caller.owner)
-    return Response(status_code=204, headers={**_NOT_STORED, "Set-Cookie": CLEARED_COOKIE})
+    return Response(status_code=204, headers={**NOT_STORED, "Set-Cookie": CLEARED_COOKIE})
 
 
 @router.post(
@@ -127,7 +127,7 @@ async def give_ticket(parts: Parts, caller: CallerIs, asked: TicketAsked, respon
         job_id=job.job_id,
         **_bound_to(caller),
     )
-    response.headers.update(_NOT_STORED)
+    response.headers.update(NOT_STORED)
     address = f"{api.PROGRESS_PATH.format(job_id=job.job_id)}?{urlencode({'ticket': ticket})}"
     return TicketOpened(ticket=ticket, expires_in=TICKET_SECONDS, progress_url=address)
 
@@ -146,7 +146,7 @@ async def google_login(parts: Parts, asked: GoogleLogin, response: Response) -> 
     except InvalidCredentialError as error:
         raise ProblemError(problems.TOKEN_EXPIRED if error.expired else problems.TOKEN_INVALID) from None
     session, token = await parts.sessions.begin(person.owner, person.roles)
-    response.headers.update(_NOT_STORED)
+    response.headers.update(NOT_STORED)
     log.info("session begun", owner=session.owner)
     said: dict[str, Any] = {name: person.claims.get(name) for name in ("email", "name", "picture")}
     shown = {name: value for name, value in said.items() if isinstance(value, str)}

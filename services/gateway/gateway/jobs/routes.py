@@ -21,6 +21,7 @@ from gateway.jobs.removals import Ending
 from gateway.jobs.visible import VisibleJobs, shown_to
 from gateway.storage import Bucket
 from gateway.web.callers import CallerIs
+from gateway.web.headers import NOT_STORED
 from gateway.web.parameters import AcceptLanguage, JobId, canonical
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
@@ -28,7 +29,6 @@ from gateway.web.slots import Slots
 
 log = structlog.get_logger()
 
-NOT_STORED = {"Cache-Control": "no-store"}
 JOBS_PER_PAGE = 20
 MAX_JOBS_PER_PAGE = 100
 _METADATA = "metadata."

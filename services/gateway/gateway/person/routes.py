@@ -26,7 +26,9 @@ from gateway.person.erasing import Erasing
 from gateway.person.export import exported
 from gateway.person.scores import page_of_scores
 from gateway.storage import Bucket
+from gateway.uploads.routes import TOKEN_ID_CHARACTERS
 from gateway.web.callers import CallerIs
+from gateway.web.headers import NOT_STORED
 from gateway.web.pace import sent_at_a_pace
 from gateway.web.parameters import AcceptLanguage
 from gateway.web.parts import given
@@ -36,14 +38,12 @@ from gateway.web.slots import Slots
 
 log = structlog.get_logger()
 
-_NOT_STORED = {"Cache-Control": "no-store"}
 _EXPORT = {
-    **_NOT_STORED,
+    **NOT_STORED,
     "Content-Type": "application/zip",
     "Content-Disposition": 'attachment; filename="sori-export.zip"',
 }
 TOKENS_PER_PAGE = 100
-TOKEN_ID_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ router = APIRouter(prefix="/me", tags=["accounts"])
 @router.get("", summary="Read who one is", response_model_exclude_none=True)
 async def me(parts: Parts, caller: CallerIs, request: Request, response: Response) -> Me:
     """Return who the caller is, what they may do, and how much of it; also for somebody who has not logged in."""
-    response.headers.update(_NOT_STORED)
+    response.headers.update(NOT_STORED)
     client = counted_client(request)
     all_used = [] if client is None else await parts.replicas.usage(client)
     return Me(
@@ -98,7 +98,7 @@ async def my_scores(
 ) -> ScoreList:
     """Return the best and the last score of each token and script that the caller has spoken, by token id."""
     tokens, last = await page_of_scores(parts.owned, _owner(caller), after, limit)
-    response.headers.update(_NOT_STORED)
+    response.headers.update(NOT_STORED)
     following = None if last is None else f"/me/scores?{urlencode({'after': last, 'limit': limit})}"
     return ScoreList(tokens=tokens, next=following)
 
@@ -148,7 +148,7 @@ async def delete_me(parts: Parts, caller: CallerIs, response: Response) -> Erasu
     asked_at = await parts.erasing.ask(owner)
     parts.identity.forget()
     log.info("erasure accepted", owner=owner)
-    response.headers.update(_NOT_STORED)
+    response.headers.update(NOT_STORED)
     if caller.by_cookie:
         response.headers["Set-Cookie"] = CLEARED_COOKIE
     return ErasureAccepted(asked_at=asked_at)

@@ -63,7 +63,7 @@ class KeptOfJobs(Protocol):
 class Redrive:
     """Tells again what stands still; every gateway may do so, because each job is claimed first.
 
-    What is `kept` of a job that is to be purged is removed before the purge is told.
+    Its webhooks, and what else is `kept` of a job that is to be purged, are removed before the purge is told.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Redrive:
     ) -> None:
         self._redrives = redrives
         self._webhooks = webhooks
-        self._kept = kept
+        self._kept: Sequence[KeptOfJobs] = (webhooks, *kept)
         self._broker = broker
         self._after = after
         self._prepared = False
@@ -141,7 +141,6 @@ class Redrive:
         purges = await self._redrives.removals(Ending.PURGE, events.now(), JOBS_PER_LOOK)
         if purges:
             job_ids = [removal.job_id for removal in purges]
-            await self._webhooks.forget(job_ids)
             for kept in self._kept:
                 await kept.forget(job_ids)
         due = [*purges, *await self._redrives.removals(Ending.CANCEL, events.now(), JOBS_PER_LOOK)]

@@ -16,6 +16,7 @@ from gateway.jobs.visible import VisibleJobs
 from gateway.sharing.links import Link, Links, TooManyLinksError
 from gateway.storage import Bucket
 from gateway.web.callers import CallerIs
+from gateway.web.headers import NOT_STORED
 from gateway.web.parameters import JobId, canonical
 from gateway.web.parts import given
 from gateway.web.problems import ProblemError
@@ -26,7 +27,6 @@ log = structlog.get_logger()
 
 DAY_SECONDS = 24 * 3600
 LONGEST_DAYS = 365
-_NOT_STORED = {"Cache-Control": "no-store"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ async def make_link(
         await parts.links.revoke(job_id, link.link_id)
         raise ProblemError(problems.JOB_NOT_FOUND)
     log.info("link made", job_id=job_id, link_id=link.link_id, right=link.right, expires_at=str(link.expires_at))
-    response.headers.update({**_NOT_STORED, "Referrer-Policy": "no-referrer"})
+    response.headers.update({**NOT_STORED, "Referrer-Policy": "no-referrer"})
     return ShareLinkMade(**_shown(link).model_dump(), url=api.SHARED_PATH.format(secret=secret))
 
 
@@ -101,7 +101,7 @@ async def list_links(parts: Parts, caller: CallerIs, response: Response, job_id:
     """Return the links that have not expired, the oldest first, without their addresses."""
     job_id = canonical(job_id)
     await parts.visible.find(caller, job_id, "share")
-    response.headers.update(_NOT_STORED)
+    response.headers.update(NOT_STORED)
     return ShareLinks(links=[_shown(link) for link in await parts.links.of_job(job_id)])
 
 
@@ -118,7 +118,7 @@ async def revoke_link(parts: Parts, caller: CallerIs, job_id: JobId, link_id: Li
     if not await parts.links.revoke(job_id, link_id):
         raise ProblemError(problems.LINK_NOT_FOUND)
     log.info("link revoked", job_id=job_id, link_id=link_id)
-    return Response(status_code=204, headers=_NOT_STORED)
+    return Response(status_code=204, headers=NOT_STORED)
 
 
 def _shown(link: Link) -> ShareLink:

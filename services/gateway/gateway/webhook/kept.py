@@ -1,6 +1,7 @@
 """Webhooks that could not be published when they came: the analysis server calls once, so they are kept until then."""
 
 import asyncio
+from collections.abc import Collection
 from datetime import datetime
 from typing import Protocol
 
@@ -38,7 +39,7 @@ class KeptWebhooks(Protocol):
     async def remove(self, event_ids: list[str]) -> None:
         """Remove those that were published."""
 
-    async def forget(self, job_ids: list[str]) -> None:
+    async def forget(self, job_ids: Collection[str]) -> None:
         """Remove all of these jobs."""
 
 

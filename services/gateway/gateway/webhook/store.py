@@ -1,5 +1,6 @@
 """MongoDB: the `webhooks` collection, which has the calls that could not be published yet."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -53,10 +54,10 @@ class KeptWebhookStore:
         with translating():
             await self._webhooks.delete_many({"_id": {"$in": event_ids}})
 
-    async def forget(self, job_ids: list[str]) -> None:
+    async def forget(self, job_ids: Collection[str]) -> None:
         """Remove all of these jobs."""
         with translating():
-            await self._webhooks.delete_many({"job_id": {"$in": job_ids}})
+            await self._webhooks.delete_many({"job_id": {"$in": list(job_ids)}})
 
     async def _read(self, document: dict[str, Any]) -> Event | None:
         """Return the event of a document. One that cannot be read must not hold up the others: it waits an hour.

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from chassis.identity.caller import Caller
-from chassis.mongodb import MongoDB, translating
+from chassis.mongodb import Index, Indexes, MongoDB, translating
 from contracts.job import Job
 
 KEPT_SECONDS = 365 * 24 * 3600
@@ -14,7 +14,7 @@ class Audit:
 
     def __init__(self, mongodb: MongoDB) -> None:
         self._entries = mongodb.collection("audit")
-        self._prepared = False
+        self._indexes = Indexes(self._entries, Index("time", name="kept", expireAfterSeconds=KEPT_SECONDS))
 
     async def note(self, caller: Caller, done: str, job: Job | None = None) -> None:
         """Note that the caller did this, with this job. What cannot be noted is not done: raises BackEndError."""
@@ -22,7 +22,5 @@ class Audit:
         if job is not None:
             entry |= {"job_id": job.job_id, "owner": job.owner}
         with translating():
-            if not self._prepared:
-                await self._entries.create_index("time", name="kept", expireAfterSeconds=KEPT_SECONDS)
-                self._prepared = True
+            await self._indexes.ensure()
             await self._entries.insert_one(entry)

@@ -7,7 +7,7 @@ from typing import Any
 
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import ReadPreference, WriteConcern, timeout
+from pymongo import IndexModel, ReadPreference, WriteConcern, timeout
 from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError
 
 from chassis.errors import AwayError, BackEndError
@@ -32,6 +32,8 @@ REQUEST_LIMITS = {
 }
 """The time limits of a service that answers requests, while its callers wait."""
 _DUPLICATE_KEY = 11000
+Index = IndexModel
+"""One index of a collection: its keys, its name and its options."""
 
 
 class MongoDB:
@@ -58,6 +60,21 @@ class MongoDB:
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
+
+
+class Indexes:
+    """The indexes of a collection, created before its first use; what fails is tried again with the next."""
+
+    def __init__(self, collection: Any, *indexes: Index) -> None:
+        self._collection = collection
+        self._indexes = indexes
+        self._are_there = False
+
+    async def ensure(self) -> None:
+        """Create the indexes that are not there yet; once they are, this asks nothing. Raises the driver's errors."""
+        if not self._are_there:
+            await self._collection.create_indexes(list(self._indexes))
+            self._are_there = True
 
 
 @contextmanager

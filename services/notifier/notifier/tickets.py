@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from chassis.mongodb import MongoDB, insert_new, translating
+from chassis.mongodb import Index, Indexes, MongoDB, insert_new, translating
 
 KEPT_SECONDS = 300
 """Longer than a ticket counts."""
@@ -13,13 +13,11 @@ class TicketStore:
 
     def __init__(self, mongodb: MongoDB) -> None:
         self._spent = mongodb.collection("spent_tickets")
-        self._prepared = False
+        self._indexes = Indexes(self._spent, Index("spent_at", name="kept", expireAfterSeconds=KEPT_SECONDS))
 
     async def spend(self, ticket_id: str) -> bool:
         """Note that the ticket opens a stream now; False when it has opened one before."""
         with translating():
-            if not self._prepared:
-                await self._spent.create_index("spent_at", name="kept", expireAfterSeconds=KEPT_SECONDS)
-                self._prepared = True
+            await self._indexes.ensure()
         (is_new,) = await insert_new(self._spent, [{"_id": ticket_id, "spent_at": datetime.now(UTC)}])
         return is_new

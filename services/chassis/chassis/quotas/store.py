@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pymongo import ASCENDING, ReplaceOne, WriteConcern
+from pymongo import ReplaceOne, WriteConcern
 
-from chassis.mongodb import MongoDB, translating
+from chassis.mongodb import Index, Indexes, MongoDB, translating
 from chassis.quotas.counts import Figures, Report
 from chassis.quotas.quota import Quota
 from chassis.quotas.replicas import Beat
@@ -26,7 +26,9 @@ class UsageStore:
     def __init__(self, mongodb: MongoDB, quotas: Collection[Quota]) -> None:
         self._usage = mongodb.collection("usage").with_options(write_concern=WriteConcern(1))
         self._seconds = {quota.name: quota.seconds for quota in quotas if not quota.is_held}
-        self._prepared = False
+        self._indexes = Indexes(
+            self._usage, Index("client", name="client"), Index("expires_at", name="over", expireAfterSeconds=0)
+        )
 
     async def tell(self, beat: Beat, figures: Mapping[str, Figures]) -> None:
         """Keep what this replica has counted of these clients, in place of what it told of them before."""
@@ -37,7 +39,7 @@ class UsageStore:
         for client, used in figures.items():
             told[client] = {"figures": used, "expires_at": self._end(used, now) + KEPT}
         with translating():
-            await self._prepare()
+            await self._indexes.ensure()
             await self._usage.bulk_write(
                 [
                     ReplaceOne(
@@ -62,12 +64,6 @@ class UsageStore:
         """Forget the replica's sign of life."""
         with translating():
             await self._usage.delete_one({"_id": _id(replica, BEAT)})
-
-    async def _prepare(self) -> None:
-        if not self._prepared:
-            await self._usage.create_index([("client", ASCENDING)], name="client")
-            await self._usage.create_index("expires_at", name="over", expireAfterSeconds=0)
-            self._prepared = True
 
     def _end(self, used: Figures, now: datetime) -> datetime:
         """Return when the last of the windows ends."""

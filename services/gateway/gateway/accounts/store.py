@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from pymongo import DESCENDING, ReturnDocument
 
-from chassis.mongodb import MongoDB, translating
+from chassis.mongodb import Index, Indexes, MongoDB, translating
 from contracts.accounts import SESSIONS, Session
 
 MOST_SESSIONS = 100
@@ -16,15 +16,16 @@ class SessionStore:
 
     def __init__(self, mongodb: MongoDB) -> None:
         self._sessions = mongodb.collection(SESSIONS)
-        self._prepared = False
+        self._indexes = Indexes(
+            self._sessions,
+            Index("expires_at", name="over", expireAfterSeconds=60),
+            Index("owner", name="owner"),
+        )
 
     async def insert(self, session: Session) -> None:
         """Keep a new session, and end the oldest ones of its owner that are too many."""
         with translating():
-            if not self._prepared:
-                await self._sessions.create_index("expires_at", name="over", expireAfterSeconds=60)
-                await self._sessions.create_index("owner", name="owner")
-                self._prepared = True
+            await self._indexes.ensure()
             await self._sessions.insert_one(session.model_dump(by_alias=True))
             newest_first = self._sessions.find({"owner": session.owner}, {"_id": 1}).sort("created_at", DESCENDING)
             too_many = [document["_id"] for document in await newest_first.skip(MOST_SESSIONS).to_list(None)]

@@ -5,7 +5,7 @@ from typing import Any
 
 from pymongo import ASCENDING, DESCENDING
 
-from chassis.mongodb import MongoDB, translating
+from chassis.mongodb import Index, Indexes, MongoDB, translating
 from contracts.job import Job
 from contracts.scores import Scores
 from gateway.jobs import indexes
@@ -63,14 +63,12 @@ class ErasureStore:
 
     def __init__(self, mongodb: MongoDB) -> None:
         self._erasures = mongodb.collection("erasures")
-        self._prepared = False
+        self._indexes = Indexes(self._erasures, Index("look_at", name="due"))
 
     async def ask(self, owner: str, now: datetime) -> None:
         """Note that this was asked, on a majority's disks."""
         with translating():
-            if not self._prepared:
-                await self._erasures.create_index("look_at", name="due")
-                self._prepared = True
+            await self._indexes.ensure()
             change = {"$max": {"asked_at": now}, "$set": {"look_at": now}}
             await self._erasures.update_one({"_id": owner}, change, upsert=True)
 

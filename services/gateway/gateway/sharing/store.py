@@ -5,7 +5,7 @@ from datetime import datetime
 
 from pymongo import ASCENDING
 
-from chassis.mongodb import MongoDB, translating
+from chassis.mongodb import Index, Indexes, MongoDB, translating
 from gateway.sharing.links import Link
 
 
@@ -14,15 +14,16 @@ class LinkStore:
 
     def __init__(self, mongodb: MongoDB) -> None:
         self._links = mongodb.collection("share_links")
-        self._prepared = False
+        self._indexes = Indexes(
+            self._links,
+            Index("expires_at", name="expired", expireAfterSeconds=0),
+            Index([("job_id", ASCENDING), ("created_at", ASCENDING)], name="job"),
+        )
 
     async def insert(self, link: Link) -> None:
         """Keep a new link."""
         with translating():
-            if not self._prepared:
-                await self._links.create_index("expires_at", name="expired", expireAfterSeconds=0)
-                await self._links.create_index([("job_id", ASCENDING), ("created_at", ASCENDING)], name="job")
-                self._prepared = True
+            await self._indexes.ensure()
             await self._links.insert_one(link.model_dump(by_alias=True))
 
     async def find(self, secret_sha256: str, now: datetime) -> Link | None:

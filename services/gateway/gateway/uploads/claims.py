@@ -6,7 +6,7 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
-from chassis.mongodb import MongoDB, translating
+from chassis.mongodb import Index, Indexes, MongoDB, translating
 from gateway.audio import Recording
 from gateway.uploads.idempotency import Claim
 
@@ -22,7 +22,11 @@ class ClaimStore:
 
     def __init__(self, mongodb: MongoDB) -> None:
         self._keys = mongodb.collection("idempotency_keys")
-        self._prepared = False
+        self._indexes = Indexes(
+            self._keys,
+            Index("created_at", name="kept", expireAfterSeconds=KEY_SECONDS),
+            Index("job_id", name="job"),
+        )
 
     async def claim(self, key: str, owner: str, job_id: str) -> Claim:
         """Claim a key that is new or whose lease is over; return the claim that holds now, whoever owns it."""
@@ -34,7 +38,7 @@ class ClaimStore:
             "lease_until": {"$cond": [free, _end_of_lease(), "$lease_until"]},
         }
         with translating():
-            await self._prepare()
+            await self._indexes.ensure()
             found = await self._keys.find_one_and_update(
                 {"_id": key}, [{"$set": change}], upsert=True, return_document=ReturnDocument.AFTER
             )
@@ -64,12 +68,6 @@ class ClaimStore:
         """Remove the claims that stand for these jobs."""
         with translating():
             await self._keys.delete_many({"job_id": {"$in": list(job_ids)}})
-
-    async def _prepare(self) -> None:
-        if not self._prepared:
-            await self._keys.create_index("created_at", name="kept", expireAfterSeconds=KEY_SECONDS)
-            await self._keys.create_index("job_id", name="job")
-            self._prepared = True
 
 
 def _end_of_lease() -> dict[str, Any]:

@@ -22,7 +22,7 @@ PRIVATE = {"Cache-Control": "private, no-store", "Referrer-Policy": "no-referrer
 Secret = Annotated[str, Path(description="As the link was made with")]
 _AUDIO = api.SHARED_PATH + "/audio"
 _NAME = "recording"
-"""What the user called it may say who he is."""
+"""What the user called it may say who they are."""
 router = APIRouter(tags=["sharing"])
 
 
